@@ -1,0 +1,44 @@
+PYTHON ?= $(shell command -v python3.11 || echo python3)
+PORT ?= 5000
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export GX_ANALYTICS_ENABLED := false
+export RAY_USAGE_STATS_ENABLED := 0
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test ui lint bench
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## */  make \1\t/p' Makefile | expand -t 18
+
+install: .venv/.installed  ## make .venv and install Echosyn with its tools into it
+
+.venv/.installed: pyproject.toml constraints.txt
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv; the first time takes minutes"
+	@python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: install  ## run everything that params.yaml asks for, by default on the phantom
+	@dvc repro
+	@for page in reports/*/index.html; do echo "report: file://$(CURDIR)/$$page"; done
+	@echo "runs and releases side by side: make ui"
+
+test: install  ## run the tests
+	@pytest
+
+ui: install  ## MLflow in the browser, at http://127.0.0.1:5000 (PORT=... for another port)
+	@mkdir -p mlruns
+	@MLFLOW_BACKEND_STORE_URI=sqlite:///mlruns/mlflow.db MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+		mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
+		--default-artifact-root "file://$(CURDIR)/mlruns/artifacts"
+
+lint: install  ## check format and style
+	@ruff format --check --quiet . || { ruff format --check .; exit 1; }
+	@ruff check --quiet .
+
+bench: install  ## run every benchmark; each ends with one line of JSON
+	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do \
+		python -m benchmarks.$$(basename $$file .py); done

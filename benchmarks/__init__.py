@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m benchmarks.<name>`, ours against a plain, well-written baseline."""

@@ -1,0 +1,232 @@
+"""Settings: frozen dataclasses that refuse unknown keys, wrong types and impossible values.
+
+`params.yaml` holds what a person turns; `conf/<scale>/<stage>.yaml` holds sizes. A stage's
+settings are its conf file overlaid with its params section, each kept beside the code that uses
+it as a dataclass whose fields are declared with `setting`.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from echosyn.errors import EchosynError
+
+T = TypeVar("T")
+SCALES = ("smoke", "demo", "paper")
+# Every section that dvc.yaml watches: one it did not watch could be changed without effect.
+SECTIONS = (
+    "scale",
+    "seed",
+    "datasets",
+    "generate",
+    "animate",
+    "train_lidm",
+    "train_lvdm",
+    "sample_hearts",
+    "privacy_filter",
+    "sample_videos",
+    "release",
+)
+
+
+def setting(
+    default: Any = dataclasses.MISSING,
+    *,
+    lo: float | None = None,
+    hi: float | None = None,
+    choices: tuple | None = None,
+    help: str = "",
+) -> Any:
+    """A dataclass field with inclusive limits or a closed list of values."""
+    metadata = {"lo": lo, "hi": hi, "choices": choices, "help": help}
+    if isinstance(default, list | dict):
+        raise TypeError("use a tuple, or None, as the default of a setting")
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def build(cls: type[T], values: dict[str, Any] | None, where: str) -> T:
+    """Make `cls` from a mapping read from `where` (a file and section, for the message).
+
+    Raises EchosynError naming the key, the value and what would be accepted. A dataclass may
+    define `check(self) -> str | None`, returning what is wrong across its fields.
+    """
+    values = values or {}
+    if not isinstance(values, dict):
+        raise EchosynError(f"{where}: expected settings as 'key: value', found {values!r}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else "."
+            raise EchosynError(
+                f"{where}: unknown setting '{key}'{hint} Known settings: {', '.join(fields)}."
+            )
+    made: dict[str, Any] = {}
+    for name, field in fields.items():
+        if name not in values:
+            if (
+                field.default is dataclasses.MISSING
+                and field.default_factory is dataclasses.MISSING
+            ):
+                raise EchosynError(f"{where}: setting '{name}' is missing")
+            continue
+        made[name] = _coerce(values[name], hints[name], f"{where}: {name}")
+        _check_limits(made[name], field.metadata, f"{where}: {name}")
+    result = cls(**made)
+    check = getattr(result, "check", None)
+    problem = check() if check else None
+    if problem:
+        raise EchosynError(f"{where}: {problem}")
+    return result
+
+
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        args = typing.get_args(hint)
+        if value is None and type(None) in args:
+            return None
+        hint = next(a for a in args if a is not type(None))
+        origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise EchosynError(f"{where}: expected a list, found {value!r}")
+        args = typing.get_args(hint)
+        if args[-1] is not Ellipsis and len(args) != len(value):
+            raise EchosynError(f"{where}: expected {len(args)} values, found {value!r}")
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        return tuple(_coerce(v, k, where) for v, k in zip(value, kinds, strict=True))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise EchosynError(f"{where}: expected 'key: value' pairs, found {value!r}")
+        kind = typing.get_args(hint)[1]
+        return {str(k): _coerce(v, kind, f"{where}.{k}") for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if hint is float and isinstance(value, str):
+        # YAML 1.1 reads 1e-4 (no dot) as text.
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise EchosynError(f"{where}: expected a finite number, found {value!r}")
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise EchosynError(f"{where}: expected {hint.__name__}, found {value!r}")
+    return value
+
+
+def _check_limits(value: Any, limits: Any, where: str) -> None:
+    if value is None:
+        return
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    for v in value if isinstance(value, tuple) else (value,):
+        if limits.get("choices") and v not in limits["choices"]:
+            near = difflib.get_close_matches(str(v), map(str, limits["choices"]), n=1)
+            hint = f" (did you mean '{near[0]}'?)" if near else ""
+            allowed = ", ".join(map(str, limits["choices"]))
+            raise EchosynError(f"{where}: {v!r} is not one of {allowed}{hint}")
+        if limits.get("lo") is not None and not v >= limits["lo"]:
+            raise EchosynError(f"{where}: {v!r} is below the least allowed value {limits['lo']}")
+        if limits.get("hi") is not None and not v <= limits["hi"]:
+            raise EchosynError(f"{where}: {v!r} is above the greatest allowed value {limits['hi']}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping; an empty file is an empty mapping."""
+    try:
+        value = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise EchosynError(f"{path} does not exist") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise EchosynError(f"{path} is not valid YAML: {e}") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise EchosynError(f"{path}: expected a mapping at the top level, found {value!r}")
+    return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """One entry of `datasets` in params.yaml."""
+
+    role: str = setting(
+        choices=("train", "guest"), help="train: models learn from it; guest: only looked at"
+    )
+    source: str = setting(choices=("phantom", "echonet", "dicom"), help="ingest adapter")
+    path: str = setting(help="folder that holds the raw dataset, relative to the project")
+    label: str = setting("ef", choices=("ef", "none"), help="what FileList.csv labels")
+    splits: dict[str, int] | None = setting(
+        None, lo=0, help="videos expected per split; the gate compares, None compares nothing"
+    )
+
+    def check(self) -> str | None:
+        unknown = set(self.splits or ()) - {"TRAIN", "VAL", "TEST"}
+        if unknown:
+            return f"splits: {sorted(unknown)[0]!r} is not one of TRAIN, VAL, TEST"
+        return None
+
+
+class Params:
+    """params.yaml and the conf files of its scale, read from a project folder.
+
+    Every top-level section is checked by name against the stages that read it, so that a
+    misspelt section cannot be ignored.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.raw = read_yaml(root / "params.yaml")
+        for key in self.raw:
+            if key not in SECTIONS:
+                near = difflib.get_close_matches(str(key), SECTIONS, n=1)
+                hint = f"; did you mean '{near[0]}'?" if near else "."
+                raise EchosynError(
+                    f"params.yaml: unknown section '{key}'{hint} Known: {', '.join(SECTIONS)}; "
+                    "other settings of stages are in conf/<scale>/<stage>.yaml"
+                )
+        self.scale = str(self.raw.get("scale"))
+        if self.scale not in SCALES:
+            raise EchosynError(
+                f"params.yaml: scale: {self.scale!r} is not one of {', '.join(SCALES)}"
+            )
+        seed = self.raw.get("seed", 0)
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
+            raise EchosynError(f"params.yaml: seed: {seed!r} is not an integer in 0 .. 2^31 - 1")
+        self.seed = seed
+
+    def dataset(self, name: str) -> Dataset:
+        entries = self.raw.get("datasets") or {}
+        if not isinstance(entries, dict):
+            raise EchosynError(f"params.yaml: datasets: expected 'name: entry', found {entries!r}")
+        if name not in entries:
+            raise EchosynError(
+                f"params.yaml: no dataset '{name}' under datasets; known: {', '.join(entries)}"
+            )
+        return build(Dataset, entries[name], f"params.yaml: datasets.{name}")
+
+    def stage(self, stage: str, cls: type[T]) -> T:
+        """Settings of a stage: conf/<scale>/<stage>.yaml overlaid with its params section."""
+        conf = self.root / "conf" / self.scale / f"{stage}.yaml"
+        sizes = read_yaml(conf) if conf.exists() else {}
+        knobs = self.raw.get(stage) or {}
+        if not isinstance(knobs, dict):
+            raise EchosynError(f"params.yaml: {stage}: expected 'key: value', found {knobs!r}")
+        both = sorted(set(sizes) & set(knobs))
+        if both:
+            raise EchosynError(
+                f"'{both[0]}' is set both in {conf.relative_to(self.root)} and in params.yaml "
+                f"under {stage}; keep one"
+            )
+        where = f"{conf.relative_to(self.root)} and params.yaml: {stage}"
+        return build(cls, {**sizes, **knobs}, where)

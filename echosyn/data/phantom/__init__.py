@@ -1,0 +1,22 @@
+"""A procedural apical-four-chamber echocardiogram: the dataset that ships with the project.
+
+Every patient is drawn from a seed: a left ventricle whose volume follows the cardiac cycle, the
+chambers and valves around it, and speckle that moves with the tissue. EF is known exactly, from
+the contour that was drawn.
+"""
+
+from echosyn.data.phantom.anatomy import Anatomy, sample_anatomy
+from echosyn.data.phantom.config import PhantomConfig
+from echosyn.data.phantom.dataset import write_dataset
+from echosyn.data.phantom.render import PhantomVideo, Tracing, measured_ef, render_patient
+
+__all__ = [
+    "Anatomy",
+    "PhantomConfig",
+    "PhantomVideo",
+    "Tracing",
+    "measured_ef",
+    "render_patient",
+    "sample_anatomy",
+    "write_dataset",
+]

@@ -1,0 +1,175 @@
+"""AVI in and out: motion-JPEG, grey, uint8 frames of shape (T, H, W)."""
+
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+
+from echosyn.errors import EchosynError
+from echosyn.files import write_bytes
+from echosyn.progress import bar
+from echosyn.runtime import threads
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What a video file holds, counted by decoding it, not read from its header."""
+
+    frames: int
+    height: int
+    width: int
+    fps: float
+
+
+def read_video(path: Path | str) -> tuple[np.ndarray, float]:
+    """Decode a video to grey frames, the mean over channels as the reference does.
+
+    Returns:
+        frames uint8 (T, H, W) in 0-255, and the frame rate in frames per second.
+
+    Raises:
+        EchosynError: the file is missing, empty, not a video, has no frames, or ends before the
+            number of frames that its header declares.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise EchosynError(f"{path}: the video does not exist")
+    size = path.stat().st_size
+    if size == 0:
+        raise EchosynError(f"{path}: the video is empty (0 bytes)")
+    # A file cut inside its last frame still decodes to the number of frames in its header.
+    with path.open("rb") as f:
+        start = f.read(8)
+    if start[:4] == b"RIFF" and (whole := int.from_bytes(start[4:], "little") + 8) > size + 1:
+        raise EchosynError(f"{path}: truncated, {size:,} of the {whole:,} bytes in its header")
+    capture = cv2.VideoCapture(str(path))
+    try:
+        if not capture.isOpened():
+            raise EchosynError(f"{path}: not a video that can be decoded")
+        declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        fps = float(capture.get(cv2.CAP_PROP_FPS))
+        frames = []
+        while True:
+            ok, frame = capture.read()  # (H, W, 3), BGR
+            if not ok:
+                break
+            frames.append(cv2.transform(frame, np.full((1, 3), 1 / 3)))
+    finally:
+        capture.release()
+    if not frames:
+        raise EchosynError(f"{path}: the video has no frames")
+    if len(frames) < declared:
+        raise EchosynError(
+            f"{path}: truncated, {len(frames)} of the {declared} frames in its header can be read"
+        )
+    if not np.isfinite(fps) or fps <= 0:
+        raise EchosynError(f"{path}: frame rate {fps} in the header; it must be above 0")
+    return np.stack(frames), fps
+
+
+def probe(path: Path | str) -> VideoFacts:
+    """Facts of a video, by decoding it whole."""
+    frames, fps = read_video(path)
+    return VideoFacts(len(frames), frames.shape[1], frames.shape[2], fps)
+
+
+def map_videos(
+    work: Callable[[A], R], items: Sequence[A], desc: str, unit: str = "videos"
+) -> Iterator[R]:
+    """`work` of each item, in order, on as many threads as this process may use (OpenCV decodes
+    outside Python's lock), with a progress bar. Few items are in flight, however many there are.
+    """
+    workers = threads()
+    pending: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(workers) as pool, bar(len(items), desc, unit) as progress:
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) >= 4 * workers:
+                    yield pending.popleft().result()
+                    progress.update()
+            while pending:
+                yield pending.popleft().result()
+                progress.update()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def write_video(path: Path | str, frames: np.ndarray, fps: float) -> None:
+    """Write uint8 frames (T, H, W) as a motion-JPEG AVI; the same frames give the same bytes.
+
+    The frame rate is kept as a fraction with a denominator up to 1001. OpenCV's own writer is not
+    used: it rounds the rate to a whole number, and the motion-JPEG encoder of OpenCV 5.0 writes
+    grey frames that no decoder reads back.
+
+    Raises:
+        EchosynError: the file cannot be written whole (a full disk, a folder without permission).
+    """
+    path = Path(path)
+    if frames.ndim != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
+        raise ValueError(f"expected uint8 (T, H, W), none 0, got {frames.dtype} {frames.shape}")
+    if not np.isfinite(fps) or fps <= 0:
+        raise ValueError(f"expected a frame rate above 0, got {fps}")
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    jpegs = [cv2.imencode(".jpg", np.ascontiguousarray(f), quality)[1].tobytes() for f in frames]
+    try:
+        write_bytes(path, _avi(jpegs, frames.shape[1], frames.shape[2], fps))
+    except OSError as e:
+        raise EchosynError(f"{path}: the video cannot be written: {e.strerror}") from e
+
+
+def _avi(jpegs: list[bytes], height: int, width: int, fps: float) -> bytes:
+    """A RIFF AVI file with one motion-JPEG stream and its index (Microsoft's AVI RIFF layout)."""
+    rate = Fraction(fps).limit_denominator(1001)
+    largest = max(map(len, jpegs))
+    has_index, is_keyframe = 0x10, 0x10
+    size = struct.pack("<2I", width, height)
+    main = struct.pack("<8I", round(1e6 / fps), 0, 0, has_index, len(jpegs), 0, 1, largest)
+    stream = b"vidsMJPG" + struct.pack(
+        "<IHH8I4H", 0, 0, 0, 0, rate.denominator, rate.numerator, 0, len(jpegs), largest,
+        2**32 - 1, 0, 0, 0, width, height,
+    )  # fmt: skip
+    bitmap = (
+        struct.pack("<I", 40) + size + struct.pack("<HH4sI", 1, 24, b"MJPG", width * height * 3)
+    )
+    header = _list(
+        b"hdrl",
+        _chunk(b"avih", main + size + bytes(16)),
+        _list(b"strl", _chunk(b"strh", stream), _chunk(b"strf", bitmap + bytes(16))),
+    )
+    chunks = [_chunk(b"00dc", jpeg) for jpeg in jpegs]
+    offsets = accumulate(map(len, chunks), initial=4)
+    index = b"".join(
+        b"00dc" + struct.pack("<3I", is_keyframe, offset, len(jpeg))
+        for offset, jpeg in zip(offsets, jpegs, strict=False)
+    )
+    body = b"AVI " + header + _list(b"movi", *chunks) + _chunk(b"idx1", index)
+    return _chunk(b"RIFF", body)
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return name + struct.pack("<I", len(data)) + data + bytes(len(data) % 2)
+
+
+def _list(name: bytes, *chunks: bytes) -> bytes:
+    return _chunk(b"LIST", name + b"".join(chunks))
+
+
+def resample_indices(n: int, fps: float, target_fps: float) -> np.ndarray:
+    """Nearest source frame for each tick of `target_fps` within the n frames (int64, (M,))."""
+    m = max(1, int(np.floor((n - 1) / fps * target_fps + 1e-6)) + 1)
+    ticks = np.arange(m) * (fps / target_fps)
+    return np.minimum(np.floor(ticks + 0.5).astype(np.int64), n - 1)

@@ -1,0 +1,1 @@
+"""Objectives, conditions, guidance and samplers."""

@@ -1,0 +1,137 @@
+"""What a denoiser learns to predict, and the diffusers scheduler that samples from it.
+
+Rectified flow (Liu 2023, eq. 1; Lipman 2023) moves on straight lines between noise and data and is
+the default; v-prediction DDPM (Salimans & Ho 2022, sec. 4; linear betas) is the reference's.
+"""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from diffusers import (
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+)
+from torch import Tensor
+
+from echosyn.errors import EchosynError
+
+OBJECTIVES = ("flow", "ddpm_v")
+SAMPLERS = {"flow": ("euler", "heun"), "ddpm_v": ("ddpm", "dpmpp")}
+TRAIN_STEPS = 1000  # the time embedding's range
+
+
+class Objective(Protocol):
+    name: str
+
+    def noisy(self, x: Tensor, noise: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Noisy input, target and the network's time.
+
+        Args:
+            x: clean latents (B, ...) of unit scale; noise: standard normal of the same shape;
+            u: uniform in [0, 1), (B,).
+        """
+
+    def scheduler(self, sampler: str, steps: int) -> Any:
+        """A fresh scheduler with its timesteps set."""
+
+    def save(self, folder: Path) -> None: ...
+
+
+def _broadcast(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+class Flow:
+    """x_t = (1 - t) x + t noise; the network predicts dx_t/dt = noise - x; time is 1000 t."""
+
+    name = "flow"
+
+    def noisy(self, x: Tensor, noise: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        t = _broadcast(u, x)
+        return (1 - t) * x + t * noise, noise - x, u * TRAIN_STEPS
+
+    def scheduler(self, sampler: str, steps: int) -> Any:
+        _check_sampler(self.name, sampler)
+        if sampler == "heun":
+            scheduler = FlowMatchHeunDiscreteScheduler(num_train_timesteps=TRAIN_STEPS)
+            scheduler.set_timesteps(steps)
+        else:
+            scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_STEPS)
+            # The default grid spends its last step on t = 0.001 -> 0; equal steps do not.
+            scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps).tolist())
+        return scheduler
+
+    def save(self, folder: Path) -> None:
+        FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_STEPS).save_pretrained(
+            folder / "scheduler"
+        )
+
+
+class DdpmV:
+    """v = alpha_t noise - sigma_t x on a linear beta schedule 1e-4 .. 0.02 of 1000 steps."""
+
+    name = "ddpm_v"
+    settings = {
+        "num_train_timesteps": TRAIN_STEPS,
+        "beta_start": 1e-4,
+        "beta_end": 0.02,
+        "beta_schedule": "linear",
+        "prediction_type": "v_prediction",
+    }
+
+    def __init__(self) -> None:
+        self._train = DDPMScheduler(**self.settings)
+
+    def noisy(self, x: Tensor, noise: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        t = (u * TRAIN_STEPS).long().clamp(max=TRAIN_STEPS - 1)
+        return self._train.add_noise(x, noise, t), self._train.get_velocity(x, noise, t), t
+
+    def scheduler(self, sampler: str, steps: int) -> Any:
+        _check_sampler(self.name, sampler)
+        if sampler == "dpmpp":
+            scheduler = DPMSolverMultistepScheduler(**self.settings)
+        else:
+            scheduler = DDPMScheduler(**self.settings, clip_sample=True, clip_sample_range=4.0)
+        scheduler.set_timesteps(steps)
+        return scheduler
+
+    def save(self, folder: Path) -> None:
+        self._train.save_pretrained(folder / "scheduler")
+
+
+def _check_sampler(objective: str, sampler: str) -> None:
+    if sampler not in SAMPLERS[objective]:
+        raise EchosynError(
+            f"sampler '{sampler}' does not fit a model trained with objective '{objective}'; "
+            f"use one of {', '.join(SAMPLERS[objective])}"
+        )
+
+
+def make_objective(name: str) -> Objective:
+    if name not in OBJECTIVES:
+        raise EchosynError(f"objective {name!r} is not one of {', '.join(OBJECTIVES)}")
+    return Flow() if name == "flow" else DdpmV()
+
+
+def load_objective(folder: Path | str) -> Objective:
+    """The objective a model was trained with, read from its scheduler folder.
+
+    A published folder without one is the reference's: v-prediction DDPM.
+    """
+    config = Path(folder) / "scheduler" / "scheduler_config.json"
+    if not config.is_file():
+        return DdpmV()
+    import json
+
+    return Flow() if json.loads(config.read_text())["_class_name"].startswith("Flow") else DdpmV()
+
+
+def time_samples(n: int, distribution: str, generator: torch.Generator) -> Tensor:
+    """Training times u in (0, 1): "uniform", or "logit_normal" (Esser 2024, sec. 3.1)."""
+    if distribution == "uniform":
+        return torch.rand(n, generator=generator)
+    return torch.sigmoid(torch.randn(n, generator=generator))

@@ -1,0 +1,118 @@
+"""A synthetic dataset from accepted hearts: which heart gets which EF and split, then videos."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from echosyn.data.filelist import read_filelist, write_filelist
+from echosyn.data.latents import LatentSet
+from echosyn.data.reconstruct import VideoCodec
+from echosyn.data.video import write_video
+from echosyn.diffusion.generate import (
+    SampleVideosConfig,
+    VideoSampler,
+    draw_ef,
+    read_hearts,
+    synthetic_name,
+)
+from echosyn.errors import EchosynError
+from echosyn.files import atomic_dir
+from echosyn.models.vae import FRAME_SIZE
+from echosyn.privacy.filter import read_accepted
+from echosyn.shards import gather
+
+
+@dataclass(frozen=True)
+class SamplePlan:
+    """One row per video to make: hearts (N, 4, h, w), their sample indices, and the FileList."""
+
+    hearts: Tensor
+    indices: np.ndarray
+    table: pd.DataFrame
+
+    def numbers(self) -> dict[str, float]:
+        return {
+            "sample_videos/videos": len(self.table),
+            "sample_videos/frames": int(self.table["NumberOfFrames"].sum()),
+            "sample_videos/ef_mean": float(self.table["EF"].mean()),
+            "sample_videos/ef_sd": float(self.table["EF"].std(ddof=0)),
+        }
+
+
+def plan_samples(
+    dataset: str,
+    cfg: SampleVideosConfig,
+    hearts_folder: Path,
+    privacy_folder: Path,
+    real: LatentSet,
+    seed: int,
+) -> SamplePlan:
+    """Take the first accepted hearts in sample order and give each an EF and a split.
+
+    Raises:
+        EchosynError: fewer accepted hearts than videos wanted, with the numbers.
+    """
+    hearts = read_hearts(hearts_folder)
+    accepted = read_accepted(privacy_folder, len(hearts))
+    wanted = sum(cfg.counts.values())
+    if len(accepted) < wanted:
+        raise EchosynError(
+            f"{len(accepted)} of {len(hearts)} hearts were accepted, but {wanted} videos are wanted "
+            f"({', '.join(f'{k} {v}' for k, v in cfg.counts.items())}): raise sample_hearts.hearts "
+            f"to about {int(np.ceil(1.1 * len(hearts) * wanted / max(len(accepted), 1)))}"
+        )
+    chosen = accepted[:wanted]
+    fps = float(real.table["FPS"].iloc[0])
+    table = pd.DataFrame(
+        {
+            "FileName": [synthetic_name(dataset, seed, int(i)) for i in chosen],
+            "EF": draw_ef(cfg.ef, real.ef, wanted, seed),
+            "ESV": np.nan,
+            "EDV": np.nan,
+            "FrameHeight": FRAME_SIZE,
+            "FrameWidth": FRAME_SIZE,
+            "FPS": fps,
+            "NumberOfFrames": cfg.frames,
+            "Split": [name for name, n in cfg.counts.items() for _ in range(n)],
+        }
+    )
+    return SamplePlan(hearts[chosen], chosen, table)
+
+
+def sample_shard(
+    sampler: VideoSampler,
+    codec: VideoCodec,
+    plan: SamplePlan,
+    rows: range,
+    folder: Path,
+    seed: int,
+) -> None:
+    """Sample and decode the videos of these rows into `folder`."""
+    for start in range(rows.start, rows.stop, sampler.cfg.batch):
+        part = slice(start, min(start + sampler.cfg.batch, rows.stop))
+        ef = torch.tensor(plan.table["EF"].to_numpy(np.float32)[part])
+        latents = sampler.animate(plan.hearts[part], ef, plan.indices[part].tolist(), seed)
+        for name, z in zip(plan.table["FileName"].iloc[part], latents, strict=True):
+            write_video(folder / f"{name}.avi", codec.decode(z), float(plan.table["FPS"].iloc[0]))
+
+
+def finish_samples(shards: list[Path], plan: SamplePlan, out: Path) -> None:
+    """Assemble samples/<dataset>: Videos/ and FileList.csv."""
+    with atomic_dir(out) as tmp:
+        gather(shards, "*.avi", tmp / "Videos")
+        write_filelist(tmp / "FileList.csv", plan.table)
+
+
+def released_hearts(hearts: Tensor, samples: Path) -> Tensor:
+    """Of all hearts drawn (N, 4, h, w), those that a sample folder's videos show, in its order."""
+    names = read_filelist(samples / "FileList.csv")["FileName"]
+    indices = [int(name.rsplit("_", 1)[1]) for name in names]
+    if max(indices) >= len(hearts):
+        raise EchosynError(
+            f"{samples}: videos of heart {max(indices)}, but {len(hearts)} were drawn"
+        )
+    return hearts[indices]

@@ -1,0 +1,175 @@
+"""A synthetic dataset measured against the real one: EF, image and motion quality, coverage."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from echosyn.config import setting
+from echosyn.data.frames import FrameSet
+from echosyn.data.latents import LatentSet
+from echosyn.device import PRECISIONS
+from echosyn.errors import EchosynError
+from echosyn.metrics.ef import ef_scores, requested_vs_measured
+from echosyn.metrics.features import (
+    FeatureSpace,
+    RandomFeatures2d,
+    RandomFeatures3d,
+    distance_name,
+)
+from echosyn.metrics.frechet import frechet_interval
+from echosyn.metrics.kernel import kernel_distance
+from echosyn.privacy.audit import membership_auc
+from echosyn.privacy.coverage import learned_fraction, nearest_videos
+from echosyn.privacy.embedding import HeartEncoder, frames_of, join, people_of
+from echosyn.training.ef import EfRegressor, predict_ef
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Section `evaluate`."""
+
+    test_clips: int = setting(4, lo=1, help="clips per video whose mean is the EF prediction")
+    quality_videos: int = setting(2048, lo=2, help="at most this many videos a side in distances")
+    frames_per_video: int = setting(4, lo=1, help="frames per video in image distances")
+    hearts_per_person: int = setting(8, lo=1, help="hearts per person in membership and coverage")
+    resamples: int = setting(10_000, lo=100, hi=1_000_000, help="bootstrap resamples of EF scores")
+    precision: str = setting("auto", choices=PRECISIONS)
+
+
+class EfEvaluation:
+    """EF predictions gathered arm by arm, and their scores."""
+
+    def __init__(self, cfg: EvaluateConfig, seed: int) -> None:
+        self.cfg, self.seed = cfg, seed
+        self.tables: list[pd.DataFrame] = []
+        self.numbers: dict[str, float] = {}
+
+    def add(self, arm: str, model: EfRegressor, test: FrameSet) -> None:
+        """Test a regressor on videos with a known EF."""
+        predicted = predict_ef(model, test, self.cfg.test_clips, self.cfg.precision)
+        rows = {"FileName": test.table["FileName"], "ef_true": test.ef, "ef_predicted": predicted}
+        self.tables.append(pd.DataFrame(rows).assign(arm=arm).round({"ef_predicted": 4}))
+        for name, e in ef_scores(test.ef, predicted, self.seed, self.cfg.resamples).items():
+            self.numbers |= e.flat(f"ef/{arm}/{name}")
+
+    def faithfulness(self, model: EfRegressor, samples: FrameSet) -> pd.DataFrame:
+        """Measure the EF of synthetic videos with the real-trained regressor."""
+        measured = predict_ef(model, samples, self.cfg.test_clips, self.cfg.precision)
+        scores = requested_vs_measured(samples.ef, measured, self.seed, self.cfg.resamples)
+        for name, e in scores.items():
+            self.numbers |= e.flat(f"ef/requested_vs_measured/{name}")
+        return pd.DataFrame(
+            {
+                "FileName": samples.table["FileName"],
+                "ef_requested": samples.ef,
+                "ef_measured": measured.round(4),
+            }
+        )
+
+    def predictions(self) -> pd.DataFrame:
+        return pd.concat(self.tables)[["arm", "FileName", "ef_true", "ef_predicted"]]
+
+
+def spread(n: int, k: int) -> np.ndarray:
+    """k of n rows, evenly spread."""
+    return np.linspace(0, n - 1, k).round().astype(int)
+
+
+class QualityEvaluation:
+    """Frechet and kernel distances in offline feature spaces, with their floors.
+
+    Every number has the same count of videos on both sides: synthetic against real TEST, and its
+    floors real TRAIN against real TEST (`_floor`: what two real sets differ by) and VAE-reconstructed
+    TRAIN against real TEST (`_reconstruction`: the best any generator through this VAE can do).
+    `_vs_train` compares synthetic with TRAIN, which a copying generator would win.
+    """
+
+    def __init__(self, cfg: EvaluateConfig, seed: int) -> None:
+        self.cfg, self.seed = cfg, seed
+        self.numbers: dict[str, float] = {}
+        self.protocol: dict[str, dict] = {}
+
+    def measure(
+        self, train: FrameSet, test: FrameSet, reconstructed: FrameSet, synthetic: FrameSet
+    ) -> None:
+        sets = {
+            "train": train,
+            "test": test,
+            "reconstructed": reconstructed,
+            "synthetic": synthetic,
+        }
+        n = min(self.cfg.quality_videos, *(len(s) for s in sets.values()))
+        if n < 2:
+            raise EchosynError("distances need at least two videos in TRAIN, TEST and the samples")
+        for space, per_video in (
+            (RandomFeatures2d(), self.cfg.frames_per_video),
+            (RandomFeatures3d(), 1),
+        ):
+            features = {k: self._features(space, s, n, per_video) for k, s in sets.items()}
+            groups = np.repeat(np.arange(n), per_video)
+            pairs = {
+                "": ("test", "synthetic"),
+                "_floor": ("test", "train"),
+                "_reconstruction": ("test", "reconstructed"),
+                "_vs_train": ("train", "synthetic"),
+            }
+            for kind, distance in (("fd", frechet_interval), ("kd", kernel_distance)):
+                base = distance_name(kind, space, n * per_video, n * per_video)
+                for suffix, (a, b) in pairs.items():
+                    value = distance(features[a], features[b], groups, groups)
+                    self.numbers |= value.flat(f"quality/{base}{suffix}")
+            self.protocol[space.name] = {
+                "extractor_sha256": space.sha256,
+                "videos_per_side": n,
+                "frames_per_video": per_video if not space.clip else 16,
+                "offsets": "even" if not space.clip else f"random, seed {self.seed}",
+            }
+
+    def _features(self, space: FeatureSpace, s: FrameSet, n: int, per_video: int) -> np.ndarray:
+        return np.concatenate(list(self._blocks(space, s, n, per_video)))
+
+    def _blocks(
+        self, space: FeatureSpace, s: FrameSet, n: int, per_video: int
+    ) -> Iterator[np.ndarray]:
+        rng = np.random.default_rng([self.seed, 5])
+        rows = spread(len(s), n)
+        for block in np.array_split(rows, -(-n // 32)):
+            if space.clip:
+                starts = [int(rng.integers(max(int(s.lengths[v]) - 16, 0) + 1)) for v in block]
+                clips = [s.clip(v, start, 16) for v, start in zip(block, starts, strict=True)]
+                yield space(np.stack(clips))
+            else:
+                frames = [s.video(v)[spread(int(s.lengths[v]), per_video)] for v in block]
+                yield space(np.concatenate(frames))
+
+
+def privacy_numbers(
+    latents: dict[str, LatentSet],
+    released: torch.Tensor,
+    encoder: HeartEncoder,
+    cfg: EvaluateConfig,
+    seed: int,
+) -> dict[str, float]:
+    """Membership inference and coverage of the released hearts (N, 4, h, w).
+
+    Coverage is given at as many queries as there are held-out people, so that synthetic hearts and
+    real held-out hearts, one a person, compare.
+    """
+    train, heldout = latents["TRAIN"], [latents["VAL"], latents["TEST"]]
+    gallery_frames, rows = frames_of(train, cfg.hearts_per_person)
+    gallery, names = encoder(gallery_frames), people_of(train)
+    others, other_people = join(heldout, cfg.hearts_per_person)
+    other_rows = encoder(others)
+    queries = encoder(released)
+    auc = membership_auc(gallery, names[rows], other_rows, other_people, queries, seed)
+    one_each = other_rows[:: cfg.hearts_per_person]
+    at = min(len(queries), len(one_each))
+    numbers = auc.flat("privacy/membership_auc")
+    for name, rows_of in (("learned_fraction", queries), ("learned_fraction_real", one_each)):
+        nearest = nearest_videos(rows_of, gallery, rows)
+        numbers |= learned_fraction(nearest, len(train), seed, at).flat(f"coverage/{name}")
+    numbers["coverage/queries"] = at
+    return numbers

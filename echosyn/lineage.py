@@ -1,0 +1,143 @@
+"""Where a result came from: DVC's hashes, read from dvc.lock or computed as DVC computes them, and
+the state of the project around it.
+
+Reads dvc.lock as plain YAML, so that a machine without DVC can answer too.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from echosyn.config import read_yaml
+from echosyn.errors import EchosynError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of dvc.lock: md5 by path of what it read and of what it wrote."""
+
+    name: str
+    deps: dict[str, str] = field(default_factory=dict)
+    outs: dict[str, str] = field(default_factory=dict)
+
+
+def read_lock(root: Path) -> list[Stage]:
+    """The stages of `root`/dvc.lock; none when there is no such file.
+
+    Raises:
+        EchosynError: dvc.lock is not YAML, or not in the layout that DVC 3 writes.
+    """
+    path = root / "dvc.lock"
+    if not path.exists():
+        return []
+    entries = read_yaml(path).get("stages") or {}
+    try:
+        return [
+            Stage(name, _hashes(entry.get("deps")), _hashes(entry.get("outs")))
+            for name, entry in entries.items()
+        ]
+    except (AttributeError, KeyError, TypeError) as e:
+        raise EchosynError(f"{path}: not a lock file that DVC 3 writes ({e!r})") from None
+
+
+def _hashes(entries: list[dict] | None) -> dict[str, str]:
+    return {entry["path"]: entry["md5"] for entry in entries or [] if entry.get("md5")}
+
+
+def produced(stages: Iterable[Stage]) -> dict[str, str]:
+    """md5 by path of everything that some stage wrote."""
+    return {path: md5 for stage in stages for path, md5 in stage.outs.items()}
+
+
+def ancestors(stages: Iterable[Stage], targets: Iterable[str]) -> list[Stage]:
+    """The stages that `targets` (paths) were made by, however far back, in the order of the lock.
+
+    A path inside an output of a stage (one file of a folder) counts as made by that stage.
+
+    Raises:
+        EchosynError: no stage wrote one of the targets.
+    """
+    stages = list(stages)
+    seen: set[str] = set()
+
+    def visit(path: str) -> bool:
+        makers = [s for s in stages if any(path == o or path.startswith(f"{o}/") for o in s.outs)]
+        for maker in makers:
+            if maker.name not in seen:
+                seen.add(maker.name)
+                for dep in maker.deps:
+                    visit(dep)
+        return bool(makers)
+
+    for target in targets:
+        if not visit(target):
+            raise EchosynError(f"dvc.lock records no stage that wrote {target}: run dvc repro")
+    return [stage for stage in stages if stage.name in seen]
+
+
+def dvc_md5(path: Path) -> str:
+    """The md5 that DVC 3 records for a file, or for a folder (with its `.dir` ending)."""
+    if path.is_file():
+        return _file_md5(path)
+    files = [(p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file()]
+    listing = [{"md5": _file_md5(p), "relpath": name} for name, p in sorted(files)]
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def _file_md5(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "md5").hexdigest()
+
+
+def inputs(paths: Iterable[Path | str]) -> dict[str, str]:
+    """md5 by path. Under DVC its lock file vouches for them; in a stage run by hand they are
+    hashed. A path that is unknown, or does not exist, is left out."""
+    names = [Path(p).as_posix() for p in paths]
+    if os.environ.get("DVC_STAGE"):
+        known = produced(read_lock(Path.cwd()))
+        return {name: known[name] for name in names if name in known}
+    return {name: dvc_md5(Path(name)) for name in names if Path(name).exists()}
+
+
+def project() -> dict[str, str]:
+    """Scale, git commit (`+dirty` with uncommitted changes) and DVC experiment, where known.
+
+    Read from the working directory, which is a stage's project folder.
+    """
+    facts = {}
+    if Path("params.yaml").is_file():
+        facts["scale"] = str(read_yaml(Path("params.yaml")).get("scale"))
+    if os.environ.get("DVC_EXP_NAME"):
+        facts["dvc_experiment"] = os.environ["DVC_EXP_NAME"]
+    commit = _git("rev-parse", "HEAD")
+    if commit:
+        dirty = bool(_git("status", "--porcelain", "--untracked-files=no"))
+        facts["git_commit"] = f"{commit}+dirty" if dirty else commit
+    return facts
+
+
+def _git(*command: str) -> str:
+    """Output of a git command in the working directory; empty outside a repository."""
+    try:
+        done = subprocess.run(
+            ["git", *command], capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one level, keys joined by '.'."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,1 @@
+"""The networks: VAE, heart and video denoisers, re-identification encoder, EF regressor."""

@@ -1,0 +1,45 @@
+"""One progress bar for everything that takes more than a few seconds."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+class _Lines:
+    """Standard error with a line per update: a log file has no cursor to move back."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            sys.stderr.write(text.strip("\r\n") + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def bar(total: int, desc: str, unit: str, initial: int = 0) -> Any:
+    """A tqdm bar with rate and ETA; on a log file it prints a line about every ten seconds."""
+    live = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        file=sys.stderr if live else _Lines(),
+        initial=initial,
+        desc=desc,
+        unit=f" {unit}",
+        mininterval=0.2 if live else 10.0,
+        dynamic_ncols=live,
+        ascii=not live,
+        leave=True,
+    )
+
+
+def track(items: Iterable[T], desc: str, unit: str, total: int | None = None) -> Iterator[T]:
+    """Iterate over `items` with a progress bar."""
+    n = total if total is not None else len(items)  # type: ignore[arg-type]
+    with bar(n, desc, unit) as progress:
+        for item in items:
+            yield item
+            progress.update()

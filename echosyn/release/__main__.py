@@ -1,0 +1,50 @@
+"""Check a release, or compare two.
+
+python -m echosyn.release verify releases/phantom
+python -m echosyn.release diff releases/phantom ../older/phantom
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from echosyn.errors import EchosynError
+from echosyn.files import sha256_file
+from echosyn.release.diff import diff
+from echosyn.release.manifest import MANIFEST, read_manifest, verify
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 in order (or no difference), 1 otherwise, 2 for a wrong command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m echosyn.release", description=__doc__.split("\n")[0]
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("verify", help="compare every file of a release with its manifest")
+    one.add_argument("folder", type=Path)
+    two = commands.add_parser("diff", help="what changed between two releases")
+    two.add_argument("old", type=Path)
+    two.add_argument("new", type=Path)
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "diff":
+            lines = diff(read_manifest(options.old), read_manifest(options.new))
+            print("\n".join(lines) or "no difference")
+            return 1 if lines else 0
+        problems = verify(options.folder)
+        if problems:
+            print("\n".join(problems), file=sys.stderr)
+            print(f"{options.folder}: {len(problems)} problem(s)", file=sys.stderr)
+            return 1
+        manifest = read_manifest(options.folder)
+    except EchosynError as e:
+        print(f"echosyn: {e}", file=sys.stderr)
+        return 1
+    count = len(manifest["files"])
+    print(f"{manifest['name']} {manifest['version']}: all {count} files are as published")
+    print(f"{MANIFEST} sha256 {sha256_file(options.folder / MANIFEST)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

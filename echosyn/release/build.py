@@ -1,0 +1,118 @@
+"""Make a release folder out of a folder of synthetic videos."""
+
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from echosyn import __version__
+from echosyn.config import setting
+from echosyn.data.filelist import COLUMNS, PATIENT, read_filelist, video_path, write_filelist
+from echosyn.errors import EchosynError
+from echosyn.files import atomic_dir, sha256_file, write_json, write_text
+from echosyn.progress import track
+from echosyn.release.card import card
+from echosyn.release.manifest import MANIFEST, SCHEMA, file_table
+
+# https://semver.org, the suggested regular expression with its build part left out.
+VERSION = re.compile(
+    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+    r"(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?"
+)
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class ReleaseConfig:
+    """What a person decides about a release."""
+
+    version: str = setting(help="semantic version, for example 1.0.0")
+    license: str = setting(help="licence of the synthetic data: an SPDX identifier or a name")
+    name: str | None = setting(None, help="name of the dataset; None: echosyn-<dataset>")
+
+    def check(self) -> str | None:
+        if not VERSION.fullmatch(self.version):
+            return f"version: {self.version!r} is not a semantic version such as 1.0.0"
+        if self.name is not None and not NAME.fullmatch(self.name):
+            return f"name: {self.name!r} may hold only a-z, 0-9, '.', '_' and '-'"
+        if not self.license.strip() or "\n" in self.license:
+            return "license: name one, on one line"
+        return None
+
+
+def build_release(
+    samples: Path,
+    real: Path,
+    out: Path,
+    *,
+    config: ReleaseConfig,
+    name: str,
+    label: str,
+    provenance: Mapping[str, Any],
+    metrics: Mapping[str, float],
+) -> dict[str, Any]:
+    """Write the release of `samples` to `out`, whole or not at all.
+
+    Args:
+        samples: synthetic videos in EchoNet layout.
+        real: the real dataset they imitate, to refuse its names, pseudonyms and files.
+        name: the release's name. label: "ef" or "none", as for `read_filelist`.
+        provenance: `params` and `lineage`, from `echosyn.release.provenance`.
+        metrics: the flat numbers of the evaluation.
+
+    Returns:
+        the manifest.
+
+    Raises:
+        EchosynError: a sample carries the name, the pseudonym or the bytes of a real video, or
+            a video is missing.
+    """
+    table = read_filelist(samples / "FileList.csv", label)
+    _refuse_real(samples, table, real, label)
+    with atomic_dir(out) as partial:
+        (partial / "Videos").mkdir()
+        for sample in track(table["FileName"], "release", "video"):
+            shutil.copyfile(video_path(samples, sample), video_path(partial, sample))
+        write_filelist(partial / "FileList.csv", table[list(COLUMNS)])
+        manifest = {
+            "schema": SCHEMA,
+            "name": name,
+            "version": config.version,
+            "license": config.license,
+            "synthetic": True,
+            "generator": f"echosyn {__version__}",
+            "videos": len(table),
+            **provenance,
+            "metrics": dict(metrics),
+        }
+        write_text(partial / "README.md", card(manifest, table))
+        manifest["files"] = file_table(partial)
+        write_json(partial / MANIFEST, manifest)
+    return manifest
+
+
+def _refuse_real(samples: Path, table: pd.DataFrame, real: Path, label: str) -> None:
+    known = read_filelist(real / "FileList.csv", label)
+    names = set(known["FileName"].str.lower())
+    if PATIENT in known.columns:
+        names |= set(known[PATIENT].astype(str).str.lower())
+    by_size: dict[int, list[Path]] = {}
+    for name in known["FileName"]:
+        path = video_path(real, name)
+        by_size.setdefault(path.stat().st_size, []).append(path)
+    for name in table["FileName"]:
+        if name.lower() in names:
+            raise EchosynError(
+                f"{samples}/FileList.csv: FileName {name!r} is the name of a real video or patient "
+                "in the dataset: sample again, a release must not point to a patient"
+            )
+        path = video_path(samples, name)
+        if not path.is_file():
+            raise EchosynError(f"{path}: the video is missing, though FileList.csv names it")
+        alike = by_size.get(path.stat().st_size, [])
+        if alike and sha256_file(path) in map(sha256_file, alike):
+            raise EchosynError(f"{path}: a real video, byte for byte: it must not be released")

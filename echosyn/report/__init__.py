@@ -1,0 +1,1 @@
+"""The page that a data steward reads, and the pictures on it."""

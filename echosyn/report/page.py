@@ -1,0 +1,189 @@
+"""The report: one HTML file that needs nothing else, no script, no network."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from echosyn.report.mosaic import data_uri
+from echosyn.report.numbers import Number, Table, collect, label, percent, plain, tables
+from echosyn.report.style import CSS
+
+# What a reader looks for first, in this order; a tile appears when its number was measured.
+HEADLINES = (
+    ("ef/real/r2", "EF R² of a network trained on real videos"),
+    ("ef/synthetic/r2", "EF R² trained on synthetic videos only"),
+    ("ef/requested_vs_measured/r", "correlation of requested and measured EF"),
+    ("privacy/rejection_rate", "of synthetic hearts thrown out as too alike"),
+    ("privacy/planted_exact_recall", "of planted copies caught"),
+    ("coverage/learned_fraction", "of training videos represented"),
+)
+SHARES = ("rate", "recall", "fraction")
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """An animated WebP of several videos and what it shows."""
+
+    title: str
+    caption: str
+    image: bytes
+
+
+@dataclass(frozen=True)
+class Plot:
+    """An inline SVG and what it shows."""
+
+    svg: str
+    caption: str
+    wide: bool = False
+
+
+def render(
+    *,
+    title: str,
+    subtitle: str,
+    notice: str,
+    mosaics: Sequence[Mosaic],
+    plots: Sequence[Plot],
+    privacy: Sequence[str],
+    privacy_plot: Plot | None,
+    metrics: Mapping[str, float],
+    others: Mapping[str, Mapping[str, float]],
+    lineage: Mapping[str, Mapping[str, str]],
+    settings: Mapping[str, Any],
+) -> str:
+    """The whole page.
+
+    Args:
+        notice: shown in a box at the top, for example that real videos are on the page.
+        privacy: sentences of the privacy section. privacy_plot: the figure beside them.
+        metrics: the evaluation's flat numbers. others: further stages' numbers by stage.
+        lineage: md5 by path, in groups. settings: flat, what the release was made with.
+    """
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="soft">{escape(subtitle)}</p>',
+        f'<p class="notice">{escape(notice)}</p>' if notice else "",
+        _headlines(metrics),
+        _section("Real, reconstructed, synthetic", _mosaics(mosaics)) if mosaics else "",
+        _section("Privacy", _privacy(privacy, privacy_plot)),
+        _section("Ejection fraction", _plots(plots)) if plots else "",
+        _section("All numbers", _numbers(metrics)),
+        _section("Training and other stages", _others(others)) if others else "",
+        _section("What it was made from", _lineage(lineage, settings)) if lineage else "",
+    ]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(part for part in body if part)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>"
+
+
+def _headlines(metrics: Mapping[str, float]) -> str:
+    numbers = collect(metrics)
+    tiles = []
+    for key, words in HEADLINES:
+        number = numbers.get(key)
+        if number is None:
+            continue
+        share = key.rsplit("_", 1)[-1] in SHARES
+        value, _, interval = (percent(number) if share else str(number)).partition(" (")
+        tiles.append(
+            f'<div class="tile"><b>{escape(value)}</b><span>{escape(words)}</span>'
+            f"<span>{escape(interval.removesuffix(')'))}</span></div>"
+        )
+    return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
+
+
+def _mosaics(mosaics: Sequence[Mosaic]) -> str:
+    figures = [
+        f'<figure><img alt="{escape(m.caption)}" src="{data_uri(m.image)}">'
+        f"<figcaption><b>{escape(m.title)}.</b> {escape(m.caption)}</figcaption></figure>"
+        for m in mosaics
+    ]
+    return f'<div class="videos">{"".join(figures)}</div>'
+
+
+def _plot(plot: Plot) -> str:
+    return (
+        f'<figure class="plot{" wide" if plot.wide else ""}">{plot.svg}'
+        f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
+    )
+
+
+def _plots(plots: Sequence[Plot]) -> str:
+    narrow = "".join(_plot(p) for p in plots if not p.wide)
+    wide = "".join(_plot(p) for p in plots if p.wide)
+    return (f'<div class="pair">{narrow}</div>' if narrow else "") + wide
+
+
+def _privacy(sentences: Sequence[str], plot: Plot | None) -> str:
+    said = sentences or ["Nothing was measured: this release has no privacy evidence."]
+    text = "".join(f"<p>{escape(sentence)}</p>" for sentence in said)
+    return f'<div class="pair"><div>{text}</div>{_plot(plot)}</div>' if plot else text
+
+
+def _numbers(metrics: Mapping[str, float]) -> str:
+    intro = (
+        '<p class="soft">In brackets a 95% interval. The floor is what real data score against '
+        "real data; reconstructed is what they score after the autoencoder. No generator can be "
+        "expected to do better.</p>"
+    )
+    parts = [intro]
+    for title, group in tables(metrics).items():
+        parts.append(f"<h3>{escape(title)}</h3>")
+        parts += [_table(t) for t in group]
+    return "\n".join(parts)
+
+
+def _table(table: Table) -> str:
+    names = () if table.columns == ("value",) else table.columns
+    head = "".join(f"<th>{escape(c)}</th>" for c in names)
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th>{''.join(map(_cell, row))}</tr>"
+        for name, row in table.rows.items()
+    )
+    thead = f"<thead><tr><th></th>{head}</tr></thead>" if head else ""
+    return f'<div class="scroll"><table>{thead}<tbody>{rows}</tbody></table></div>'
+
+
+def _cell(number: Number) -> str:
+    small = f"<small>({number.interval})</small>" if number.interval else ""
+    return f"<td>{plain(number.value)}{small}</td>"
+
+
+def _others(others: Mapping[str, Mapping[str, float]]) -> str:
+    parts = []
+    for stage, metrics in others.items():
+        rows = {label(key): (number,) for key, number in collect(metrics).items()}
+        table = _table(Table(("value",), rows))
+        parts.append(f"<details><summary>{escape(stage)}</summary>{table}</details>")
+    return "\n".join(parts)
+
+
+def _lineage(lineage: Mapping[str, Mapping[str, str]], settings: Mapping[str, Any]) -> str:
+    parts = []
+    for group, hashes in lineage.items():
+        if hashes:
+            parts.append(_listing(f"{group}: {len(hashes)}, with md5", hashes, group != "code"))
+    parts.append(_listing(f"settings: {len(settings)}", settings, False))
+    return "\n".join(parts)
+
+
+def _listing(summary: str, values: Mapping[str, Any], is_open: bool) -> str:
+    rows = "".join(
+        f"<tr><th><code>{escape(k)}</code></th><td><code>{escape(str(v))}</code></td></tr>"
+        for k, v in values.items()
+    )
+    state = " open" if is_open else ""
+    return (
+        f"<details{state}><summary>{escape(summary)}</summary>"
+        f'<div class="scroll"><table><tbody>{rows}</tbody></table></div></details>'
+    )

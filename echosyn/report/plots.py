@@ -1,0 +1,164 @@
+"""The report's figures, from data frames. The same data give the same bytes."""
+
+import io
+import itertools
+import re
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Drawn in this colour, then replaced by the page's own text colour.
+INK = "#0b0c0d"
+GRID = "#8a8f98"
+REAL, SYNTHETIC, TAU = "#2f6fb2", "#d9822b", "#c0392b"
+ARM_COLOURS = ("#2f6fb2", "#3d9a8b", "#d9822b", "#a4508b", "#6b7280")
+METADATA = ("Date", "Creator", "Format", "Type")
+COLUMNS = 3  # panels per row
+STYLE = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": GRID,
+    "grid.alpha": 0.25,
+}
+
+
+def requested_vs_measured(table: pd.DataFrame) -> Figure:
+    """EF asked of the generator against EF measured in its videos.
+
+    Args:
+        table: columns ef_requested and ef_measured, in percent.
+    """
+    with mpl.rc_context(STYLE):
+        figure, (axes,) = _figure(1)
+        x, y = table["ef_requested"].to_numpy(), table["ef_measured"].to_numpy()
+        _identity(axes, x, y)
+        axes.scatter(x, y, s=16, color=SYNTHETIC, alpha=0.7, linewidths=0)
+        if len(table) > 2 and np.ptp(x) > 0:
+            slope, offset = np.polyfit(x, y, 1)
+            ends = np.array([x.min(), x.max()])
+            axes.plot(ends, slope * ends + offset, color=SYNTHETIC, lw=1.5)
+            axes.set_title(f"slope {slope:.2f}, n = {len(table)}", loc="left", size=10)
+        axes.set_xlabel("requested EF (%)")
+        axes.set_ylabel("measured EF (%)")
+    return figure
+
+
+def predictions(table: pd.DataFrame) -> Figure:
+    """Predicted against true EF on the real test videos, one panel per training set.
+
+    Args:
+        table: columns arm, ef_true and ef_predicted (percent), one row per arm and video.
+    """
+    arms = list(dict.fromkeys(table["arm"]))
+    with mpl.rc_context(STYLE):
+        figure, panels = _figure(len(arms))
+        for arm, axes, colour in zip(arms, panels, itertools.cycle(ARM_COLOURS), strict=False):
+            rows = table[table["arm"] == arm]
+            x, y = rows["ef_true"].to_numpy(), rows["ef_predicted"].to_numpy()
+            _identity(axes, table["ef_true"].to_numpy(), table["ef_predicted"].to_numpy())
+            axes.scatter(x, y, s=10, color=colour, alpha=0.6, linewidths=0)
+            axes.set_title(arm.replace("_", " "), loc="left", size=10)
+            axes.set_xlabel("true EF (%)")
+        for axes in panels[::COLUMNS]:
+            axes.set_ylabel("predicted EF (%)")
+    return figure
+
+
+def ef_distribution(real: pd.DataFrame, synthetic: pd.DataFrame) -> Figure:
+    """EF of the real and of the synthetic videos, from two FileLists (column EF, percent)."""
+    with mpl.rc_context(STYLE):
+        figure, (axes,) = _figure(1)
+        bins = np.arange(0, 101, 5)
+        for name, table, colour in (("real", real, REAL), ("synthetic", synthetic, SYNTHETIC)):
+            weights = np.full(len(table), 1 / len(table))
+            label = f"{name} (n = {len(table)})"
+            axes.hist(table["EF"], bins, weights=weights, color=colour, alpha=0.55, label=label)
+        axes.set_xlabel("EF (%)")
+        axes.set_ylabel("share of videos")
+        axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def privacy_histogram(scores: pd.DataFrame, tau: float) -> Figure:
+    """How alike the most alike training heart is: synthetic hearts, and held-out real patients.
+
+    Args:
+        scores: columns kind (synthetic or heldout) and similarity.
+        tau: the threshold above which a synthetic heart is thrown out.
+    """
+    with mpl.rc_context(STYLE):
+        figure, (axes,) = _figure(1, width=6.4)
+        bins = np.histogram_bin_edges(np.append(scores["similarity"], tau), bins=40)
+        kinds = (("heldout", "real, held out", REAL), ("synthetic", "synthetic", SYNTHETIC))
+        for kind, name, colour in kinds:
+            values = scores.loc[scores["kind"] == kind, "similarity"].to_numpy()
+            if len(values) == 0:
+                continue
+            weights = np.full(len(values), 1 / len(values))
+            label = f"{name} (n = {len(values)})"
+            axes.hist(values, bins, weights=weights, color=colour, alpha=0.55, label=label)
+        axes.axvline(tau, color=TAU, lw=1.5, ls="--", label=f"τ = {tau:.3g}")
+        axes.set_xlabel("similarity to the most alike training video")
+        axes.set_ylabel("share of hearts")
+        axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def svg(figure: Figure, name: str) -> str:
+    """The figure as an inline SVG element in the text colour of the page around it.
+
+    Args:
+        name: unique on the page; keeps the element ids of two figures apart.
+    """
+    out = io.StringIO()
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure.savefig(out, format="svg", transparent=True, metadata=dict.fromkeys(METADATA))
+    text = out.getvalue()
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+    text = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", text)
+    # The page gives the size: only the view box stays.
+    head, tail = text.split(">", 1)
+    return re.sub(r' (width|height)="[^"]*"', "", head) + ">" + tail
+
+
+def png(figure: Figure) -> bytes:
+    """The figure on white."""
+    out = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(out, format="png", dpi=144, facecolor="white", metadata={"Software": None})
+    return out.getvalue()
+
+
+def _figure(panels: int, width: float | None = None) -> tuple[Figure, list[Axes]]:
+    columns = min(panels, COLUMNS)
+    rows = -(-panels // columns)
+    size = (
+        width or (4.6 if panels == 1 else 0.6 + 2.8 * columns),
+        3.6 if rows == 1 else 3.1 * rows,
+    )
+    figure = Figure(figsize=size, layout="constrained")
+    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
+    for one in axes:
+        one.grid(True)
+        one.set_axisbelow(True)
+    return figure, axes
+
+
+def _identity(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    lo, hi = min(x.min(), y.min()) - 2, max(x.max(), y.max()) + 2
+    axes.plot([lo, hi], [lo, hi], color=GRID, lw=1, ls=":")
+    axes.set_xlim(lo, hi)
+    axes.set_ylim(lo, hi)
+    axes.set_aspect("equal")

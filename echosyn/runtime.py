@@ -1,0 +1,80 @@
+"""What every process of ours sets before anything heavy is imported."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from echosyn.errors import EchosynError
+
+QUIET = {
+    "DVC_NO_ANALYTICS": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "HF_HUB_OFFLINE": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def threads() -> int:
+    """CPU threads a process may use: ECHOSYN_THREADS, else the cores it may run on.
+
+    Part of what makes bytes repeat: floating-point sums depend on how work is split.
+    """
+    text = os.environ.get("ECHOSYN_THREADS", "")
+    if not text:
+        return (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
+    if not text.isdigit() or int(text) < 1:
+        raise EchosynError(f"ECHOSYN_THREADS: {text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def prepare() -> None:
+    """Set telemetry off and thread counts. Call before importing torch or OpenCV."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    os.environ["OMP_NUM_THREADS"] = str(threads())
+
+
+def project_root() -> Path:
+    """The folder of params.yaml: DVC's root under `dvc repro`, else the working directory."""
+    root = Path.cwd()
+    if not (root / "params.yaml").is_file():
+        raise EchosynError(f"no params.yaml in {root}: run from the project folder")
+    return root
+
+
+def state_root() -> Path:
+    """Where resumable state lives: outside every DVC output, shared by queued experiments."""
+    return Path(os.environ.get("DVC_ROOT") or Path.cwd()) / ".echosyn"
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Run a stage's main: one clear message and status 1 for what a user can fix.
+
+    SIGTERM becomes KeyboardInterrupt, so that a killed stage cleans its temporary files as an
+    interrupted one does.
+    """
+
+    def stop(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        prepare()
+        main()
+    except EchosynError as e:
+        sys.exit(f"echosyn: {e}")
+    except OSError as e:
+        if e.errno in (28, 122):  # ENOSPC, EDQUOT
+            sys.exit(f"echosyn: no space left on the disk that holds {e.filename or Path.cwd()}")
+        traceback.print_exc()
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit("echosyn: stopped; the same command continues where it was")

@@ -1,0 +1,1 @@
+"""One thin file per stage: read params and inputs, call echosyn, write outputs."""

@@ -1,0 +1,51 @@
+"""What every stage file shares: its command line and its way of ending."""
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from echosyn.config import Params
+from echosyn.errors import EchosynError
+from echosyn.runtime import project_root, run_stage, threads
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
+
+
+def command(main: Callable[..., None], **arguments: str) -> None:
+    """Run `main` with positional arguments named and described by `arguments`."""
+    module = main.__globals__
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module['__spec__'].name}",
+        description=module["__doc__"],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for name, text in arguments.items():
+        parser.add_argument(name, help=text)
+    values = vars(parser.parse_args())
+
+    def checked() -> None:
+        for name, value in values.items():
+            if not NAME.fullmatch(value):
+                raise EchosynError(f"{name} {value!r}: use a-z, 0-9 and '_' only")
+        main(**values)
+
+    run_stage(checked)
+
+
+def torch_params() -> Params:
+    """The project's params, after giving torch its threads: for stages that compute."""
+    from echosyn.device import set_threads
+
+    set_threads(threads())
+    return Params(project_root())
+
+
+def subfolders(folder: str) -> list[Path]:
+    """The dataset folders in, for instance, data/train."""
+    found = sorted(p for p in Path(folder).glob("*") if p.is_dir() and not p.name.startswith("."))
+    if not found:
+        raise EchosynError(
+            f"{folder}: no dataset here; does params.yaml have one with role 'train'?"
+        )
+    return found

@@ -1,0 +1,45 @@
+"""Encode a dataset's videos to VAE latents, and decode them again to see what the VAE keeps.
+
+python -m pipelines.encode phantom
+
+Writes latents/<role>/<dataset> and reconstructions/<role>/<dataset> (EchoNet layout).
+"""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+from pipelines._stage import command, torch_params
+
+
+def main(dataset: str) -> None:
+    from echosyn.data.frames import load_frames
+    from echosyn.data.reconstruct import EncodeConfig, VideoCodec, encode_shard, finish_encoding
+    from echosyn.models.vae import Vae
+    from echosyn.runtime import state_root
+    from echosyn.shards import run_shards, work_dir
+    from echosyn.tracking import stage_run
+
+    params = torch_params()
+    cfg = params.stage("encode", EncodeConfig)
+    entry = params.dataset(dataset)
+    source, place = Path("data") / entry.role / dataset, Path(entry.role) / dataset
+    inputs = [source, Path("models/vae")]
+    work = work_dir(state_root(), "encode", dataset, dataclasses.asdict(cfg), inputs)
+    with stage_run("encode", dataset, cfg, inputs, work) as run:
+        frames = load_frames(source, cfg.fps, state_root() / "frames", entry.label)
+        codec = VideoCodec(Vae.load("models/vae"), cfg.batch, cfg.precision)
+        shards = run_shards(
+            work, len(frames), cfg.shard,
+            lambda rows, folder: encode_shard(codec, frames, rows, folder), "video",
+        )  # fmt: skip
+        outs = [Path("latents") / place, Path("reconstructions") / place]
+        numbers = finish_encoding(shards, frames, *outs)
+        for out in outs:
+            run.output(out)
+        run.final(numbers, Path(f"metrics/encode/{dataset}.json"))
+    shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    command(main, dataset="name under datasets in params.yaml")

@@ -1,0 +1,28 @@
+"""Turn a raw dataset into the canonical FileList and videos.  python -m pipelines.ingest phantom"""
+
+from pathlib import Path
+
+from pipelines._stage import command
+
+
+def main(dataset: str) -> None:
+    from echosyn.config import Params
+    from echosyn.data.ingest import ingest
+    from echosyn.runtime import project_root
+    from echosyn.tracking import stage_run
+
+    entry = Params(project_root()).dataset(dataset)
+    out = Path("data") / entry.role / dataset
+    with stage_run("ingest", dataset, entry, inputs=[entry.path]) as run:
+        report = ingest(entry.source, Path(entry.path), out, entry.label)
+        for note in report.notes:
+            print(f"ingest {dataset}: {note}")
+        run.output(out)
+        run.final(
+            {"ingest/videos": report.videos, "ingest/frames": report.frames},
+            Path("metrics") / "ingest" / f"{dataset}.json",
+        )
+
+
+if __name__ == "__main__":
+    command(main, dataset="entry of datasets in params.yaml")

@@ -1,0 +1,54 @@
+"""Make a dataset's release: videos, FileList, manifest and card; record it in MLflow.
+
+python -m pipelines.release phantom
+"""
+
+from pathlib import Path
+
+from pipelines._stage import command
+
+
+def main(dataset: str) -> None:
+    import tempfile
+
+    from echosyn.config import Params
+    from echosyn.files import read_json, sha256_file
+    from echosyn.release.build import ReleaseConfig, build_release
+    from echosyn.release.evidence import write_evidence
+    from echosyn.release.manifest import MANIFEST
+    from echosyn.release.provenance import provenance
+    from echosyn.runtime import project_root
+    from echosyn.tracking import release_run
+
+    params = Params(project_root())
+    config = params.stage("release", ReleaseConfig)
+    out = Path("releases", dataset)
+    manifest = build_release(
+        Path("samples", dataset),
+        Path("data/train", dataset),
+        out,
+        config=config,
+        name=config.name or f"echosyn-{dataset}",
+        label=params.dataset(dataset).label,
+        provenance=provenance(params.root, dataset),
+        metrics=read_json(f"metrics/evaluate/{dataset}.json"),
+    )
+    md5 = {**manifest["lineage"]["data"], **manifest["lineage"]["models"]}
+    with tempfile.TemporaryDirectory() as folder:
+        write_evidence(
+            Path(folder), out, Path("evaluation", dataset), Path("privacy", dataset, "scores.csv")
+        )
+        release_run(
+            name=manifest["name"],
+            version=manifest["version"],
+            digest=sha256_file(out / MANIFEST),
+            metrics=manifest["metrics"],
+            params=manifest["params"],
+            tags={f"md5:{path}": value for path, value in md5.items()},
+            artifacts=Path(folder),
+        )
+    print(f"release: {out}, {manifest['name']} {manifest['version']}, {manifest['videos']} videos")
+
+
+if __name__ == "__main__":
+    command(main, dataset="name of the dataset in params.yaml")

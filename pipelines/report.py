@@ -1,0 +1,48 @@
+"""Write a dataset's report, one HTML page for those who decide about the release.
+
+python -m pipelines.report phantom
+"""
+
+from pathlib import Path
+
+from pipelines._stage import command
+
+
+def main(dataset: str) -> None:
+    import pandas as pd
+
+    from echosyn.config import Params
+    from echosyn.files import read_json, write_text
+    from echosyn.release.manifest import read_manifest
+    from echosyn.report.build import ReportConfig, build_report
+    from echosyn.runtime import project_root
+
+    params = Params(project_root())
+
+    def table(path: str) -> pd.DataFrame | None:
+        return pd.read_csv(path) if Path(path).exists() else None
+
+    found = sorted(
+        (*Path("metrics").glob("*/all.json"), *Path("metrics").glob(f"*/{dataset}.json"))
+    )
+    page = build_report(
+        dataset,
+        params.dataset(dataset).label,
+        params.stage("report", ReportConfig),
+        manifest=read_manifest(Path("releases", dataset)),
+        real=Path("data/train", dataset),
+        reconstructed=Path("reconstructions/train", dataset),
+        samples=Path("samples", dataset),
+        requested=table(f"evaluation/{dataset}/requested.csv"),
+        predictions=table(f"evaluation/{dataset}/predictions.csv"),
+        scores=table(f"privacy/{dataset}/scores.csv"),
+        metrics=read_json(f"metrics/evaluate/{dataset}.json"),
+        others={p.parent.name: read_json(p) for p in found if p.parent.name != "evaluate"},
+    )
+    out = Path("reports", dataset, "index.html")
+    write_text(out, page)
+    print(f"report: {out}")
+
+
+if __name__ == "__main__":
+    command(main, dataset="name of the dataset in params.yaml")

@@ -1,0 +1,37 @@
+"""Draw hearts (latents of one frame) from a dataset's LIDM, more than will be released.
+
+python -m pipelines.sample_hearts phantom
+"""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+from pipelines._stage import command, torch_params
+
+
+def main(dataset: str) -> None:
+    from echosyn.diffusion.generate import HeartSampler, SampleHeartsConfig, finish_hearts
+    from echosyn.models.vae import LATENT_SIZE
+    from echosyn.runtime import state_root
+    from echosyn.shards import run_shards, work_dir
+    from echosyn.tracking import stage_run
+
+    params = torch_params()
+    cfg = params.stage("sample_hearts", SampleHeartsConfig)
+    model, out = Path("models/lidm") / dataset, Path("hearts") / dataset
+    settings = {**dataclasses.asdict(cfg), "seed": params.seed}
+    work = work_dir(state_root(), "sample_hearts", dataset, settings, [model])
+    with stage_run("sample_hearts", dataset, settings, [model], work) as run:
+        sampler = HeartSampler(model, cfg, LATENT_SIZE)
+        shards = run_shards(
+            work, cfg.hearts, cfg.shard,
+            lambda rows, folder: sampler.write_shard(rows, folder, params.seed), "heart",
+        )  # fmt: skip
+        finish_hearts(shards, out)
+        run.output(out)
+    shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    command(main, dataset="name under `generate` in params.yaml")

@@ -1,0 +1,50 @@
+"""Animate a dataset's accepted hearts with the LVDM, at EFs drawn as params say.
+
+python -m pipelines.sample_videos phantom
+
+Writes samples/<dataset> in EchoNet layout; EF is the one asked for.
+"""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+from pipelines._stage import command, torch_params
+
+
+def main(dataset: str) -> None:
+    from echosyn.data.latents import LatentSet
+    from echosyn.data.reconstruct import VideoCodec
+    from echosyn.diffusion.generate import SampleVideosConfig, VideoSampler
+    from echosyn.diffusion.synthesise import finish_samples, plan_samples, sample_shard
+    from echosyn.models.vae import Vae
+    from echosyn.runtime import state_root
+    from echosyn.shards import run_shards, work_dir
+    from echosyn.tracking import stage_run
+
+    params = torch_params()
+    cfg = params.stage("sample_videos", SampleVideosConfig)
+    hearts, privacy = Path("hearts") / dataset, Path("privacy") / dataset
+    latents = Path("latents/train") / dataset
+    inputs = [hearts, privacy, Path("models/lvdm"), Path("models/vae"), latents / "index.csv"]
+    settings = {**dataclasses.asdict(cfg), "seed": params.seed}
+    work = work_dir(state_root(), "sample_videos", dataset, settings, inputs)
+    out = Path("samples") / dataset
+    with stage_run("sample_videos", dataset, settings, inputs, work) as run:
+        real = LatentSet(latents, "TRAIN")
+        plan = plan_samples(dataset, cfg, hearts, privacy, real, params.seed)
+        sampler = VideoSampler(Path("models/lvdm"), cfg)
+        codec = VideoCodec(Vae.load("models/vae"), precision=cfg.precision)
+        shards = run_shards(
+            work, len(plan.table), cfg.shard,
+            lambda rows, folder: sample_shard(sampler, codec, plan, rows, folder, params.seed),
+            "video",
+        )  # fmt: skip
+        finish_samples(shards, plan, out)
+        run.output(out)
+        run.final(plan.numbers(), Path(f"metrics/sample_videos/{dataset}.json"))
+    shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    command(main, dataset="name under `generate` in params.yaml")

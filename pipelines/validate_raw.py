@@ -1,0 +1,31 @@
+"""Gate: may models learn from this dataset?  python -m pipelines.validate_raw phantom"""
+
+from pathlib import Path
+
+from pipelines._stage import command
+
+
+def main(dataset: str) -> None:
+    from echosyn.config import Params
+    from echosyn.runtime import project_root
+    from echosyn.tracking import stage_run
+    from echosyn.validation import ValidateConfig, run_gate
+
+    root = project_root()
+    params = Params(root)
+    entry = params.dataset(dataset)
+    config = params.stage("validate_raw", ValidateConfig)
+    folder = Path("data") / entry.role / dataset
+    passed = Path("gates") / "raw" / entry.role / f"{dataset}.json"
+    docs = Path("gates") / "docs" / "raw" / dataset
+    with stage_run("validate_raw", dataset, config, inputs=[folder]) as run:
+        result = run_gate(
+            "raw", folder, entry.label, config, passed=passed, docs=docs, counts=entry.splits
+        )
+        run.artifact(result.page, "gate")
+        result.require()
+        run.final(result.metrics(), Path("metrics") / "validate_raw" / f"{dataset}.json")
+
+
+if __name__ == "__main__":
+    command(main, dataset="entry of datasets in params.yaml")

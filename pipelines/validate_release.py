@@ -1,0 +1,30 @@
+"""Gate: is the synthetic dataset what it says?  python -m pipelines.validate_release phantom"""
+
+from pathlib import Path
+
+from pipelines._stage import command
+
+
+def main(dataset: str, counts: dict[str, int] | None = None) -> None:
+    from echosyn.config import Params
+    from echosyn.runtime import project_root
+    from echosyn.tracking import stage_run
+    from echosyn.validation import ValidateConfig, run_gate
+
+    params = Params(project_root())
+    entry = params.dataset(dataset)
+    config = params.stage("validate_release", ValidateConfig)
+    folder = Path("samples") / dataset
+    passed = Path("gates") / "release" / f"{dataset}.json"
+    docs = Path("gates") / "docs" / "release" / dataset
+    with stage_run("validate_release", dataset, config, inputs=[folder]) as run:
+        result = run_gate(
+            "release", folder, entry.label, config, passed=passed, docs=docs, counts=counts
+        )
+        run.artifact(result.page, "gate")
+        result.require()
+        run.final(result.metrics(), Path("metrics") / "validate_release" / f"{dataset}.json")
+
+
+if __name__ == "__main__":
+    command(main, dataset="entry of datasets in params.yaml")

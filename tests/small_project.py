@@ -1,0 +1,108 @@
+"""A whole project in a temporary folder, six small videos, as it stands before its release."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from echosyn.data.filelist import COLUMNS, PATIENT, video_path, write_filelist
+from echosyn.data.video import write_video
+from echosyn.files import write_json
+from echosyn.lineage import dvc_md5
+
+REAL = [f"0XREAL{i}" for i in range(6)]
+SYNTHETIC = [f"synthetic{i}" for i in range(6)]
+METRICS = {
+    "ef/real/r2": 0.97,
+    "ef/real/r2_lo": 0.95,
+    "ef/real/r2_hi": 0.98,
+    "ef/real/mae": 2.5,
+    "ef/synthetic/r2": 0.63,
+    "ef/synthetic/mae": 5.25,
+    "ef/requested_vs_measured/r": 0.84,
+    "privacy/tau": 0.9,
+    "privacy/rejection_rate": 0.125,
+    "quality/kd_r3d_clip16_n6x6": 14.25,
+    "quality/kd_r3d_clip16_n6x6_floor": 3.5,
+}
+PARAMS = {
+    "scale": "smoke",
+    "seed": 3,
+    "datasets": {
+        "phantom": {"role": "train", "source": "phantom", "path": "/mnt/clinic/echo", "label": "ef"}
+    },
+    "sample_videos": {"guidance": 2.5, "weights": "/home/someone/lvdm"},
+    "train_lidm": {"secret_knob": 1},
+    "release": {"version": "1.2.0", "license": "CC-BY-4.0"},
+}
+
+
+def write_dataset(folder: Path, names: list[str], fps: float, frames: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    (folder / "Videos").mkdir(parents=True)
+    rows = []
+    for i, name in enumerate(names):
+        write_video(video_path(folder, name), rng.integers(0, 255, (frames, 16, 16), np.uint8), fps)
+        ef = 30.0 + 8 * i
+        split = ("TRAIN", "VAL", "TEST")[i % 3]
+        rows.append((name, ef, 100 - ef, 100.0, 16, 16, fps, frames, split, f"patient{name}"))
+    write_filelist(folder / "FileList.csv", pd.DataFrame(rows, columns=[*COLUMNS, PATIENT]))
+
+
+def make_project(root: Path) -> Path:
+    write_dataset(root / "data/train/phantom", REAL, 50.0, 16, seed=0)
+    write_dataset(root / "reconstructions/train/phantom", REAL, 16.0, 8, seed=1)
+    write_dataset(root / "samples/phantom", SYNTHETIC, 16.0, 8, seed=2)
+    (root / "conf/smoke").mkdir(parents=True)
+    (root / "conf/smoke/sample_videos.yaml").write_text("frames: 8\n")
+    (root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    write_json(root / "metrics/evaluate/phantom.json", METRICS)
+    write_json(root / "metrics/train_vae/all.json", {"train_vae/val_loss": 0.25})
+    write_json(root / "gates/release/phantom.json", {"passed": True})
+    write_tables(root)
+    write_lock(root)
+    return root
+
+
+def write_tables(root: Path) -> None:
+    efs = [30.0 + 8 * i for i in range(6)]
+    requested = {"FileName": SYNTHETIC, "ef_requested": efs, "ef_measured": [e + 2 for e in efs]}
+    arms = {
+        "arm": ["real"] * 6 + ["synthetic"] * 6,
+        "FileName": REAL * 2,
+        "ef_true": efs * 2,
+        "ef_predicted": [e - 1 for e in efs * 2],
+    }
+    scores = {
+        "kind": ["heldout"] * 6 + ["synthetic"] * 6,
+        "similarity": [0.6, 0.7, 0.7, 0.8, 0.85, 0.89, 0.5, 0.7, 0.7, 0.8, 0.85, 0.95],
+        "accepted": [True] * 11 + [False],
+    }
+    for path, table in (
+        ("evaluation/phantom/requested.csv", requested),
+        ("evaluation/phantom/predictions.csv", arms),
+        ("privacy/phantom/scores.csv", scores),
+    ):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(table).to_csv(root / path, index=False)
+
+
+def write_lock(root: Path) -> None:
+    """dvc.lock as DVC 3 writes it, with the real hashes of what `make_project` wrote."""
+
+    def entry(path: str, md5: str | None = None) -> dict:
+        return {"path": path, "hash": "md5", "md5": md5 or dvc_md5(root / path), "size": 1}
+
+    train, samples = entry("data/train/phantom"), entry("samples/phantom")
+    vae, other = entry("models/vae", "2" * 32 + ".dir"), entry("models/other", "3" * 32 + ".dir")
+    source = entry("/mnt/clinic/echo", "1" * 32 + ".dir")
+    code = entry("pipelines/sample_videos.py", "4" * 32)
+    stages = {
+        "ingest@phantom": {"deps": [source], "outs": [train]},
+        "train_vae": {"deps": [train], "outs": [vae]},
+        "train_lidm@other": {"deps": [vae], "outs": [other]},
+        "sample_videos@phantom": {"deps": [code, vae], "outs": [samples]},
+        "evaluate@phantom": {"deps": [samples], "outs": [entry("metrics/evaluate/phantom.json")]},
+    }
+    (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))

@@ -1,0 +1,247 @@
+import dataclasses
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from echosyn import lineage
+from echosyn.errors import EchosynError
+from echosyn.tracking import RELEASES, STAGES, release_run, stage_run, tracking_uri
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    decay: float = 0.99
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    lr: float = 1e-3
+    widths: tuple[int, ...] = (8, 16)
+    ema: Inner = Inner()
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("scale: smoke\n")
+    return tmp_path
+
+
+def runs(experiment: str = STAGES) -> list:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri())
+    return client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+
+
+def history(run_id: str, key: str) -> list[tuple[int, float]]:
+    from mlflow.tracking import MlflowClient
+
+    return [(m.step, m.value) for m in MlflowClient(tracking_uri()).get_metric_history(run_id, key)]
+
+
+def test_importing_tracking_does_not_import_mlflow():
+    code = "import sys, echosyn.tracking; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_run_carries_settings_numbers_tags_and_artifacts(project):
+    Path("in.csv").write_text("x\n")
+    Path("out.bin").write_text("y\n")
+    with stage_run("train_vae", "all", Config(), inputs=[Path("in.csv")]) as run:
+        run.log(5, {"train/loss": 0.5})
+        run.output("out.bin")
+        run.artifact(Path("in.csv"), "tables")
+        run.final({"vae/ssim": 0.75, "count": 3}, "metrics/train_vae/all.json")
+    (found,) = runs()
+    assert found.info.run_name == "train_vae/all"
+    assert found.info.status == "FINISHED"
+    assert found.data.params == {"lr": "0.001", "widths": "[8, 16]", "ema.decay": "0.99"}
+    assert found.data.tags["scale"] == "smoke"
+    assert found.data.tags["md5:in.csv"] == lineage.dvc_md5(Path("in.csv"))
+    assert found.data.tags["md5:out.bin"] == lineage.dvc_md5(Path("out.bin"))
+    written = json.loads(Path("metrics/train_vae/all.json").read_text())
+    assert written == {"vae/ssim": 0.75, "count": 3}
+    assert found.data.metrics == {"train/loss": 0.5, **written}
+    copies = (project / "mlruns/artifacts").rglob("in.csv")
+    assert [p.parent.name for p in copies] == ["tables"]
+
+
+def test_resumed_run_is_the_same_run_and_repeats_no_step(project):
+    def attempt(first: int, killed_at: int | None) -> None:
+        with stage_run("train_vae", "all", Config(), resume_dir=Path("state")) as run:
+            for step in range(first, 30):
+                run.log(step, {"loss": float(step)})
+                if step % 10 == 9:  # a checkpoint
+                    run.flush()
+                if step == killed_at:
+                    raise EchosynError("disk full")
+
+    with pytest.raises(EchosynError, match="disk full"):
+        attempt(0, killed_at=15)
+    (failed,) = runs()
+    assert failed.info.status == "FAILED"
+    assert failed.data.tags["error"] == "EchosynError: disk full"
+    attempt(10, killed_at=None)
+    (found,) = runs()
+    assert found.info.run_id == failed.info.run_id
+    assert found.info.status == "FINISHED"
+    assert "error" not in found.data.tags
+    assert history(found.info.run_id, "loss") == [(step, float(step)) for step in range(30)]
+
+
+def test_other_settings_never_continue_a_run(project):
+    for cfg in (Config(), Config(lr=2e-3)):
+        with stage_run("train_vae", "all", cfg, resume_dir=Path("state")):
+            pass
+    assert {run.data.params["lr"] for run in runs()} == {"0.001", "0.002"}
+
+
+def test_interrupted_run_is_killed_not_failed(project):
+    with pytest.raises(KeyboardInterrupt), stage_run("encode", "phantom", {}):
+        raise KeyboardInterrupt
+    assert runs()[0].info.status == "KILLED"
+
+
+def test_worker_process_logs_into_the_run_of_its_driver(project):
+    with stage_run("train_lvdm", "all", {}) as run:
+        worker = pickle.loads(pickle.dumps(run))
+        worker.log(1, {"loss": 2.0})
+        worker.flush()
+    (found,) = runs()
+    assert found.data.metrics == {"loss": 2.0}
+
+
+def test_queued_experiments_share_the_store_of_the_project(project, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(project / "original"))
+    assert tracking_uri() == f"sqlite:///{project}/original/mlruns/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
+    assert tracking_uri() == "http://tracking:5000"
+
+
+def test_unreachable_server_is_one_clear_message(project, monkeypatch):
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # bound but not listening: refuses
+        address = f"http://user:secret@127.0.0.1:{held.getsockname()[1]}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        problem = pytest.raises(EchosynError, match="MLFLOW_TRACKING_URI")
+        with problem as caught, stage_run("encode", "phantom", {}):
+            pytest.fail("the run must not start")
+    assert "secret" not in str(caught.value).splitlines()[0]
+
+
+def test_damaged_store_is_one_clear_message(project):
+    Path("mlruns").mkdir()
+    Path("mlruns/mlflow.db").write_text("not a database, but long enough to be read as one" * 40)
+    with pytest.raises(EchosynError, match="not a database"), stage_run("encode", "phantom", {}):
+        pytest.fail("the run must not start")
+
+
+def test_processes_may_open_a_fresh_store_at_once(project):
+    code = (
+        "from echosyn.tracking import stage_run\n"
+        "with stage_run('encode', 'phantom', {}) as run: run.log(0, {'x': 1.0})"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(lineage.__file__).parents[1])}
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, env=env)
+        for _ in range(3)
+    ]
+    for process in started:
+        errors = process.communicate(timeout=120)[1]
+        assert process.returncode == 0, errors.decode()
+    assert [run.data.metrics for run in runs()] == [{"x": 1.0}] * 3
+
+
+def test_releases_are_recorded_once_and_compare(project):
+    Path("pictures").mkdir()
+    Path("pictures/a.txt").write_text("a")
+
+    def record(version: str, r2: float) -> str:
+        return release_run(
+            name="echosyn-phantom",
+            version=version,
+            digest=version * 8,
+            metrics={"ef/real/r2": r2},
+            params={"scale": "smoke", "sample_videos": {"guidance": 2.0}},
+            tags={"md5:models/vae": "2" * 32},
+            artifacts=Path("pictures"),
+        )
+
+    first = record("1.0.0", 0.9)
+    assert record("1.0.0", 0.9) == first
+    record("1.1.0", 0.95)
+    found = {run.info.run_name: run for run in runs(RELEASES)}
+    assert set(found) == {"echosyn-phantom@v1.0.0", "echosyn-phantom@v1.1.0"}
+    newer = found["echosyn-phantom@v1.1.0"]
+    assert newer.data.metrics == {"ef/real/r2": 0.95}
+    assert newer.data.params == {"scale": "smoke", "sample_videos.guidance": "2.0"}
+    assert newer.data.tags["md5:models/vae"] == "2" * 32
+    assert len(list((project / "mlruns/artifacts").rglob("a.txt"))) == 2
+
+
+def test_md5_is_the_one_that_dvc_records(tmp_path):
+    # `dvc add` of this folder and of its table with DVC 3.67.1.
+    (tmp_path / "Videos").mkdir()
+    (tmp_path / "FileList.csv").write_text("a,b\n")
+    (tmp_path / "Videos/b.avi").write_text("xyz")
+    (tmp_path / "Videos/a.avi").write_text("é", encoding="utf-8")
+    assert lineage.dvc_md5(tmp_path) == "538cb5e7e203d692fe5e2101839d153c.dir"
+    assert lineage.dvc_md5(tmp_path / "FileList.csv") == "f69f5b72bc79a92dc70c63c9aa142e36"
+
+
+def write_lock(root: Path, stages: dict) -> None:
+    def entries(hashes: dict) -> list:
+        return [{"path": path, "hash": "md5", "md5": md5} for path, md5 in hashes.items()]
+
+    made = {
+        name: {"cmd": "x", "deps": entries(deps), "outs": entries(outs)}
+        for name, (deps, outs) in stages.items()
+    }
+    text = yaml.safe_dump({"schema": "2.0", "stages": made}, sort_keys=False)
+    (root / "dvc.lock").write_text(text)
+
+
+def test_ancestors_follow_files_inside_folders_and_stop_at_strangers(tmp_path):
+    write_lock(
+        tmp_path,
+        {
+            "ingest": ({"raw": "1"}, {"data": "2"}),
+            "fit": ({"data/FileList.csv": "3"}, {"model": "4"}),
+            "stranger": ({"data": "2"}, {"data2": "5"}),
+            "sample": ({"model": "4"}, {"samples": "6"}),
+        },
+    )
+    stages = lineage.read_lock(tmp_path)
+    found = lineage.ancestors(stages, ["samples"])
+    assert [stage.name for stage in found] == ["ingest", "fit", "sample"]
+    assert lineage.produced(found) == {"data": "2", "model": "4", "samples": "6"}
+    with pytest.raises(EchosynError, match="no stage that wrote data3"):
+        lineage.ancestors(stages, ["data3"])
+
+
+def test_under_dvc_the_lock_vouches_for_inputs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a").write_text("1")
+    Path("unknown").write_text("2")
+    write_lock(tmp_path, {"make": ({}, {"a": "f" * 32})})
+    monkeypatch.setenv("DVC_STAGE", "encode")
+    assert lineage.inputs(["a", "unknown"]) == {"a": "f" * 32}
+    monkeypatch.delenv("DVC_STAGE")
+    by_hand = lineage.inputs(["a", "unknown", "absent"])
+    assert by_hand == {name: lineage.dvc_md5(Path(name)) for name in ("a", "unknown")}
+
+
+def test_damaged_lock_is_refused(tmp_path):
+    (tmp_path / "dvc.lock").write_text("stages: {encode: {outs: [oops]}}\n")
+    with pytest.raises(EchosynError, match=r"dvc\.lock: not a lock file"):
+        lineage.read_lock(tmp_path)

@@ -1,0 +1,160 @@
+"""The loop: a kill changes nothing, an EMA averages, a bad loss stops it."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from echosyn.errors import EchosynError
+from echosyn.tracking import NullRun
+from echosyn.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from echosyn.training.loop import (
+    LoopConfig,
+    ema_decay,
+    fit,
+    learning_rate,
+    shuffled_indices,
+)
+
+
+class Killed(Exception):
+    """Stands for a power cut at a chosen batch."""
+
+
+class LineTask:
+    """y = 3x + 1 with dropout and random noise, so that every source of randomness is exercised."""
+
+    size = 20
+
+    def __init__(self, die_at=None, poison_at=None):
+        self.die_at, self.poison_at, self.calls = die_at, poison_at, 0
+
+    def build(self):
+        return nn.Sequential(nn.Linear(1, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 1))
+
+    def batch(self, indices, rng):
+        self.calls += 1
+        if self.calls == self.die_at:
+            raise Killed
+        x = torch.tensor(indices / 20, dtype=torch.float32)[:, None]
+        noise = torch.tensor(rng.normal(0, 0.01, x.shape), dtype=torch.float32)
+        if self.calls == self.poison_at:
+            x = x * float("nan")
+        return {"x": x, "y": 3 * x + 1 + noise}
+
+    def loss(self, model, batch):
+        error = model(batch["x"]) - batch["y"]
+        return error.square().mean(), {"mae": error.abs().mean()}
+
+    def validate(self, model):
+        x = torch.linspace(0, 1, 7)[:, None]
+        return {"loss": float((model(x) - 3 * x - 1).square().mean().detach())}
+
+
+CONFIG = LoopConfig(
+    steps=30, batch=4, lr=1e-2, accumulate=2, ema=0.9, precision="fp32",
+    checkpoint_every=5, validate_every=5, select="best", warmup=3,
+)  # fmt: skip
+
+
+def weights(model):
+    return {k: v.numpy() for k, v in model.state_dict().items()}
+
+
+def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path):
+    whole = weights(fit(LineTask(), CONFIG, 0, tmp_path / "a", NullRun(), "t"))
+    for attempt in (27, 30):  # batches, two a step: dies in steps 13 and 14 of what is left
+        with pytest.raises(Killed):
+            fit(LineTask(die_at=attempt), CONFIG, 0, tmp_path / "b", NullRun(), "t")
+    resumed = weights(fit(LineTask(), CONFIG, 0, tmp_path / "b", NullRun(), "t"))
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        assert value.tobytes() == resumed[name].tobytes(), name
+
+
+def test_a_finished_run_leaves_only_its_last_checkpoint(tmp_path):
+    fit(LineTask(), CONFIG, 0, tmp_path, NullRun(), "t")
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-00000030"]
+    assert {p.name for p in next(tmp_path.iterdir()).iterdir()} == {
+        "model.safetensors", "average.safetensors", "best.safetensors", "optimizer.pt", "state.json",
+    }  # fmt: skip
+
+
+def test_each_step_is_logged_once_however_often_the_run_is_killed(tmp_path):
+    class Record(NullRun):
+        def __init__(self, kept):
+            self.kept, self.buffer = kept, []
+
+        def log(self, step, values):
+            self.buffer += [(step, key) for key in values]
+
+        def flush(self):
+            self.kept += self.buffer
+            self.buffer = []
+
+    kept = []
+    for attempt in (25, 33):
+        with pytest.raises(Killed):
+            fit(LineTask(die_at=attempt), CONFIG, 0, tmp_path, Record(kept), "t")
+    fit(LineTask(), CONFIG, 0, tmp_path, Record(kept), "t")
+    assert len(kept) == len(set(kept))
+    assert {step for step, key in kept if key == "val/loss"} == {4, 9, 14, 19, 24, 29}
+
+
+def test_it_learns_and_the_seed_matters(tmp_path):
+    task = LineTask()
+    torch.manual_seed(0)
+    before = task.validate(task.build().eval())["loss"]
+    config = LoopConfig(steps=200, batch=8, lr=2e-2, precision="fp32", select="best", validate_every=20)
+    a = fit(task, config, 0, tmp_path / "a", NullRun(), "t")
+    b = fit(task, config, 1, tmp_path / "b", NullRun(), "t")
+    with torch.no_grad():
+        assert task.validate(a)["loss"] < 0.3 * before
+    assert not np.array_equal(weights(a)["0.weight"], weights(b)["0.weight"])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path):
+    with pytest.raises(EchosynError, match=r"the loss is nan at step 20.*step 20 stays"):
+        fit(LineTask(poison_at=41), CONFIG, 0, tmp_path, NullRun(), "line")
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-00000020"]
+
+
+def test_no_items_is_said(tmp_path):
+    task = LineTask()
+    task.size = 0
+    with pytest.raises(EchosynError, match="TRAIN split empty"):
+        fit(task, CONFIG, 0, tmp_path, NullRun(), "line")
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    model = nn.Linear(2, 2)
+    save_checkpoint(tmp_path, model, None, torch.optim.SGD(model.parameters(), lr=1), TrainState(5, 5))
+    other = nn.Linear(3, 2)
+    with pytest.raises(EchosynError, match="cannot be resumed from"):
+        load_checkpoint(tmp_path, other, None, torch.optim.SGD(other.parameters(), lr=1))
+
+
+@given(st.integers(1, 30), st.integers(0, 200), st.integers(1, 50))
+@settings(max_examples=60, deadline=None)
+def test_shuffled_epochs_visit_every_item_once_and_do_not_depend_on_the_batch(n, first, count):
+    whole = shuffled_indices(3, 0, first + count, n)
+    assert np.array_equal(shuffled_indices(3, first, count, n), whole[first:])
+    for epoch in range((first + count) // n):
+        assert sorted(whole[epoch * n : (epoch + 1) * n]) == list(range(n))
+
+
+def test_learning_rate_schedules():
+    cosine = LoopConfig(steps=100, batch=1, lr=1.0, warmup=10)
+    assert learning_rate(cosine, 0) == pytest.approx(0.1)
+    assert learning_rate(cosine, 10) == pytest.approx(1.0)
+    assert learning_rate(cosine, 55) == pytest.approx(0.5)
+    assert learning_rate(cosine, 99) < 0.01
+    step = LoopConfig(steps=45, batch=1, lr=1e-4, schedule="step", decay_every=15)
+    assert [learning_rate(step, s) for s in (0, 15, 44)] == pytest.approx([1e-4, 1e-5, 1e-6])
+
+
+def test_ema_forgets_its_start():
+    assert ema_decay(0.999, 0) == pytest.approx(0.1)
+    assert ema_decay(0.999, 10**6) == 0.999
