@@ -14,6 +14,7 @@ from echosyn.device import PRECISIONS
 from echosyn.errors import EchosynError
 from echosyn.metrics.ef import ef_scores, requested_vs_measured
 from echosyn.metrics.features import (
+    EfNet,
     FeatureSpace,
     RandomFeatures2d,
     RandomFeatures3d,
@@ -21,6 +22,7 @@ from echosyn.metrics.features import (
 )
 from echosyn.metrics.frechet import frechet_interval
 from echosyn.metrics.kernel import kernel_distance
+from echosyn.metrics.prdc import prdc
 from echosyn.privacy.audit import membership_auc
 from echosyn.privacy.coverage import learned_fraction, nearest_videos
 from echosyn.privacy.embedding import HeartEncoder, frames_of, join, people_of
@@ -79,12 +81,12 @@ def spread(n: int, k: int) -> np.ndarray:
 
 
 class QualityEvaluation:
-    """Frechet and kernel distances in offline feature spaces, with their floors.
+    """Distances, precision and recall in offline feature spaces, with their floors.
 
     Every number has the same count of videos on both sides: synthetic against real TEST, and its
-    floors real TRAIN against real TEST (`_floor`: what two real sets differ by) and VAE-reconstructed
-    TRAIN against real TEST (`_reconstruction`: the best any generator through this VAE can do).
-    `_vs_train` compares synthetic with TRAIN, which a copying generator would win.
+    floors, real TRAIN against real TEST (`_floor`: what two real sets differ by) and
+    VAE-reconstructed TRAIN against real TEST (`_reconstruction`: the best that any generator through
+    this VAE can do). `_vs_train` compares synthetic with TRAIN, which a copying generator would win.
     """
 
     def __init__(self, cfg: EvaluateConfig, seed: int) -> None:
@@ -93,8 +95,14 @@ class QualityEvaluation:
         self.protocol: dict[str, dict] = {}
 
     def measure(
-        self, train: FrameSet, test: FrameSet, reconstructed: FrameSet, synthetic: FrameSet
+        self,
+        train: FrameSet,
+        test: FrameSet,
+        reconstructed: FrameSet,
+        synthetic: FrameSet,
+        regressor: EfRegressor,
     ) -> None:
+        """Measure in every feature space; `regressor` is the real-trained one."""
         sets = {
             "train": train,
             "test": test,
@@ -107,6 +115,7 @@ class QualityEvaluation:
         for space, per_video in (
             (RandomFeatures2d(), self.cfg.frames_per_video),
             (RandomFeatures3d(), 1),
+            (_efnet(regressor), 1),
         ):
             features = {k: self._features(space, s, n, per_video) for k, s in sets.items()}
             groups = np.repeat(np.arange(n), per_video)
@@ -121,12 +130,25 @@ class QualityEvaluation:
                 for suffix, (a, b) in pairs.items():
                     value = distance(features[a], features[b], groups, groups)
                     self.numbers |= value.flat(f"quality/{base}{suffix}")
+            self.numbers |= self._fidelity(space, features)
             self.protocol[space.name] = {
                 "extractor_sha256": space.sha256,
                 "videos_per_side": n,
-                "frames_per_video": per_video if not space.clip else 16,
+                "frames_per_video": _clip_frames(space) or per_video,
                 "offsets": "even" if not space.clip else f"random, seed {self.seed}",
             }
+
+    def _fidelity(self, space: FeatureSpace, features: dict[str, np.ndarray]) -> dict[str, float]:
+        """Precision, recall, density and coverage of videos, and the same of TRAIN as their floor."""
+        n = len(features["test"])
+        if not space.clip or n < 2:
+            return {}
+        numbers = {}
+        for suffix, fake in (("", "synthetic"), ("_floor", "train")):
+            scores = prdc(features["test"], features[fake], k=min(5, n - 1))
+            for name, value in scores.items():
+                numbers[f"quality/{distance_name(name, space, n, n)}{suffix}"] = value
+        return numbers
 
     def _features(self, space: FeatureSpace, s: FrameSet, n: int, per_video: int) -> np.ndarray:
         return np.concatenate(list(self._blocks(space, s, n, per_video)))
@@ -137,13 +159,25 @@ class QualityEvaluation:
         rng = np.random.default_rng([self.seed, 5])
         rows = spread(len(s), n)
         for block in np.array_split(rows, -(-n // 32)):
-            if space.clip:
-                starts = [int(rng.integers(max(int(s.lengths[v]) - 16, 0) + 1)) for v in block]
-                clips = [s.clip(v, start, 16) for v, start in zip(block, starts, strict=True)]
+            if t := _clip_frames(space):
+                starts = [int(rng.integers(max(int(s.lengths[v]) - t, 0) + 1)) for v in block]
+                clips = [s.clip(v, start, t) for v, start in zip(block, starts, strict=True)]
                 yield space(np.stack(clips))
             else:
                 frames = [s.video(v)[spread(int(s.lengths[v]), per_video)] for v in block]
                 yield space(np.concatenate(frames))
+
+
+def _efnet(regressor: EfRegressor) -> EfNet:
+    channels = regressor.net.config.in_channels
+    return EfNet(
+        regressor.net, regressor.frames, [regressor.mean] * channels, [regressor.std] * channels
+    )
+
+
+def _clip_frames(space: FeatureSpace) -> int:
+    """Frames of a clip that a space takes, 0 when it takes single frames."""
+    return int(space.clip.removesuffix("f") or 0)
 
 
 def privacy_numbers(

@@ -19,11 +19,12 @@ from echosyn.errors import EchosynError
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of dvc.lock: md5 by path of what it read and of what it wrote."""
+    """One stage of dvc.lock: md5 by path of what it read and wrote, values by parameter file."""
 
     name: str
     deps: dict[str, str] = field(default_factory=dict)
     outs: dict[str, str] = field(default_factory=dict)
+    params: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def read_lock(root: Path) -> list[Stage]:
@@ -38,7 +39,12 @@ def read_lock(root: Path) -> list[Stage]:
     entries = read_yaml(path).get("stages") or {}
     try:
         return [
-            Stage(name, _hashes(entry.get("deps")), _hashes(entry.get("outs")))
+            Stage(
+                name,
+                _hashes(entry.get("deps")),
+                _hashes(entry.get("outs")),
+                dict(entry.get("params") or {}),
+            )
             for name, entry in entries.items()
         ]
     except (AttributeError, KeyError, TypeError) as e:
@@ -57,7 +63,7 @@ def produced(stages: Iterable[Stage]) -> dict[str, str]:
 def ancestors(stages: Iterable[Stage], targets: Iterable[str]) -> list[Stage]:
     """The stages that `targets` (paths) were made by, however far back, in the order of the lock.
 
-    A path inside an output of a stage (one file of a folder) counts as made by that stage.
+    A file inside a stage's output, and a folder that holds one, count as made by that stage.
 
     Raises:
         EchosynError: no stage wrote one of the targets.
@@ -66,7 +72,7 @@ def ancestors(stages: Iterable[Stage], targets: Iterable[str]) -> list[Stage]:
     seen: set[str] = set()
 
     def visit(path: str) -> bool:
-        makers = [s for s in stages if any(path == o or path.startswith(f"{o}/") for o in s.outs)]
+        makers = [stage for stage in stages if any(_overlap(path, out) for out in stage.outs)]
         for maker in makers:
             if maker.name not in seen:
                 seen.add(maker.name)
@@ -78,6 +84,10 @@ def ancestors(stages: Iterable[Stage], targets: Iterable[str]) -> list[Stage]:
         if not visit(target):
             raise EchosynError(f"dvc.lock records no stage that wrote {target}: run dvc repro")
     return [stage for stage in stages if stage.name in seen]
+
+
+def _overlap(a: str, b: str) -> bool:
+    return a == b or a.startswith(f"{b}/") or b.startswith(f"{a}/")
 
 
 def dvc_md5(path: Path) -> str:

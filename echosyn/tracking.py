@@ -309,10 +309,10 @@ def _clear_errors(uri: str) -> Iterator[None]:
         layer = type(e).__module__.partition(".")[0]
         if layer not in ("mlflow", "sqlalchemy", "requests", "urllib3", "sqlite3", "alembic"):
             raise
-        reason = str(e).strip().splitlines()[0][:300]
-        address = re.sub(r"//[^@/]*@", "//***@", uri)  # a database address may hold a password
+        message = f"the MLflow tracking store {uri} failed: {str(e).strip().splitlines()[0][:300]}"
+        message = re.sub(r"//[^@/\s]*@", "//***@", message)  # an address may hold a password
         raise EchosynError(
-            f"the MLflow tracking store {address} failed: {reason}\n"
+            f"{message}\n"
             "Check MLFLOW_TRACKING_URI, or unset it to use mlruns/mlflow.db of the project."
         ) from e
 

@@ -55,7 +55,7 @@ def main(dataset: str) -> None:
         quality = QualityEvaluation(cfg, seed)
         quality.measure(
             videos["real"].split("TRAIN"), test,
-            videos["reconstructed"].split("TRAIN"), videos["synthetic"],
+            videos["reconstructed"].split("TRAIN"), videos["synthetic"], regressors["real"],
         )  # fmt: skip
 
         splits = {name: LatentSet(latents, name) for name in ("TRAIN", "VAL", "TEST")}

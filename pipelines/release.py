@@ -13,7 +13,7 @@ def main(dataset: str) -> None:
 
     from echosyn.config import Params
     from echosyn.files import read_json, sha256_file
-    from echosyn.release.build import ReleaseConfig, build_release
+    from echosyn.release.build import ReleaseConfig, build_release, require_gate
     from echosyn.release.evidence import write_evidence
     from echosyn.release.manifest import MANIFEST
     from echosyn.release.provenance import provenance
@@ -22,9 +22,10 @@ def main(dataset: str) -> None:
 
     params = Params(project_root())
     config = params.stage("release", ReleaseConfig)
-    out = Path("releases", dataset)
+    samples, out = Path("samples", dataset), Path("releases", dataset)
+    require_gate(Path("gates/release", f"{dataset}.json"), samples)
     manifest = build_release(
-        Path("samples", dataset),
+        samples,
         Path("data/train", dataset),
         out,
         config=config,

@@ -14,7 +14,7 @@ def main(dataset: str) -> None:
     from echosyn.config import Params
     from echosyn.files import read_json, write_text
     from echosyn.release.manifest import read_manifest
-    from echosyn.report.build import ReportConfig, build_report
+    from echosyn.report.build import build_report
     from echosyn.runtime import project_root
 
     params = Params(project_root())
@@ -22,13 +22,11 @@ def main(dataset: str) -> None:
     def table(path: str) -> pd.DataFrame | None:
         return pd.read_csv(path) if Path(path).exists() else None
 
-    found = sorted(
-        (*Path("metrics").glob("*/all.json"), *Path("metrics").glob(f"*/{dataset}.json"))
-    )
+    names = ("all", dataset, f"{dataset}-*")
+    found = sorted(path for name in names for path in Path("metrics").glob(f"*/{name}.json"))
     page = build_report(
         dataset,
         params.dataset(dataset).label,
-        params.stage("report", ReportConfig),
         manifest=read_manifest(Path("releases", dataset)),
         real=Path("data/train", dataset),
         reconstructed=Path("reconstructions/train", dataset),
@@ -37,7 +35,11 @@ def main(dataset: str) -> None:
         predictions=table(f"evaluation/{dataset}/predictions.csv"),
         scores=table(f"privacy/{dataset}/scores.csv"),
         metrics=read_json(f"metrics/evaluate/{dataset}.json"),
-        others={p.parent.name: read_json(p) for p in found if p.parent.name != "evaluate"},
+        others={
+            f"{path.parent.name} {path.stem}": read_json(path)
+            for path in found
+            if path.parent.name != "evaluate"
+        },
     )
     out = Path("reports", dataset, "index.html")
     write_text(out, page)

@@ -8,7 +8,7 @@ import yaml
 
 from echosyn.data.filelist import COLUMNS, PATIENT, video_path, write_filelist
 from echosyn.data.video import write_video
-from echosyn.files import write_json
+from echosyn.files import sha256_file, write_json
 from echosyn.lineage import dvc_md5
 
 REAL = [f"0XREAL{i}" for i in range(6)]
@@ -54,12 +54,11 @@ def make_project(root: Path) -> Path:
     write_dataset(root / "data/train/phantom", REAL, 50.0, 16, seed=0)
     write_dataset(root / "reconstructions/train/phantom", REAL, 16.0, 8, seed=1)
     write_dataset(root / "samples/phantom", SYNTHETIC, 16.0, 8, seed=2)
-    (root / "conf/smoke").mkdir(parents=True)
-    (root / "conf/smoke/sample_videos.yaml").write_text("frames: 8\n")
     (root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     write_json(root / "metrics/evaluate/phantom.json", METRICS)
     write_json(root / "metrics/train_vae/all.json", {"train_vae/val_loss": 0.25})
-    write_json(root / "gates/release/phantom.json", {"passed": True})
+    listed = sha256_file(root / "samples/phantom/FileList.csv")
+    write_json(root / "gates/release/phantom.json", {"filelist_sha256": listed})
     write_tables(root)
     write_lock(root)
     return root
@@ -98,11 +97,22 @@ def write_lock(root: Path) -> None:
     vae, other = entry("models/vae", "2" * 32 + ".dir"), entry("models/other", "3" * 32 + ".dir")
     source = entry("/mnt/clinic/echo", "1" * 32 + ".dir")
     code = entry("pipelines/sample_videos.py", "4" * 32)
+    every = entry("data/train", "5" * 32 + ".dir")  # all datasets: the folder that holds an output
+    dataset = {"datasets.phantom": PARAMS["datasets"]["phantom"]}
+    knobs = {"seed": PARAMS["seed"], "sample_videos": PARAMS["sample_videos"]}
     stages = {
-        "ingest@phantom": {"deps": [source], "outs": [train]},
-        "train_vae": {"deps": [train], "outs": [vae]},
-        "train_lidm@other": {"deps": [vae], "outs": [other]},
-        "sample_videos@phantom": {"deps": [code, vae], "outs": [samples]},
+        "ingest@phantom": {"deps": [source], "params": {"params.yaml": dataset}, "outs": [train]},
+        "train_vae": {"deps": [every], "outs": [vae]},
+        "train_lidm@other": {
+            "deps": [vae],
+            "params": {"params.yaml": {"train_lidm": PARAMS["train_lidm"]}},
+            "outs": [other],
+        },
+        "sample_videos@phantom": {
+            "deps": [code, vae],
+            "params": {"params.yaml": knobs, "conf/smoke/sample_videos.yaml": {"frames": 8}},
+            "outs": [samples],
+        },
         "evaluate@phantom": {"deps": [samples], "outs": [entry("metrics/evaluate/phantom.json")]},
     }
     (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))

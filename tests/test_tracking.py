@@ -136,7 +136,7 @@ def test_unreachable_server_is_one_clear_message(project, monkeypatch):
         problem = pytest.raises(EchosynError, match="MLFLOW_TRACKING_URI")
         with problem as caught, stage_run("encode", "phantom", {}):
             pytest.fail("the run must not start")
-    assert "secret" not in str(caught.value).splitlines()[0]
+    assert "secret" not in str(caught.value)
 
 
 def test_damaged_store_is_one_clear_message(project):
@@ -154,12 +154,12 @@ def test_processes_may_open_a_fresh_store_at_once(project):
     env = {**os.environ, "PYTHONPATH": str(Path(lineage.__file__).parents[1])}
     started = [
         subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, env=env)
-        for _ in range(3)
+        for _ in range(2)
     ]
     for process in started:
         errors = process.communicate(timeout=120)[1]
         assert process.returncode == 0, errors.decode()
-    assert [run.data.metrics for run in runs()] == [{"x": 1.0}] * 3
+    assert [run.data.metrics for run in runs()] == [{"x": 1.0}] * 2
 
 
 def test_releases_are_recorded_once_and_compare(project):

@@ -90,7 +90,7 @@ def test_vae_loss_is_zero_for_a_perfect_standard_normal_code():
     loss, parts = vae_loss(x, x + 0.5, zero + 1, zero, 0.1)
     assert parts["l1"] == pytest.approx(0.5)
     assert parts["kl"] == pytest.approx(0.5 * 4 * 14 * 14)
-    assert loss == pytest.approx(0.5 + 0.5 * 0.25 + 0.1 * 392)
+    assert loss == pytest.approx(0.25 + 0.05 * 0.5 + 0.1 * 392)
 
 
 def test_denoisers_keep_14x14_and_see_their_condition(tmp_path):

@@ -99,7 +99,7 @@ def test_no_frames(tmp_path):
     header = bytearray(cut)
     header[4:8] = struct.pack("<I", len(cut) - 8)
     (tmp_path / "a.avi").write_bytes(header)
-    with pytest.raises(EchosynError, match="a.avi"):
+    with pytest.raises(EchosynError, match=r"a\.avi"):
         read_video(tmp_path / "a.avi")
 
 

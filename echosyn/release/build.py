@@ -13,7 +13,7 @@ from echosyn import __version__
 from echosyn.config import setting
 from echosyn.data.filelist import COLUMNS, PATIENT, read_filelist, video_path, write_filelist
 from echosyn.errors import EchosynError
-from echosyn.files import atomic_dir, sha256_file, write_json, write_text
+from echosyn.files import atomic_dir, read_json, sha256_file, write_json, write_text
 from echosyn.progress import track
 from echosyn.release.card import card
 from echosyn.release.manifest import MANIFEST, SCHEMA, file_table
@@ -93,6 +93,19 @@ def build_release(
         manifest["files"] = file_table(partial)
         write_json(partial / MANIFEST, manifest)
     return manifest
+
+
+def require_gate(gate: Path, samples: Path) -> None:
+    """Refuse samples that the release gate did not pass, or that are not those it passed.
+
+    Args:
+        gate: the file that the gate leaves when the samples pass.
+    """
+    again = "run dvc repro, or the stage validate_release"
+    if not gate.exists():
+        raise EchosynError(f"{gate} does not exist: no gate has passed {samples}; {again}")
+    if read_json(gate).get("filelist_sha256") != sha256_file(samples / "FileList.csv"):
+        raise EchosynError(f"{gate} is about other samples than those in {samples}; {again}")
 
 
 def _refuse_real(samples: Path, table: pd.DataFrame, real: Path, label: str) -> None:

@@ -124,6 +124,7 @@ def _limits(params: Mapping[str, Any]) -> str:
         "- A model trained on these videos must be tested on real ones before anyone relies on it.",
         "- The videos inherit the population and the ultrasound machines of the data behind them.",
     ]
-    if params["dataset"].get("source") == "phantom":
+    sources = {entry.get("source") for entry in params.get("datasets", {}).values()}
+    if sources == {"phantom"}:
         lines.append("- Made from a simulated phantom: it tells nothing about patients.")
     return "\n".join(lines)

@@ -1,11 +1,12 @@
 """What a release was made from: the settings and the hashes of every stage behind it."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from echosyn import lineage
-from echosyn.config import STAGES, Params, read_yaml
+from echosyn.config import Params
 from echosyn.errors import EchosynError
 
 ELSEWHERE = re.compile(r"^(/|~|\.\.|[A-Za-z]:[\\/]|\w+://)")
@@ -14,8 +15,8 @@ ELSEWHERE = re.compile(r"^(/|~|\.\.|[A-Za-z]:[\\/]|\w+://)")
 def provenance(root: Path, dataset: str) -> dict[str, Any]:
     """`{"params": ..., "lineage": {"data", "models", "code"}}` of the samples of a dataset.
 
-    Covers the stages that `samples/<dataset>` and its evaluation came from, by dvc.lock. Names of
-    places outside the project are left out: they may name a hospital, a person or a machine.
+    Covers the stages that `samples/<dataset>` and its evaluation came from, as dvc.lock recorded
+    them. Places outside the project are left out: they may name a hospital, a person or a machine.
 
     Raises:
         EchosynError: dvc.lock does not know the samples, or they are not what it recorded.
@@ -24,40 +25,48 @@ def provenance(root: Path, dataset: str) -> dict[str, Any]:
     stages = lineage.ancestors(lineage.read_lock(root), [samples, metrics])
     recorded = lineage.produced(stages)
     for path in (samples, metrics):
-        if path in recorded and lineage.dvc_md5(root / path) != recorded[path]:
+        if lineage.dvc_md5(root / path) != recorded.get(path):
             raise EchosynError(
                 f"{path} is not what dvc.lock recorded: run dvc repro before a release"
             )
     params = Params(root)
-    source = params.dataset(dataset).path
+    sources = {entry["path"] for entry in params.raw["datasets"].values()} - set(recorded)
     hashes = {path: md5 for stage in stages for path, md5 in {**stage.deps, **stage.outs}.items()}
-    outside = sorted(
-        path
-        for path in hashes
-        if ELSEWHERE.match(path) or (path == source and path not in recorded)
-    )
+    outside = sorted(path for path in hashes if ELSEWHERE.match(path) or path in sources)
     groups: dict[str, dict[str, str]] = {"data": {}, "models": {}, "code": {}}
     for path, md5 in sorted(hashes.items()):
-        kind = "code" if _is_code(path) else "models" if path.startswith("models/") else "data"
         name = f"source {outside.index(path) + 1}" if path in outside else path
-        groups[kind][name] = md5
-    names = {stage.name.partition("@")[0] for stage in stages}
-    return {"params": _settings(params, dataset, names), "lineage": groups}
+        groups[_kind(name)][name] = md5
+    return {"params": {"scale": params.scale, **_settings(stages)}, "lineage": groups}
 
 
-def _is_code(path: str) -> bool:
-    return path.startswith(("echosyn/", "pipelines/", "conf/"))
+def _kind(path: str) -> str:
+    if path.startswith(("echosyn/", "pipelines/")):
+        return "code"
+    return "models" if path.startswith("models/") else "data"
 
 
-def _settings(params: Params, dataset: str, stages: set[str]) -> dict[str, Any]:
-    """Each stage's conf file overlaid with its section of params.yaml."""
-    entry = {k: v for k, v in params.raw["datasets"][dataset].items() if k != "path"}
-    resolved: dict[str, Any] = {"scale": params.scale, "seed": params.seed, "dataset": entry}
-    for stage in (s for s in STAGES if s in stages):
-        conf = params.root / "conf" / params.scale / f"{stage}.yaml"
-        sizes = read_yaml(conf) if conf.exists() else {}
-        resolved[stage] = {**sizes, **(params.raw.get(stage) or {})}
-    return _without_places(resolved)
+def _settings(stages: Iterable[lineage.Stage]) -> dict[str, Any]:
+    """What the stages read of params.yaml, and of conf/<scale>/<stage>.yaml under the stage."""
+    resolved: dict[str, Any] = {}
+    for stage in stages:
+        for file, values in stage.params.items():
+            for key, value in values.items():
+                keys = key.split(".") if file == "params.yaml" else [Path(file).stem, key]
+                _merge(resolved, keys, _without_places(value))
+    for entry in resolved.get("datasets", {}).values():
+        entry.pop("path", None)
+    return resolved
+
+
+def _merge(into: dict[str, Any], keys: list[str], value: Any) -> None:
+    """Set the value at a path of keys; a mapping that lies there already is added to."""
+    for key in keys[:-1]:
+        into = into.setdefault(key, {})
+    if isinstance(value, dict) and isinstance(into.get(keys[-1]), dict):
+        into[keys[-1]] |= value
+    else:
+        into[keys[-1]] = value
 
 
 def _without_places(value: Any) -> Any:

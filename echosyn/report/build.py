@@ -1,14 +1,12 @@
 """From the folders and tables of a dataset to its report page."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from echosyn.config import setting
 from echosyn.data.filelist import read_filelist, video_path
 from echosyn.data.video import read_video
 from echosyn.lineage import flatten
@@ -17,20 +15,12 @@ from echosyn.report.mosaic import clip, nearest, spread, webp
 from echosyn.report.numbers import privacy_sentences
 from echosyn.report.page import Mosaic, Plot, render
 
-
-@dataclass(frozen=True)
-class ReportConfig:
-    """How much a report shows."""
-
-    columns: int = setting(4, lo=1, hi=8, help="videos per row of a mosaic")
-    rows: int = setting(4, lo=1, hi=8, help="rows of a mosaic")
-    seconds: float = setting(3.0, lo=0.5, hi=10.0, help="length of the videos shown")
+ROWS, COLUMNS, SECONDS = 4, 4, 3.0  # of a mosaic
 
 
 def build_report(
     dataset: str,
     label: str,
-    config: ReportConfig,
     *,
     real: Path,
     reconstructed: Path,
@@ -93,7 +83,7 @@ def build_report(
         f"at scale '{manifest['params']['scale']}'. Licence: {manifest['license']}.",
         notice="This page shows real videos beside synthetic ones. It is for those who may see the "
         "dataset, and is not part of the release.",
-        mosaics=_mosaics(label, config, real, reconstructed, samples),
+        mosaics=_mosaics(label, real, reconstructed, samples),
         plots=figures,
         privacy=privacy_sentences(metrics, manifest["videos"]),
         privacy_plot=histogram,
@@ -104,16 +94,14 @@ def build_report(
     )
 
 
-def _mosaics(
-    label: str, config: ReportConfig, real: Path, reconstructed: Path, samples: Path
-) -> list[Mosaic]:
+def _mosaics(label: str, real: Path, reconstructed: Path, samples: Path) -> list[Mosaic]:
     """The same place in each mosaic holds the same video, or the synthetic one nearest in EF."""
     sets = [
         read_filelist(folder / "FileList.csv", label) for folder in (real, reconstructed, samples)
     ]
     both = sets[0][sets[0]["FileName"].isin(sets[1]["FileName"])].reset_index(drop=True)
     by = "EF" if both["EF"].notna().all() and sets[2]["EF"].notna().all() else "NumberOfFrames"
-    shown = both.iloc[spread(both[by].to_numpy(), config.rows * config.columns)]
+    shown = both.iloc[spread(both[by].to_numpy(), ROWS * COLUMNS)]
     alike = sets[2].iloc[nearest(sets[2][by].to_numpy(), shown[by].to_numpy())]
     order = ", from low to high EF" if by == "EF" else ""
     words = (
@@ -126,8 +114,8 @@ def _mosaics(
     fps = float(sets[2]["FPS"].median())
     mosaics = []
     for folder, table, title, caption in words:
-        clips = _clips(folder, table, fps, config.seconds)
-        mosaics.append(Mosaic(title, caption, webp(clips, fps, config.columns)))
+        clips = _clips(folder, table, fps, SECONDS)
+        mosaics.append(Mosaic(title, caption, webp(clips, fps, COLUMNS)))
     return mosaics
 
 

@@ -79,7 +79,7 @@ def plain(value: float) -> str:
     """Three significant digits at least, never an exponent for everyday sizes."""
     if value == int(value) and abs(value) < 1e9:
         return f"{int(value):,}"
-    if abs(value) >= 1000:
+    if abs(value) >= 999.5:
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) < 0.001 else f"{float(f'{value:.3g}'):g}"
 

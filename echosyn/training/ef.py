@@ -74,10 +74,6 @@ class EfRegressor(nn.Module):
         # The bias is in percent already; only the slope is scaled.
         return (self.net(self.inputs(clips))[:, 0] - bias[0]) * self.scale + bias[0]
 
-    def features(self, clips: Tensor) -> Tensor:
-        """Pooled activations, (B, D): a feature space for distances."""
-        return self.net.features(self.inputs(clips))
-
     def save(self, folder: Path | str) -> None:
         config = {
             "model": dataclasses.asdict(self.net.config),

@@ -6,8 +6,8 @@ from typing import Any
 from echosyn.data.filelist import COLUMNS, PATIENT, SAFE_NAME, SPLITS, VOLUMES
 from echosyn.validation.tables import MEASURED, Tables
 
-NUMBER = r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*"
-COUNT = r"\s*0*[1-9]\d*(\.0*)?\s*"
+NUMBER = r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*"
+COUNT = r"\s*0*[1-9]\d*(?:\.0*)?\s*"
 BOTH = {"ignore_row_if": "either_value_is_missing"}
 
 

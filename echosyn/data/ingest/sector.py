@@ -30,7 +30,8 @@ def find_sector(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray | None:
     hull = _hull(region)
     fan = _fit_fan(hull)
     mask = hull & fan if _overlap(hull, fan) >= FAN_AGREEMENT else hull
-    return _largest((mask & ~_marks_at_border(mask, mean, deviation)).astype(np.uint8))
+    kept = (mask & ~_marks_at_border(mask, mean, deviation)).astype(np.uint8)
+    return _largest(cv2.morphologyEx(kept, cv2.MORPH_OPEN, _disc(7)))
 
 
 def _moving(deviation: np.ndarray) -> np.ndarray:
@@ -43,8 +44,8 @@ def _moving(deviation: np.ndarray) -> np.ndarray:
 
 
 def _marks_at_border(mask: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    """Bright marks that hardly vary, with a margin, where the mask's border runs over them: ticks
-    of a scale at a corner, the probe's orientation mark.
+    """Small marks, brighter than what is around them, that hardly vary, with a margin, where the
+    mask's border runs over them: ticks of a scale at a corner, the probe's orientation mark.
 
     Near the probe tissue hardly varies either, so there only what stands quite still is a mark.
     """
@@ -55,7 +56,9 @@ def _marks_at_border(mask: np.ndarray, mean: np.ndarray, deviation: np.ndarray) 
     core = cv2.erode(np.pad(mask, 1).astype(np.uint8), _disc(2 * round(0.05 * side) + 1))[
         1:-1, 1:-1
     ]
-    marks = ((mean > 24) & still & (core == 0)).astype(np.uint8)
+    around = cv2.medianBlur(np.rint(mean).astype(np.uint8), 2 * round(0.04 * side) + 1)
+    stands_out = mean > 24 + 2.0 * around
+    marks = (stands_out & still & (core == 0)).astype(np.uint8)
     return cv2.dilate(marks, _disc(max(3, 2 * round(0.015 * side) + 1))).astype(bool)
 
 
