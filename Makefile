@@ -27,7 +27,7 @@ demo: install  ## run everything that params.yaml asks for, by default on the ph
 	@echo "runs and releases side by side: make ui"
 
 test: install  ## run the tests
-	@pytest
+	@python -m pytest
 
 ui: install  ## MLflow in the browser, at http://127.0.0.1:5000 (PORT=... for another port)
 	@mkdir -p mlruns

@@ -19,6 +19,7 @@ import yaml
 from echosyn.errors import EchosynError
 
 T = TypeVar("T")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SCALES = ("smoke", "demo", "paper")
 # Every section that dvc.yaml watches: one it did not watch could be changed without effect.
 SECTIONS = (

@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from echosyn.config import setting
+from echosyn.config import PRECISIONS, setting
 from echosyn.data.frames import FrameSet
 from echosyn.data.latents import LatentSet
-from echosyn.device import PRECISIONS
 from echosyn.errors import EchosynError
 from echosyn.metrics.ef import ef_scores, requested_vs_measured
 from echosyn.metrics.features import (
@@ -85,8 +84,8 @@ class QualityEvaluation:
 
     Every number has the same count of videos on both sides: synthetic against real TEST, and its
     floors, real TRAIN against real TEST (`_floor`: what two real sets differ by) and
-    VAE-reconstructed TRAIN against real TEST (`_reconstruction`: the best that any generator through
-    this VAE can do). `_vs_train` compares synthetic with TRAIN, which a copying generator would win.
+    VAE-reconstructed TRAIN against real TEST (`_reconstruction`: the best that any generator can
+    do through this VAE). `_vs_train` compares with TRAIN, which a copying generator would win.
     """
 
     def __init__(self, cfg: EvaluateConfig, seed: int) -> None:
@@ -139,7 +138,7 @@ class QualityEvaluation:
             }
 
     def _fidelity(self, space: FeatureSpace, features: dict[str, np.ndarray]) -> dict[str, float]:
-        """Precision, recall, density and coverage of videos, and the same of TRAIN as their floor."""
+        """Precision, recall, density and coverage of videos, with those of TRAIN as floor."""
         n = len(features["test"])
         if not space.clip or n < 2:
             return {}

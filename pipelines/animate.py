@@ -26,7 +26,8 @@ def main(dataset: str) -> None:
     from echosyn.data.frames import load_frames
     from echosyn.data.latents import LatentSet
     from echosyn.data.reconstruct import VideoCodec
-    from echosyn.diffusion.generate import SampleVideosConfig, VideoSampler
+    from echosyn.diffusion.generate import VideoSampler
+    from echosyn.diffusion.settings import SampleVideosConfig
     from echosyn.errors import EchosynError
     from echosyn.files import atomic_dir, read_json, write_bytes
     from echosyn.models.vae import Vae

@@ -11,7 +11,8 @@ from pipelines._stage import command, torch_params
 
 
 def main(dataset: str) -> None:
-    from echosyn.diffusion.generate import HeartSampler, SampleHeartsConfig, finish_hearts
+    from echosyn.diffusion.generate import HeartSampler, finish_hearts
+    from echosyn.diffusion.settings import SampleHeartsConfig
     from echosyn.models.vae import LATENT_SIZE
     from echosyn.runtime import state_root
     from echosyn.shards import run_shards, work_dir

@@ -15,7 +15,8 @@ from pipelines._stage import command, torch_params
 def main(dataset: str) -> None:
     from echosyn.data.latents import LatentSet
     from echosyn.data.reconstruct import VideoCodec
-    from echosyn.diffusion.generate import SampleVideosConfig, VideoSampler
+    from echosyn.diffusion.generate import VideoSampler
+    from echosyn.diffusion.settings import SampleVideosConfig
     from echosyn.diffusion.synthesise import finish_samples, plan_samples, sample_shard
     from echosyn.models.vae import Vae
     from echosyn.runtime import state_root

@@ -5,8 +5,9 @@ from pathlib import Path
 from pipelines._stage import command
 
 
-def main(dataset: str, counts: dict[str, int] | None = None) -> None:
+def main(dataset: str) -> None:
     from echosyn.config import Params
+    from echosyn.diffusion.settings import SampleVideosConfig
     from echosyn.runtime import project_root
     from echosyn.tracking import stage_run
     from echosyn.validation import ValidateConfig, run_gate
@@ -14,6 +15,7 @@ def main(dataset: str, counts: dict[str, int] | None = None) -> None:
     params = Params(project_root())
     entry = params.dataset(dataset)
     config = params.stage("validate_release", ValidateConfig)
+    counts = params.stage("sample_videos", SampleVideosConfig).counts
     folder = Path("samples") / dataset
     passed = Path("gates") / "release" / f"{dataset}.json"
     docs = Path("gates") / "docs" / "release" / dataset
@@ -27,4 +29,4 @@ def main(dataset: str, counts: dict[str, int] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    command(main, dataset="entry of datasets in params.yaml")
+    command(main, dataset="name under `generate` in params.yaml")

@@ -1,5 +1,7 @@
 """Objectives, guidance, windows: against closed forms."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -43,7 +45,9 @@ def test_ddpm_v_matches_salimans_and_ho_on_the_reference_schedule():
     assert torch.allclose(target, a * noise - s * x, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "sampler"), [("flow", "euler"), ("flow", "heun"), ("ddpm_v", "dpmpp")])
+@pytest.mark.parametrize(
+    ("name", "sampler"), [("flow", "euler"), ("flow", "heun"), ("ddpm_v", "dpmpp")]
+)
 def test_the_true_predictor_leads_every_sampler_to_the_data(name, sampler):
     """With the exact prediction for a single data point, sampling must land on that point."""
     objective = make_objective(name)
@@ -113,7 +117,7 @@ def test_windows_cover_every_frame_and_end_flush(window, extra, data):
     covered = {f for s in starts for f in range(s, s + window)}
     assert covered == set(range(frames))
     assert starts[-1] + window == frames
-    assert all(b - a <= window - overlap for a, b in zip(starts, starts[1:], strict=False))
+    assert all(b - a <= window - overlap for a, b in pairwise(starts))
 
 
 def test_windows_refuse_what_they_cannot_cover():

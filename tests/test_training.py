@@ -78,7 +78,8 @@ def test_a_finished_run_leaves_only_its_last_checkpoint(tmp_path):
     fit(LineTask(), CONFIG, 0, tmp_path, NullRun(), "t")
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-00000030"]
     assert {p.name for p in next(tmp_path.iterdir()).iterdir()} == {
-        "model.safetensors", "average.safetensors", "best.safetensors", "optimizer.pt", "state.json",
+        "model.safetensors", "average.safetensors", "best.safetensors", "optimizer.pt",
+        "state.json",
     }  # fmt: skip
 
 
@@ -107,7 +108,9 @@ def test_it_learns_and_the_seed_matters(tmp_path):
     task = LineTask()
     torch.manual_seed(0)
     before = task.validate(task.build().eval())["loss"]
-    config = LoopConfig(steps=200, batch=8, lr=2e-2, precision="fp32", select="best", validate_every=20)
+    config = LoopConfig(
+        steps=200, batch=8, lr=2e-2, precision="fp32", select="best", validate_every=20
+    )
     a = fit(task, config, 0, tmp_path / "a", NullRun(), "t")
     b = fit(task, config, 1, tmp_path / "b", NullRun(), "t")
     with torch.no_grad():
@@ -130,7 +133,9 @@ def test_no_items_is_said(tmp_path):
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     model = nn.Linear(2, 2)
-    save_checkpoint(tmp_path, model, None, torch.optim.SGD(model.parameters(), lr=1), TrainState(5, 5))
+    save_checkpoint(
+        tmp_path, model, None, torch.optim.SGD(model.parameters(), lr=1), TrainState(5, 5)
+    )
     other = nn.Linear(3, 2)
     with pytest.raises(EchosynError, match="cannot be resumed from"):
         load_checkpoint(tmp_path, other, None, torch.optim.SGD(other.parameters(), lr=1))

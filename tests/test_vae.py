@@ -11,16 +11,19 @@ from echosyn.config import build, read_yaml
 from echosyn.diffusion.objectives import make_objective
 from echosyn.errors import EchosynError
 from echosyn.models.denoisers import ImageDenoiser, UnetConfig, VideoDenoiser
+from echosyn.models.reid import build_reid
 from echosyn.models.vae import Vae, VaeConfig, vae_loss
 from echosyn.training.diffusion import TrainLidmConfig, TrainLvdmConfig
 from echosyn.training.ef import EfTask, TrainEfConfig
 from echosyn.training.reid import PairLoss, TrainReidConfig
 from echosyn.training.vae import TrainVaeConfig, standardise
-from echosyn.models.reid import build_reid
 
 TINY = VaeConfig(widths=(8, 8, 8), groups=4)
 PAPER = Path(__file__).parents[1] / "conf" / "paper"
-KNOBS = {"train_lidm": {"objective": "ddpm_v"}, "train_lvdm": {"objective": "ddpm_v", "drop_ef": 0.1}}
+KNOBS = {
+    "train_lidm": {"objective": "ddpm_v"},
+    "train_lvdm": {"objective": "ddpm_v", "drop_ef": 0.1},
+}
 
 
 def paper(stage, cls):
@@ -31,7 +34,9 @@ def frames(n=4):
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (n, 112, 112), np.uint8))
 
 
-@pytest.mark.parametrize(("patch", "colours", "widths"), [(2, 1, (8, 8, 8)), (1, 3, (8, 8, 8, 8)), (4, 1, (8, 8))])
+@pytest.mark.parametrize(
+    ("patch", "colours", "widths"), [(2, 1, (8, 8, 8)), (1, 3, (8, 8, 8, 8)), (4, 1, (8, 8))]
+)
 def test_frames_to_latents_and_back_in_every_layout(patch, colours, widths):
     vae = Vae.create(VaeConfig(widths=widths, groups=4, patch=patch, colours=colours))
     mean, logvar = vae.encode(frames())
@@ -127,7 +132,7 @@ def parameters(model):
 
 
 def test_paper_models_have_the_references_sizes():
-    """Built on the meta device: no memory, no time. 144 M is the published video UNet's own count."""
+    """Built on the meta device, without memory. 144 M is the published video UNet's count."""
     with torch.device("meta"):
         lvdm_cfg = paper("train_lvdm", TrainLvdmConfig)
         lvdm = VideoDenoiser.create(lvdm_cfg.model, lvdm_cfg.window, lvdm_cfg.condition_dim)
@@ -148,7 +153,9 @@ def test_paper_denoisers_take_a_training_step(stage):
         cfg = paper(stage, TrainLvdmConfig)
         model = VideoDenoiser.create(cfg.model, cfg.window, cfg.condition_dim)
         x, extra = torch.randn(1, 2, 4, 14, 14), (torch.randn(1, 4, 14, 14), torch.ones(1, 1))
-    noisy, target, t = make_objective(cfg.objective).noisy(x, torch.randn_like(x), torch.tensor([0.5]))
+    noisy, target, t = make_objective(cfg.objective).noisy(
+        x, torch.randn_like(x), torch.tensor([0.5])
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
 
     def loss():

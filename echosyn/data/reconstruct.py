@@ -8,12 +8,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from echosyn.config import setting
+from echosyn.config import PRECISIONS, setting
 from echosyn.data.filelist import write_filelist
 from echosyn.data.frames import FrameSet
 from echosyn.data.latents import pack, write_index, write_shard
 from echosyn.data.video import write_video
-from echosyn.device import PRECISIONS, autocast, pick_device
+from echosyn.device import autocast, pick_device
 from echosyn.files import atomic_dir, write_text
 from echosyn.metrics.image import psnr_db, ssim
 from echosyn.models.vae import Vae

@@ -17,10 +17,9 @@ from diffusers import (
 )
 from torch import Tensor
 
+from echosyn.diffusion.settings import OBJECTIVES, SAMPLERS
 from echosyn.errors import EchosynError
 
-OBJECTIVES = ("flow", "ddpm_v")
-SAMPLERS = {"flow": ("euler", "heun"), "ddpm_v": ("ddpm", "dpmpp")}
 TRAIN_STEPS = 1000  # the time embedding's range
 
 

@@ -12,13 +12,8 @@ from echosyn.data.filelist import read_filelist, write_filelist
 from echosyn.data.latents import LatentSet
 from echosyn.data.reconstruct import VideoCodec
 from echosyn.data.video import write_video
-from echosyn.diffusion.generate import (
-    SampleVideosConfig,
-    VideoSampler,
-    draw_ef,
-    read_hearts,
-    synthetic_name,
-)
+from echosyn.diffusion.generate import VideoSampler, draw_ef, read_hearts, synthetic_name
+from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir
 from echosyn.models.vae import FRAME_SIZE
@@ -61,9 +56,9 @@ def plan_samples(
     wanted = sum(cfg.counts.values())
     if len(accepted) < wanted:
         raise EchosynError(
-            f"{len(accepted)} of {len(hearts)} hearts were accepted, but {wanted} videos are wanted "
-            f"({', '.join(f'{k} {v}' for k, v in cfg.counts.items())}): raise sample_hearts.hearts "
-            f"to about {int(np.ceil(1.1 * len(hearts) * wanted / max(len(accepted), 1)))}"
+            f"{len(accepted)} of {len(hearts)} hearts were accepted, but {wanted} videos are "
+            f"wanted ({', '.join(f'{k} {v}' for k, v in cfg.counts.items())}): raise hearts in "
+            f"conf/<scale>/sample_hearts.yaml to about {int(np.ceil(1.1 * len(hearts) * wanted / max(len(accepted), 1)))}"
         )
     chosen = accepted[:wanted]
     fps = float(real.table["FPS"].iloc[0])

@@ -162,8 +162,8 @@ def privacy_sentences(metrics: Mapping[str, float], videos: int | None = None) -
         said.append(
             "Every synthetic heart was compared with every training heart by a network trained to "
             f"recognise the same patient. A heart more alike than τ = {tau} was thrown out. τ "
-            "comes from real patients outside the training set, under the same number of "
-            "comparisons: it is how alike different people look by chance."
+            "was set on real patients outside the training set: it is how alike different people "
+            "look by chance."
         )
     if rate := got("rejection_rate"):
         said.append(f"This threw out {percent(rate)} of the candidates.")

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from echosyn.config import setting
 from echosyn.data.latents import LatentSet
 from echosyn.diffusion.condition import CONDITION_DIM, drop_condition, ef_condition
-from echosyn.diffusion.objectives import OBJECTIVES, make_objective, time_samples
+from echosyn.diffusion.objectives import make_objective, time_samples
+from echosyn.diffusion.settings import OBJECTIVES
 from echosyn.models.denoisers import ImageDenoiser, UnetConfig, VideoDenoiser
 from echosyn.training.loop import LoopConfig
 

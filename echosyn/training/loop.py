@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from echosyn.config import setting
-from echosyn.device import PRECISIONS, pick_precision
+from echosyn.config import PRECISIONS, setting
+from echosyn.device import pick_precision
 from echosyn.errors import EchosynError
 from echosyn.progress import bar
 from echosyn.tracking import Log

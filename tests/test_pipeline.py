@@ -1,0 +1,258 @@
+"""The whole graph on the smoke preset, as a user runs it: `dvc repro` in a fresh project."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from echosyn.data.filelist import read_filelist
+from echosyn.lineage import dvc_md5
+from echosyn.release import verify
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+
+def environment(project):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    git = {f"GIT_{role}_{k}": "test" for role in ("AUTHOR", "COMMITTER") for k in ("NAME", "EMAIL")}
+    own = {
+        "PATH": path,
+        "PYTHONPATH": str(project),
+        "ECHOSYN_THREADS": "1",
+        "DVC_NO_ANALYTICS": "1",
+    }
+    dropped = ("MLFLOW_TRACKING_URI", "DVC_ROOT")
+    return {**{k: v for k, v in os.environ.items() if k not in dropped}, **git, **own}
+
+
+def run(project, *command, ok=True):
+    done = subprocess.run(
+        command, cwd=project, env=environment(project), capture_output=True, text=True, check=False
+    )
+    text = done.stdout + done.stderr
+    assert not ok or done.returncode == 0, text[-6000:]
+    return done.returncode, text
+
+
+def new_project(folder, **params):
+    """The tracked sources in a repository of their own, with some params replaced."""
+    for name in ("conf", "echosyn", "pipelines", ".dvc"):
+        ignore = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    edit(folder / "params.yaml", scale="smoke", **params)
+    run(folder, "git", "init", "-q")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-q", "-m", "start")
+    return folder
+
+
+def edit(path, **values):
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **values}, sort_keys=False))
+
+
+def lock(project):
+    stages = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
+    return {out["path"]: out["md5"] for s in stages.values() for out in s.get("outs", [])}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = new_project(tmp_path_factory.mktemp("project"))
+    run(folder, "dvc", "repro")
+    return folder
+
+
+def test_every_stage_ran_and_left_its_outputs(project):
+    graph = yaml.safe_load((project / "dvc.yaml").read_text())["stages"]
+    ran = set(yaml.safe_load((project / "dvc.lock").read_text())["stages"])
+    assert {name.split("@")[0] for name in ran} == set(graph) - {"animate"}
+    for path in lock(project):
+        assert (project / path).exists(), path
+
+
+def test_headline_numbers_are_there_under_their_names(project):
+    numbers = json.loads((project / "metrics/evaluate/phantom.json").read_text())
+    arms = ("real", "reconstructed", "synthetic", "synthetic_relabelled", "real_plus_synthetic")
+    wanted = [
+        f"ef/{arm}/{m}{end}"
+        for arm in arms
+        for m in ("r2", "mae", "rmse")
+        for end in ("", "_lo", "_hi")
+    ]
+    wanted += ["vae/psnr_db", "vae/ssim", "reid/auc", "reid/eer", "ef/requested_vs_measured/slope"]
+    wanted += [
+        f"privacy/{k}"
+        for k in (
+            "tau",
+            "rejection_rate",
+            "planted_exact_recall",
+            "planted_disguised_recall",
+            "membership_auc",
+        )
+    ]
+    wanted += ["coverage/learned_fraction", "coverage/learned_fraction_real"]
+    assert not [k for k in wanted if k not in numbers]
+    quality = [k for k in numbers if k.startswith("quality/fd_")]
+    assert any(k.endswith("_floor") for k in quality)
+    assert not [k for k in numbers if any(w in k for w in ("fid", "fvd", "inception"))]
+    assert numbers["privacy/planted_exact_recall"] >= 0.99
+
+
+def test_the_release_verifies_and_names_nobody(project):
+    release = project / "releases/phantom"
+    assert verify(release) == []
+    listed = read_filelist(release / "FileList.csv")
+    assert listed["Split"].value_counts().to_dict() == {"TRAIN": 8, "VAL": 2, "TEST": 2}
+    real = read_filelist(project / "data/train/phantom/FileList.csv")["FileName"]
+    text = "".join(p.read_text() for p in release.iterdir() if p.suffix in (".md", ".json", ".csv"))
+    assert not [name for name in real if name in text]
+    assert str(project) not in text
+    video = next((release / "Videos").iterdir())
+    video.write_bytes(video.read_bytes()[:-1] + b"x")
+    try:
+        assert any(video.name in problem for problem in verify(release))
+    finally:
+        shutil.rmtree(release)
+        run(project, "dvc", "checkout", "releases/phantom")
+
+
+def test_the_report_stands_alone(project):
+    page = (project / "reports/phantom/index.html").read_text()
+    assert page.count("data:image/webp;base64,") >= 3
+    assert "<script src" not in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    numbers = json.loads((project / "metrics/evaluate/phantom.json").read_text())
+    assert "ef/real" in page or "Real" in page
+    assert f"{numbers['vae/psnr_db']:.1f}" in page
+
+
+def test_mlflow_has_one_run_per_stage_and_one_per_release(project):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project}/mlruns/mlflow.db")
+    runs = {
+        name: client.search_runs([client.get_experiment_by_name(name).experiment_id])
+        for name in ("stages", "releases")
+    }
+    names = [r.info.run_name for r in runs["stages"]]
+    assert len(names) == len(set(names)) >= 18
+    assert all(r.info.status == "FINISHED" for r in runs["stages"])
+    (release,) = runs["releases"]
+    numbers = json.loads((project / "metrics/evaluate/phantom.json").read_text())
+    assert numbers.items() <= release.data.metrics.items()
+    assert release.data.tags["git_commit"]
+    assert any(k.startswith("md5:models/") for k in release.data.tags)
+    vae = next(r for r in runs["stages"] if r.info.run_name == "train_vae/all")
+    curve = client.get_metric_history(vae.info.run_id, "train/loss")
+    assert len(curve) == len({m.step for m in curve}) > 1
+
+
+def test_a_second_repro_does_nothing(project):
+    before = lock(project)
+    _, text = run(project, "dvc", "repro")
+    assert "Data and pipelines are up to date" in text
+    assert lock(project) == before
+
+
+def test_rerunning_gives_the_same_bytes(project):
+    before = lock(project)
+    shutil.rmtree(project / ".echosyn")
+    targets = ["phantom", "encode@phantom", "sample_hearts@phantom", "sample_videos@phantom"]
+    for target in targets:
+        run(project, "dvc", "repro", "--force", "--single-item", target)
+    assert lock(project) == before
+
+
+def test_an_edited_knob_reruns_what_depends_on_it_and_nothing_else(project):
+    edit(project / "params.yaml", sample_videos={"sampler": "euler", "guidance": 1.0, "ef": "real"})
+    try:
+        _, text = run(project, "dvc", "status", "--json")
+        changed = {name.split("@")[0] for name in json.loads(text)}
+        assert "sample_videos" in changed
+        assert not changed & {"train_vae", "train_lvdm", "train_lidm", "sample_hearts", "encode"}
+    finally:
+        guidance = yaml.safe_load((ROOT / "params.yaml").read_text())["sample_videos"]
+        edit(project / "params.yaml", sample_videos=guidance)
+
+
+@pytest.mark.parametrize(
+    ("stage", "conf", "sign", "out"),
+    [
+        ("train_lidm", {"loop": {"steps": 60, "batch": 4, "lr": 1e-3, "checkpoint_every": 4}}, "checkpoint-*", "models/lidm/phantom"),
+        ("sample_hearts", {"steps": 40, "hearts": 80}, "shard-00001", "hearts/phantom"),
+    ],
+)  # fmt: skip
+def test_a_killed_stage_resumes_to_the_same_bytes(project, stage, conf, sign, out):
+    path = project / "conf/smoke" / f"{stage}.yaml"
+    original = path.read_text()
+    edit(path, **conf)
+    kept = project / out
+    backup = project / "backup"
+    shutil.copytree(kept, backup)
+    command = [sys.executable, "-m", f"pipelines.{stage}", "phantom"]
+    state = project / ".echosyn" / stage
+    try:
+        run(project, *command)
+        undisturbed = dvc_md5(kept)
+        shutil.rmtree(state, ignore_errors=True)
+        shutil.rmtree(kept)
+        with subprocess.Popen(
+            command, cwd=project, env=environment(project), stderr=subprocess.DEVNULL
+        ) as process:
+            deadline = time.monotonic() + 120
+            while not list(state.glob(f"phantom/*/{sign}")) and time.monotonic() < deadline:
+                time.sleep(0.005)
+            process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
+        assert not kept.exists(), "a killed stage left an output"
+        run(project, *command)
+        assert dvc_md5(kept) == undisturbed
+        assert not list(state.glob("phantom/*")), "state is cleaned up after success"
+    finally:
+        path.write_text(original)
+        shutil.rmtree(kept, ignore_errors=True)
+        backup.rename(kept)
+
+
+def test_bad_data_stops_the_graph_with_the_row_and_the_value(tmp_path, project):
+    bad = tmp_path / "raw"
+    shutil.copytree(project / "data/raw/phantom", bad)
+    table = (bad / "FileList.csv").read_text().splitlines()
+    cells = table[3].split(",")
+    cells[1] = "140"
+    (bad / "FileList.csv").write_text("\n".join([*table[:3], ",".join(cells), *table[4:]]) + "\n")
+    (tmp_path / "p").mkdir()
+    entry = {"role": "train", "source": "echonet", "path": str(bad), "label": "ef"}
+    other = new_project(tmp_path / "p", datasets={"bad": entry}, generate=["bad"])
+    code, text = run(other, "dvc", "repro", "validate_raw@bad", ok=False)
+    assert code != 0
+    assert "140" in text
+    assert "line 4" in text or cells[0] in text
+    assert "Traceback" not in text
+    assert not (other / "data/train/bad").exists()
+
+
+def test_help_is_quick_and_wrong_names_are_refused(project):
+    for stage in ("train_vae", "evaluate", "release", "sample_videos", "validate_raw"):
+        _, text = run(
+            project, sys.executable, "-X", "importtime", "-m", f"pipelines.{stage}", "--help"
+        )
+        heavy = [m for m in ("torch", "mlflow", "pandas", "diffusers", "cv2") if f"| {m}\n" in text]
+        assert not heavy, f"{stage} --help imports {heavy}"
+    code, text = run(project, sys.executable, "-m", "pipelines.train_lidm", "../x", ok=False)
+    assert code == 1
+    assert "use a-z" in text
+    code, text = run(project, sys.executable, "-m", "pipelines.train_lidm", "nowhere", ok=False)
+    assert code == 1
+    assert "run encode" in text
+    assert "Traceback" not in text
