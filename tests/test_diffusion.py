@@ -179,6 +179,11 @@ def test_drawn_ef_follows_the_distribution_asked_for():
         draw_ef("real", np.array([np.nan]), 4, seed=0)
 
 
+def test_a_time_shift_moves_the_median_as_a_logit():
+    u = time_samples(4000, "logit_normal", torch.Generator().manual_seed(0), shift=1.5)
+    assert u.median() == pytest.approx(1 / (1 + np.exp(-1.5)), abs=0.02)
+
+
 def test_time_samples_stay_inside_the_unit_interval():
     for kind in ("uniform", "logit_normal"):
         u = time_samples(2000, kind, torch.Generator().manual_seed(0))

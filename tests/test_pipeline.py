@@ -1,75 +1,22 @@
 """The whole graph on the smoke preset, as a user runs it: `dvc repro` in a fresh project."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
+from repro import ROOT, edit, environment, lock, new_project, run
 
 from echosyn.data.filelist import read_filelist
 from echosyn.lineage import dvc_md5
 from echosyn.release import verify
 
-ROOT = Path(__file__).parents[1]
+LONGER = {"steps": 60, "batch": 4, "lr": 1e-3, "checkpoint_every": 4}
 pytestmark = pytest.mark.slow
-
-
-def environment(project):
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    git = {f"GIT_{role}_{k}": "test" for role in ("AUTHOR", "COMMITTER") for k in ("NAME", "EMAIL")}
-    own = {
-        "PATH": path,
-        "PYTHONPATH": str(project),
-        "ECHOSYN_THREADS": "1",
-        "DVC_NO_ANALYTICS": "1",
-    }
-    dropped = ("MLFLOW_TRACKING_URI", "DVC_ROOT")
-    return {**{k: v for k, v in os.environ.items() if k not in dropped}, **git, **own}
-
-
-def run(project, *command, ok=True):
-    done = subprocess.run(
-        command, cwd=project, env=environment(project), capture_output=True, text=True, check=False
-    )
-    text = done.stdout + done.stderr
-    assert not ok or done.returncode == 0, text[-6000:]
-    return done.returncode, text
-
-
-def new_project(folder, **params):
-    """The tracked sources in a repository of their own, with some params replaced."""
-    for name in ("conf", "echosyn", "pipelines", ".dvc"):
-        ignore = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
-        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, folder / name)
-    edit(folder / "params.yaml", scale="smoke", **params)
-    run(folder, "git", "init", "-q")
-    run(folder, "git", "add", "-A")
-    run(folder, "git", "commit", "-q", "-m", "start")
-    return folder
-
-
-def edit(path, **values):
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **values}, sort_keys=False))
-
-
-def lock(project):
-    stages = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
-    return {out["path"]: out["md5"] for s in stages.values() for out in s.get("outs", [])}
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    folder = new_project(tmp_path_factory.mktemp("project"))
-    run(folder, "dvc", "repro")
-    return folder
 
 
 def test_every_stage_ran_and_left_its_outputs(project):
@@ -188,7 +135,7 @@ def test_an_edited_knob_reruns_what_depends_on_it_and_nothing_else(project):
 @pytest.mark.parametrize(
     ("stage", "conf", "sign", "out"),
     [
-        ("train_lidm", {"loop": {"steps": 60, "batch": 4, "lr": 1e-3, "checkpoint_every": 4}}, "checkpoint-*", "models/lidm/phantom"),
+        ("train_lidm", {"loop": LONGER}, "checkpoint-*", "models/lidm/phantom"),
         ("sample_hearts", {"steps": 40, "hearts": 80}, "shard-00001", "hearts/phantom"),
     ],
 )  # fmt: skip

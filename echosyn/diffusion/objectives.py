@@ -129,8 +129,14 @@ def load_objective(folder: Path | str) -> Objective:
     return Flow() if json.loads(config.read_text())["_class_name"].startswith("Flow") else DdpmV()
 
 
-def time_samples(n: int, distribution: str, generator: torch.Generator) -> Tensor:
-    """Training times u in (0, 1): "uniform", or "logit_normal" (Esser 2024, sec. 3.1)."""
+def time_samples(
+    n: int, distribution: str, generator: torch.Generator, shift: float = 0.0
+) -> Tensor:
+    """Training times u in (0, 1), 1 being pure noise, (n,).
+
+    "uniform", or "logit_normal" with mean `shift` (Esser et al. 2024, sec. 3.1): a shift above 0
+    spends more of the training on noisy inputs, where a video's overall motion is decided.
+    """
     if distribution == "uniform":
         return torch.rand(n, generator=generator)
-    return torch.sigmoid(torch.randn(n, generator=generator))
+    return torch.sigmoid(torch.randn(n, generator=generator) + shift)

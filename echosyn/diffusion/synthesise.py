@@ -55,10 +55,11 @@ def plan_samples(
     accepted = read_accepted(privacy_folder, len(hearts))
     wanted = sum(cfg.counts.values())
     if len(accepted) < wanted:
+        counts = ", ".join(f"{k} {v}" for k, v in cfg.counts.items())
+        needed = int(np.ceil(1.1 * len(hearts) * wanted / max(len(accepted), 1)))
         raise EchosynError(
             f"{len(accepted)} of {len(hearts)} hearts were accepted, but {wanted} videos are "
-            f"wanted ({', '.join(f'{k} {v}' for k, v in cfg.counts.items())}): raise hearts in "
-            f"conf/<scale>/sample_hearts.yaml to about {int(np.ceil(1.1 * len(hearts) * wanted / max(len(accepted), 1)))}"
+            f"wanted ({counts}): raise hearts in conf/<scale>/sample_hearts.yaml to about {needed}"
         )
     chosen = accepted[:wanted]
     fps = float(real.table["FPS"].iloc[0])

@@ -15,6 +15,9 @@ from echosyn.diffusion.settings import OBJECTIVES
 from echosyn.models.denoisers import ImageDenoiser, UnetConfig, VideoDenoiser
 from echosyn.training.loop import LoopConfig
 
+# The mean is easier to learn; samples keep the VAE's whole posterior in the target.
+POSTERIORS = ("mean", "sample")
+
 
 @dataclass(frozen=True)
 class TrainLidmConfig:
@@ -24,6 +27,8 @@ class TrainLidmConfig:
     loop: LoopConfig
     objective: str = setting("flow", choices=OBJECTIVES)
     times: str = setting("uniform", choices=("uniform", "logit_normal"))
+    time_shift: float = setting(0.0, lo=-3.0, hi=3.0, help="mean of logit_normal; above 0: noisier")
+    posterior: str = setting("mean", choices=POSTERIORS, help="what of a latent is learned")
     validation_items: int = setting(64, lo=1, help="VAL hearts for the validation loss")
 
 
@@ -37,8 +42,10 @@ class TrainLvdmConfig:
     condition_dim: int = setting(CONDITION_DIM, choices=(1, CONDITION_DIM), help="1: as published")
     objective: str = setting("flow", choices=OBJECTIVES)
     times: str = setting("uniform", choices=("uniform", "logit_normal"))
+    time_shift: float = setting(0.0, lo=-3.0, hi=3.0, help="mean of logit_normal; above 0: noisier")
     drop_ef: float = setting(0.1, lo=0.0, hi=1.0, help="share of clips that train without their EF")
     noise_offset: float = setting(0.0, lo=0.0, help="sd of noise shared over a channel of a clip")
+    posterior: str = setting("mean", choices=POSTERIORS, help="what of a latent is learned")
     validation_items: int = setting(32, lo=1, help="VAL clips for the validation loss")
 
 
@@ -55,6 +62,13 @@ class _Pool:
 
 def _torch_generator(rng: np.random.Generator) -> torch.Generator:
     return torch.Generator().manual_seed(int(rng.integers(2**62)))
+
+
+def _latents(
+    latents: LatentSet, posterior: str, run: tuple[int, int, int], generator: torch.Generator
+) -> Tensor:
+    """Frames start..stop of video i, run = (i, start, stop), as the config wants them."""
+    return latents.mean(*run) if posterior == "mean" else latents.draw(*run, generator)
 
 
 def _validation_batch(pool: _Pool, n: int, make: object) -> dict[str, Tensor] | None:
@@ -88,10 +102,14 @@ class LidmTask:
         for i in indices:
             latents, v = pool.where[i]
             f = int(rng.integers(latents.lengths[v]))
-            frames.append(latents.draw(v, f, f + 1, generator)[0])
+            frames.append(_latents(latents, self.cfg.posterior, (v, f, f + 1), generator)[0])
         x = torch.stack(frames)  # (B, 4, h, w)
         noise = torch.randn(x.shape, generator=generator)
-        return {"x": x, "noise": noise, "u": time_samples(len(x), self.cfg.times, generator)}
+        return {
+            "x": x,
+            "noise": noise,
+            "u": time_samples(len(x), self.cfg.times, generator, self.cfg.time_shift),
+        }
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
         return self._draw(self.pool, indices, rng)
@@ -133,7 +151,8 @@ class LvdmTask:
             latents, v = pool.where[i]
             length = int(latents.lengths[v])
             start = int(rng.integers(max(length - window, 0) + 1))
-            clip = latents.draw(v, start, min(start + window, length), generator)
+            run = (v, start, min(start + window, length))
+            clip = _latents(latents, self.cfg.posterior, run, generator)
             if len(clip) < window:  # a short video holds its last frame
                 clip = torch.cat([clip, clip[-1:].expand(window - len(clip), -1, -1, -1)])
             clips.append(clip)
@@ -149,7 +168,7 @@ class LvdmTask:
         return {
             "x": x,
             "noise": noise,
-            "u": time_samples(len(x), self.cfg.times, generator),
+            "u": time_samples(len(x), self.cfg.times, generator, self.cfg.time_shift),
             "heart": torch.stack(hearts),  # (B, 4, h, w)
             "condition": drop_condition(condition, self.cfg.drop_ef, generator),
         }
