@@ -1,0 +1,173 @@
+"""The EF task: augmentation, clips, labels; the filter on hearts end to end."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from echosyn.data.frames import FrameSet
+from echosyn.data.latents import LatentSet, pack, write_index, write_shard
+from echosyn.errors import EchosynError
+from echosyn.models.r2plus1d import R2Plus1dConfig
+from echosyn.models.reid import AugmentConfig
+from echosyn.privacy.calibration import CalibrationConfig
+from echosyn.privacy.embedding import HeartEncoder
+from echosyn.privacy.filter import PrivacyConfig, filter_hearts, read_accepted
+from echosyn.training.ef import (
+    EfRegressor,
+    EfTask,
+    TrainEfConfig,
+    _shift,
+    arm_folders,
+    clip_starts,
+    predict_clips,
+    relabel,
+)
+from echosyn.training.loop import LoopConfig
+
+CONFIG = TrainEfConfig(
+    model=R2Plus1dConfig(widths=(4,), blocks=(1,), stem_width=4, stem_stride=4, in_channels=1),
+    loop=LoopConfig(steps=1, batch=2, lr=1e-3, precision="fp32"),
+    frames=6,
+    pad=2,
+)
+
+
+def videos(n=4, length=10):
+    data = np.random.default_rng(0).integers(0, 256, (n * length, 32, 32), np.uint8)
+    names = [f"v{i}" for i in range(n)]
+    table = pd.DataFrame({"FileName": names, "EF": 40.0 + 5 * np.arange(n), "Split": "TRAIN"})
+    return FrameSet(data, table, np.arange(n) * length, np.full(n, length), 16.0)
+
+
+class FirstPixel(nn.Module):
+    """Predicts the grey level of the first pixel: a regressor whose answers are known."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+        self.frames = 6
+
+    def forward(self, clips):
+        return clips[:, 0, 0, 0].float()
+
+
+def test_shift_moves_whole_pixels_and_brings_zeros_in():
+    clip = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4) + 1
+    moved = _shift(clip, np.array([1, -2]))
+    assert (moved[:, 1:, :2] == clip[:, :3, 2:]).all()
+    assert moved[:, 0].sum() == moved[:, :, 2:].sum() == 0
+    assert (_shift(clip, np.array([0, 0])) == clip).all()
+
+
+def test_clips_are_spread_without_repeats():
+    assert clip_starts(28, 16, 4).tolist() == [0, 4, 8, 12]
+    assert clip_starts(16, 16, 4).tolist() == [0]
+    assert clip_starts(5, 16, 4).tolist() == [0]
+
+
+def test_a_prediction_is_the_mean_over_a_videos_clips():
+    frames = videos()
+    predicted = predict_clips(FirstPixel(), [(frames, v) for v in range(4)], 6, 3, show=False)
+    expected = [np.mean([frames.video(v)[s, 0, 0] for s in (0, 2, 4)]) for v in range(4)]
+    assert predicted == pytest.approx(expected)
+
+
+def test_relabelling_replaces_labels_and_stays_in_range():
+    model, frames = FirstPixel(), videos()
+    labelled = relabel(frames, model, CONFIG)
+    assert ((labelled.ef >= 0) & (labelled.ef <= 100)).all()
+    assert not np.array_equal(labelled.ef, frames.ef)
+    assert frames.ef.tolist() == [40, 45, 50, 55]
+
+
+def test_a_batch_depends_on_its_rng_alone_and_keeps_labels():
+    task = EfTask(CONFIG, [videos()], [])
+    a, b, c = (task.batch(np.array([1, 3]), np.random.default_rng(k)) for k in (0, 0, 1))
+    assert torch.equal(a["clips"], b["clips"])
+    assert not torch.equal(a["clips"], c["clips"])
+    assert a["clips"].shape == (2, 6, 32, 32)
+    assert a["ef"].tolist() == [45, 55]
+
+
+def test_an_untrained_regressor_answers_the_mean_ef_and_survives_its_folder(tmp_path):
+    torch.manual_seed(0)
+    task = EfTask(CONFIG, [videos()], [])
+    model = task.build().eval()
+    clips = task.batch(np.arange(4), np.random.default_rng(0))["clips"]
+    with torch.no_grad():
+        out = model(clips)
+    assert (out - 47.5).abs().max() < 6
+    model.save(tmp_path / "m")
+    loaded = EfRegressor.load(tmp_path / "m")
+    assert (loaded.frames, loaded.fps) == (6, 16.0)
+    with torch.no_grad():
+        assert torch.equal(loaded(clips), out)
+
+
+def test_arms_read_what_their_name_says():
+    assert [str(p) for p in arm_folders("x", "real_plus_synthetic")] == [
+        "data/train/x",
+        "samples/x",
+    ]
+    assert [str(p) for p in arm_folders("x", "synthetic")] == ["samples/x"]
+    with pytest.raises(EchosynError, match="is not one of real"):
+        arm_folders("x", "fake")
+
+
+class MeanEncoder(nn.Module):
+    """Embeds a latent as its coarse picture: enough to tell well-separated people apart."""
+
+    similarity = "cosine"
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def embed(self, x):
+        return nn.functional.adaptive_avg_pool2d(x, 3).flatten(1)
+
+
+@pytest.fixture
+def people(tmp_path):
+    """60 people, a random coarse pattern each, a little noise per frame."""
+    rng = torch.Generator().manual_seed(0)
+    folder = tmp_path / "z"
+    folder.mkdir()
+    rows, shard = [], {}
+    for i in range(60):
+        anatomy = nn.functional.interpolate(torch.randn(1, 4, 3, 3, generator=rng), size=14)
+        z = anatomy + 0.1 * torch.randn(6, 4, 14, 14, generator=rng)
+        shard[f"v{i}"] = pack(z, z * 0)
+        split = "TRAIN" if i < 30 else "VAL" if i < 45 else "TEST"
+        rows.append((f"v{i}", 50.0, split, 16.0, 6, "s.safetensors"))
+    write_shard(folder / "s.safetensors", shard)
+    columns = ["FileName", "EF", "Split", "FPS", "NumberOfFrames", "Shard"]
+    write_index(folder, pd.DataFrame(rows, columns=columns))
+    return folder
+
+
+def test_the_filter_refuses_copies_and_lets_strangers_pass(people, tmp_path):
+    cfg = PrivacyConfig(
+        calibration=CalibrationConfig(resamples=100),
+        disguise=AugmentConfig(shift=0.3, zoom=0.02, gain=0.1, noise=0.1),
+        gallery_frames=3,
+        heldout_frames=3,
+    )
+    copies = LatentSet(people, "TRAIN").frames(4, 2) + 0.02
+    generator = torch.Generator().manual_seed(5)
+    coarse = torch.randn(20, 4, 3, 3, generator=generator)
+    strangers = nn.functional.interpolate(coarse, size=14)
+    hearts = torch.cat([copies, strangers])
+    result = filter_hearts(hearts, people, HeartEncoder(MeanEncoder()), cfg, seed=0)
+    assert result.accepted[:2].tolist() == [False, False]
+    assert result.accepted[2:].mean() > 0.7
+    numbers = result.numbers()
+    assert numbers["privacy/planted_exact_recall"] == 1
+    assert numbers["privacy/planted_disguised_recall"] > 0.95
+    assert numbers["privacy/comparisons"] == 90
+    result.write(tmp_path)
+    assert read_accepted(tmp_path, 22).tolist() == np.flatnonzero(result.accepted).tolist()
+    with pytest.raises(EchosynError, match="decides on 22 hearts, but 9"):
+        read_accepted(tmp_path, 9)
