@@ -119,7 +119,9 @@ def test_it_learns_and_the_seed_matters(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path):
-    with pytest.raises(EchosynError, match=r"the loss is nan at step 20.*step 20 stays"):
+    with pytest.raises(
+        EchosynError, match=r"the loss is nan .* at step 20; the checkpoint of step 20 stays"
+    ):
         fit(LineTask(poison_at=41), CONFIG, 0, tmp_path, NullRun(), "line")
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-00000020"]
 

@@ -189,12 +189,16 @@ def fit(task: Task, cfg: LoopConfig, seed: int, work: Path, log: Log, name: str)
         saves = last or (step + 1) % cfg.checkpoint_every == 0
         if saves or step % LOG_EVERY == 0:
             numbers = {f"train/{k}": float(v) for k, v in values.items()}
-            if not math.isfinite(numbers["train/loss"]):
+            numbers["train/grad_norm"] = float(norm)
+            # fp16 meets infinite gradients by design: its scaler skips those steps.
+            watched = numbers["train/loss"] + (0.0 if precision == "fp16" else float(norm))
+            if not math.isfinite(watched):
                 raise EchosynError(
-                    f"{name}: the loss is {numbers['train/loss']} at step {step}; the checkpoint "
-                    f"of step {state.saved} stays in {work}. Lower lr, or set precision: fp32"
+                    f"{name}: the loss is {numbers['train/loss']:g} and the gradient's norm "
+                    f"{float(norm):g} at step {step}; the checkpoint of step {state.saved} stays "
+                    f"in {work}. Lower lr, or set precision: fp32"
                 )
-            log.log(step, {**numbers, "train/grad_norm": float(norm), "train/lr": lr})
+            log.log(step, {**numbers, "train/lr": lr})
             progress.set_postfix(loss=f"{numbers['train/loss']:.4g}", refresh=False)
         if last or (cfg.validate_every and (step + 1) % cfg.validate_every == 0):
             candidate = average if average is not None else model
