@@ -19,6 +19,7 @@ from echosyn.training.ef import (
     EfTask,
     TrainEfConfig,
     _shift,
+    _speckled,
     arm_folders,
     clip_starts,
     predict_clips,
@@ -59,6 +60,16 @@ def test_shift_moves_whole_pixels_and_brings_zeros_in():
     assert (moved[:, 1:, :2] == clip[:, :3, 2:]).all()
     assert moved[:, 0].sum() == moved[:, :, 2:].sum() == 0
     assert (_shift(clip, np.array([0, 0])) == clip).all()
+
+
+def test_speckle_is_multiplicative_and_of_the_strength_asked_for():
+    clip = np.full((4, 64, 64), 100, np.uint8)
+    clip[:, :32] = 0
+    noisy = _speckled(clip, 0.2, np.random.default_rng(0)).astype(float)
+    assert (noisy[:, :32] == 0).all()
+    assert noisy[:, 32:].mean() == pytest.approx(99.5, abs=1)
+    assert noisy[:, 32:].std() == pytest.approx(20, abs=1)
+    assert (_speckled(clip, 0.0, np.random.default_rng(0)) == clip).all()
 
 
 def test_clips_are_spread_without_repeats():

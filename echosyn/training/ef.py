@@ -28,6 +28,9 @@ class TrainEfConfig:
     frames: int = setting(16, lo=4, help="frames per clip")
     pad: int = setting(6, lo=0, hi=32, help="pixels of random shift, as EchoNet's pad and crop")
     gain: float = setting(0.15, lo=0.0, hi=0.9, help="largest relative change of brightness")
+    speckle: float = setting(
+        0.0, lo=0.0, hi=2.0, help="largest sd of multiplicative noise per pixel and frame"
+    )
     output_scale: float = setting(12.0, lo=1e-3, help="EF percent per unit of the network's output")
     test_clips: int = setting(4, lo=1, help="clips per video whose mean is the prediction")
 
@@ -97,7 +100,7 @@ def _from_config(config: dict) -> EfRegressor:
 
 
 class EfTask:
-    """Random clips with a random shift and gain; see echosyn.training.loop.Task."""
+    """Random clips with a random shift, gain and speckle; see echosyn.training.loop.Task."""
 
     def __init__(self, cfg: TrainEfConfig, train: list[FrameSet], val: list[FrameSet]) -> None:
         self.cfg = cfg
@@ -125,7 +128,7 @@ class EfTask:
             start = int(rng.integers(max(int(frames.lengths[v]) - cfg.frames, 0) + 1))
             clip = _shift(frames.clip(v, start, cfg.frames), rng.integers(-cfg.pad, cfg.pad + 1, 2))
             gain = 1 + cfg.gain * rng.uniform(-1, 1)
-            clips.append(np.clip(clip * gain, 0, 255).astype(np.uint8))
+            clips.append(_speckled(clip * gain, cfg.speckle * rng.random(), rng))
             efs.append(frames.ef[v])
         return {"clips": torch.from_numpy(np.stack(clips)), "ef": torch.tensor(np.array(efs))}
 
@@ -139,6 +142,17 @@ class EfTask:
         predicted = predict_clips(model, self.val, self.cfg.frames, 1, show=False)
         error = predicted - np.array([s.ef[v] for s, v in self.val])
         return {"loss": float((error**2).mean()), "mae": float(np.abs(error).mean())}
+
+
+def _speckled(clip: np.ndarray, sd: float, rng: np.random.Generator) -> np.ndarray:
+    """Multiply each pixel of each frame (T, H, W) by 1 + sd noise; uint8.
+
+    Decoded latents have no speckle. A regressor that has only seen them takes the flicker of real
+    speckle for motion, so for a high EF, unless it met flicker in training.
+    """
+    if sd:
+        clip = clip * (1 + sd * rng.standard_normal(clip.shape, np.float32))
+    return np.clip(clip, 0, 255).astype(np.uint8)
 
 
 def _shift(clip: np.ndarray, by: np.ndarray) -> np.ndarray:
