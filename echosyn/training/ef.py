@@ -128,7 +128,8 @@ class EfTask:
             start = int(rng.integers(max(int(frames.lengths[v]) - cfg.frames, 0) + 1))
             clip = _shift(frames.clip(v, start, cfg.frames), rng.integers(-cfg.pad, cfg.pad + 1, 2))
             gain = 1 + cfg.gain * rng.uniform(-1, 1)
-            clips.append(_speckled(clip * gain, cfg.speckle * rng.random(), rng))
+            sd = cfg.speckle * rng.random() if cfg.speckle else 0.0
+            clips.append(_speckled(clip * gain, sd, rng))
             efs.append(frames.ef[v])
         return {"clips": torch.from_numpy(np.stack(clips)), "ef": torch.tensor(np.array(efs))}
 
