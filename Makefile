@@ -18,7 +18,7 @@ install: .venv/.installed  ## make .venv and install Echosyn with its tools into
 .venv/.installed: pyproject.toml constraints.txt
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv; the first time takes minutes"
-	@python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster,dev]'
 	@touch $@
 
 demo: install  ## run everything that params.yaml asks for, by default on the phantom

@@ -21,7 +21,8 @@ from echosyn.errors import EchosynError
 T = TypeVar("T")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SCALES = ("smoke", "demo", "paper")
-# Every section that dvc.yaml watches: one it did not watch could be changed without effect.
+# Every section that dvc.yaml watches (one it did not watch could be changed without effect), and
+# `cluster` and `tune`, which change no result.
 SECTIONS = (
     "scale",
     "seed",
@@ -34,6 +35,8 @@ SECTIONS = (
     "privacy_filter",
     "sample_videos",
     "release",
+    "cluster",
+    "tune",
 )
 
 

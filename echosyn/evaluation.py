@@ -1,15 +1,18 @@
 """A synthetic dataset measured against the real one: EF, image and motion quality, coverage."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from echosyn.config import PRECISIONS, setting
 from echosyn.data.frames import FrameSet
 from echosyn.data.latents import LatentSet
+from echosyn.device import pick_device
 from echosyn.errors import EchosynError
 from echosyn.metrics.ef import ef_scores, requested_vs_measured
 from echosyn.metrics.features import (
@@ -37,28 +40,46 @@ class EvaluateConfig:
     frames_per_video: int = setting(4, lo=1, help="frames per video in image distances")
     hearts_per_person: int = setting(8, lo=1, help="hearts per person in membership and coverage")
     resamples: int = setting(10_000, lo=100, hi=1_000_000, help="bootstrap resamples of EF scores")
+    shard: int = setting(64, lo=1, help="videos per unit of work, the unit of resume")
     precision: str = setting("auto", choices=PRECISIONS)
 
 
-class EfEvaluation:
-    """EF predictions gathered arm by arm, and their scores."""
+# name, number of items, worker (see echosyn.cluster.map_rows) -> one array over all items
+MapRows = Callable[[str, int, Callable[[], Callable[[range], np.ndarray]]], np.ndarray]
 
-    def __init__(self, cfg: EvaluateConfig, seed: int) -> None:
-        self.cfg, self.seed = cfg, seed
+
+class EfEvaluation:
+    """EF predictions gathered arm by arm, and their scores.
+
+    Args:
+        over: computes over videos, here or on a cluster.
+    """
+
+    def __init__(self, cfg: EvaluateConfig, seed: int, over: MapRows) -> None:
+        self.cfg, self.seed, self.over = cfg, seed, over
         self.tables: list[pd.DataFrame] = []
         self.numbers: dict[str, float] = {}
 
-    def add(self, arm: str, model: EfRegressor, test: FrameSet) -> None:
-        """Test a regressor on videos with a known EF."""
-        predicted = predict_ef(model, test, self.cfg.test_clips, self.cfg.precision)
+    def _predict(self, name: str, model: Path, videos: FrameSet) -> np.ndarray:
+        cfg = self.cfg
+
+        def worker() -> Callable[[range], np.ndarray]:
+            net = on_device(EfRegressor.load(model))
+            return lambda rows: predict_ef(net, videos.take(rows), cfg.test_clips, cfg.precision)
+
+        return self.over(f"ef-{name}", len(videos), worker)
+
+    def add(self, arm: str, model: Path, test: FrameSet) -> None:
+        """Test the regressor in folder `model` on videos with a known EF."""
+        predicted = self._predict(arm, model, test)
         rows = {"FileName": test.table["FileName"], "ef_true": test.ef, "ef_predicted": predicted}
         self.tables.append(pd.DataFrame(rows).assign(arm=arm).round({"ef_predicted": 4}))
         for name, e in ef_scores(test.ef, predicted, self.seed, self.cfg.resamples).items():
             self.numbers |= e.flat(f"ef/{arm}/{name}")
 
-    def faithfulness(self, model: EfRegressor, samples: FrameSet) -> pd.DataFrame:
+    def faithfulness(self, model: Path, samples: FrameSet) -> pd.DataFrame:
         """Measure the EF of synthetic videos with the real-trained regressor."""
-        measured = predict_ef(model, samples, self.cfg.test_clips, self.cfg.precision)
+        measured = self._predict("samples", model, samples)
         scores = requested_vs_measured(samples.ef, measured, self.seed, self.cfg.resamples)
         for name, e in scores.items():
             self.numbers |= e.flat(f"ef/requested_vs_measured/{name}")
@@ -86,10 +107,13 @@ class QualityEvaluation:
     floors, real TRAIN against real TEST (`_floor`: what two real sets differ by) and
     VAE-reconstructed TRAIN against real TEST (`_reconstruction`: the best that any generator can
     do through this VAE). `_vs_train` compares with TRAIN, which a copying generator would win.
+
+    Args:
+        over: computes over videos, here or on a cluster.
     """
 
-    def __init__(self, cfg: EvaluateConfig, seed: int) -> None:
-        self.cfg, self.seed = cfg, seed
+    def __init__(self, cfg: EvaluateConfig, seed: int, over: MapRows) -> None:
+        self.cfg, self.seed, self.over = cfg, seed, over
         self.numbers: dict[str, float] = {}
         self.protocol: dict[str, dict] = {}
 
@@ -99,9 +123,9 @@ class QualityEvaluation:
         test: FrameSet,
         reconstructed: FrameSet,
         synthetic: FrameSet,
-        regressor: EfRegressor,
+        regressor: Path,
     ) -> None:
-        """Measure in every feature space; `regressor` is the real-trained one."""
+        """Measure in every feature space; `regressor` is the folder of the real-trained one."""
         sets = {
             "train": train,
             "test": test,
@@ -111,12 +135,16 @@ class QualityEvaluation:
         n = min(self.cfg.quality_videos, *(len(s) for s in sets.values()))
         if n < 2:
             raise EchosynError("distances need at least two videos in TRAIN, TEST and the samples")
-        for space, per_video in (
-            (RandomFeatures2d(), self.cfg.frames_per_video),
-            (RandomFeatures3d(), 1),
-            (_efnet(regressor), 1),
+        for make, per_video in (
+            (RandomFeatures2d, self.cfg.frames_per_video),
+            (RandomFeatures3d, 1),
+            (lambda: efnet(regressor), 1),
         ):
-            features = {k: self._features(space, s, n, per_video) for k, s in sets.items()}
+            space = make()
+            features = {
+                k: self._features(f"{space.name}-{k}", make, s, n, per_video)
+                for k, s in sets.items()
+            }
             groups = np.repeat(np.arange(n), per_video)
             pairs = {
                 "": ("test", "synthetic"),
@@ -149,29 +177,44 @@ class QualityEvaluation:
                 numbers[f"quality/{distance_name(name, space, n, n)}{suffix}"] = value
         return numbers
 
-    def _features(self, space: FeatureSpace, s: FrameSet, n: int, per_video: int) -> np.ndarray:
-        return np.concatenate(list(self._blocks(space, s, n, per_video)))
+    def _features(
+        self, name: str, make: Callable[[], FeatureSpace], s: FrameSet, n: int, per_video: int
+    ) -> np.ndarray:
+        chosen, seed = s.take(spread(len(s), n)), self.seed
 
-    def _blocks(
-        self, space: FeatureSpace, s: FrameSet, n: int, per_video: int
-    ) -> Iterator[np.ndarray]:
-        rng = np.random.default_rng([self.seed, 5])
-        rows = spread(len(s), n)
-        for block in np.array_split(rows, -(-n // 32)):
-            if t := _clip_frames(space):
-                starts = [int(rng.integers(max(int(s.lengths[v]) - t, 0) + 1)) for v in block]
-                clips = [s.clip(v, start, t) for v, start in zip(block, starts, strict=True)]
-                yield space(np.stack(clips))
-            else:
-                frames = [s.video(v)[spread(int(s.lengths[v]), per_video)] for v in block]
-                yield space(np.concatenate(frames))
+        def worker() -> Callable[[range], np.ndarray]:
+            space = make()
+            return lambda rows: features(space, chosen, rows, per_video, seed)
+
+        return self.over(name, n, worker)
 
 
-def _efnet(regressor: EfRegressor) -> EfNet:
+def features(
+    space: FeatureSpace, s: FrameSet, rows: range, per_video: int, seed: int
+) -> np.ndarray:
+    """Features of some videos: of one clip each, its start drawn per video, or of `per_video`
+    evenly spread frames each; (rows x (1 or per_video), D)."""
+    if t := _clip_frames(space):
+        spare = [max(int(s.lengths[v]) - t, 0) for v in rows]
+        starts = [
+            int(np.random.default_rng([seed, 5, v]).integers(k + 1))
+            for v, k in zip(rows, spare, strict=True)
+        ]
+        return space(np.stack([s.clip(v, start, t) for v, start in zip(rows, starts, strict=True)]))
+    return space(np.concatenate([s.video(v)[spread(int(s.lengths[v]), per_video)] for v in rows]))
+
+
+def efnet(folder: Path) -> EfNet:
+    """The feature space of the regressor in `folder`."""
+    regressor = on_device(EfRegressor.load(folder))
     channels = regressor.net.config.in_channels
     return EfNet(
         regressor.net, regressor.frames, [regressor.mean] * channels, [regressor.std] * channels
     )
+
+
+def on_device(model: nn.Module) -> nn.Module:
+    return model.to(pick_device())
 
 
 def _clip_frames(space: FeatureSpace) -> int:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from typing import Any
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial-{os.getpid()}")
+    # Machines that share a folder may share a process id.
+    return path.with_name(f".{path.name}.partial-{platform.node()}-{os.getpid()}")
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:

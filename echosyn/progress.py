@@ -20,7 +20,7 @@ class _Lines:
         sys.stderr.flush()
 
 
-def bar(total: int, desc: str, unit: str, initial: int = 0) -> Any:
+def bar(total: int, desc: str, unit: str, initial: int = 0, show: bool = True) -> Any:
     """A tqdm bar with rate and ETA; on a log file it prints a line about every ten seconds."""
     live = sys.stderr.isatty()
     return tqdm(
@@ -33,6 +33,7 @@ def bar(total: int, desc: str, unit: str, initial: int = 0) -> Any:
         dynamic_ncols=live,
         ascii=not live,
         leave=True,
+        disable=not show,
     )
 
 

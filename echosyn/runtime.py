@@ -1,10 +1,13 @@
 """What every process of ours sets before anything heavy is imported."""
 
+import ctypes
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from echosyn.errors import EchosynError
@@ -55,17 +58,51 @@ def state_root() -> Path:
     return Path(os.environ.get("DVC_ROOT") or Path.cwd()) / ".echosyn"
 
 
+@contextmanager
+def deferred_stop() -> Iterator[Callable[[], bool]]:
+    """Within the block, Ctrl-C and SIGTERM only ask; yields what tells whether one has.
+
+    The block ends itself when it has saved its work. A second signal stops at once. Outside the
+    main thread, where Python takes no signals, nobody ever asks.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    asked: list[int] = []
+
+    def ask(signum: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(signum)
+        print("echosyn: saving, then stopping (once more: stop now)", file=sys.stderr)
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_with_parent() -> None:
+    """Ask Linux for SIGTERM when the parent process dies, however it dies; elsewhere do nothing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
 def run_stage(main: Callable[[], None]) -> None:
     """Run a stage's main: one clear message and status 1 for what a user can fix.
 
     SIGTERM becomes KeyboardInterrupt, so that a killed stage cleans its temporary files as an
-    interrupted one does.
+    interrupted one does. A stage does not outlive the `dvc repro` that started it.
     """
 
     def stop(signum: int, frame: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
+    if os.environ.get("DVC_STAGE"):
+        end_with_parent()
     try:
         prepare()
         main()

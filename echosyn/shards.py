@@ -3,11 +3,33 @@
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from echosyn.files import atomic_dir, fingerprint
 from echosyn.progress import bar
+
+# Fills an empty folder with the results of some items.
+Make = Callable[[range, Path], None]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Items `indices` of a stage's work, and the folder that holds their results when done."""
+
+    indices: range
+    folder: Path
+
+    @property
+    def done(self) -> bool:
+        return self.folder.is_dir()
+
+    def run(self, make: Make) -> None:
+        """Do the work, unless it is done."""
+        if not self.done:
+            with atomic_dir(self.folder) as tmp:
+                make(self.indices, tmp)
 
 
 def work_dir(root: Path, stage: str, subject: str, settings: Any, inputs: Iterable[Path]) -> Path:
@@ -20,24 +42,32 @@ def work_dir(root: Path, stage: str, subject: str, settings: Any, inputs: Iterab
     return folder
 
 
-def run_shards(
-    work: Path, items: int, shard_size: int, make: Callable[[range, Path], None], unit: str
-) -> list[Path]:
-    """Call `make(range of item indices, empty folder)` for each shard not yet there.
+def plan_shards(work: Path, items: int, size: int) -> list[Shard]:
+    """The work on `items` items cut into shards of `size`, the last one smaller."""
+    ranges = [range(i, min(i + size, items)) for i in range(0, items, size)]
+    return [Shard(r, work / f"shard-{k:05d}") for k, r in enumerate(ranges)]
+
+
+def run_shards(shards: list[Shard], worker: Callable[[], Make], name: str, unit: str) -> list[Path]:
+    """Do what is not yet done, one shard after the other.
+
+    Args:
+        worker: prepares (loads models) and returns what makes a shard; not called when nothing is
+            left to do.
+        name, unit: shown with the progress bar.
 
     Returns:
         the folders of all shards, in order.
     """
-    ranges = [range(i, min(i + shard_size, items)) for i in range(0, items, shard_size)]
-    folders = [work / f"shard-{k:05d}" for k in range(len(ranges))]
-    done = sum(len(r) for r, f in zip(ranges, folders, strict=True) if f.is_dir())
-    with bar(items, work.parent.parent.name, unit, initial=done) as progress:
-        for indices, folder in zip(ranges, folders, strict=True):
-            if not folder.is_dir():
-                with atomic_dir(folder) as tmp:
-                    make(indices, tmp)
-                progress.update(len(indices))
-    return folders
+    left = [s for s in shards if not s.done]
+    total, todo = (sum(len(s.indices) for s in some) for some in (shards, left))
+    if left:
+        make = worker()
+        with bar(total, name, unit, initial=total - todo) as progress:
+            for shard in left:
+                shard.run(make)
+                progress.update(len(shard.indices))
+    return [s.folder for s in shards]
 
 
 def gather(shards: Iterable[Path], pattern: str, out: Path) -> list[Path]:

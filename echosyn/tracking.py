@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +34,10 @@ class Log(Protocol):
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
 
+    def resumed(self, step: int) -> None: ...
+
+    def committing(self, step: int) -> AbstractContextManager: ...
+
     def flush(self) -> None: ...
 
 
@@ -42,6 +46,12 @@ class NullRun:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         pass
+
+    def resumed(self, step: int) -> None:
+        pass
+
+    def committing(self, step: int) -> AbstractContextManager:
+        return nullcontext()
 
     def flush(self) -> None:
         pass
@@ -64,6 +74,15 @@ class StageRun:
         """Keep the values of a step until the next `flush`."""
         now = time.time_ns() // 1_000_000
         self._buffer += [(key, float(value), now, step) for key, value in values.items()]
+
+    def resumed(self, step: int) -> None:
+        """Training goes on from a checkpoint of `step`; later steps were never sent."""
+
+    @contextmanager
+    def committing(self, step: int) -> Iterator[None]:
+        """Around saving the checkpoint of `step`: what was logged so far is sent after it."""
+        yield
+        self.flush()
 
     def flush(self) -> None:
         """Send what `log` kept. Called right after a checkpoint was written, and only then: steps

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from echosyn.cluster import fit
 from echosyn.device import autocast, pick_device
 from echosyn.files import atomic_dir
 from echosyn.runtime import state_root
 from echosyn.shards import work_dir
 from echosyn.tracking import stage_run
-from echosyn.training.loop import Task, fit
+from echosyn.training.loop import Task
 
 
 def train(
@@ -32,7 +33,7 @@ def train(
     settings = {**dataclasses.asdict(cfg), "seed": seed}
     work = work_dir(state_root(), stage, subject, settings, inputs)
     with stage_run(stage, subject, settings, inputs, work) as run:
-        model = fit(task, cfg.loop, seed, work, run, f"{stage} {subject}")
+        model = fit(task, cfg.loop, seed, work, run, f"{stage} {subject}", stage)
         with torch.no_grad(), autocast(pick_device(), cfg.loop.precision):
             numbers = measure(model)
         with atomic_dir(out) as tmp:

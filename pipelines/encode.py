@@ -13,11 +13,12 @@ from pipelines._stage import command, torch_params
 
 
 def main(dataset: str) -> None:
+    from echosyn.cluster import run_shards
     from echosyn.data.frames import load_frames
     from echosyn.data.reconstruct import EncodeConfig, VideoCodec, encode_shard, finish_encoding
     from echosyn.models.vae import Vae
     from echosyn.runtime import state_root
-    from echosyn.shards import run_shards, work_dir
+    from echosyn.shards import Make, work_dir
     from echosyn.tracking import stage_run
 
     params = torch_params()
@@ -28,11 +29,12 @@ def main(dataset: str) -> None:
     work = work_dir(state_root(), "encode", dataset, dataclasses.asdict(cfg), inputs)
     with stage_run("encode", dataset, cfg, inputs, work) as run:
         frames = load_frames(source, cfg.fps, state_root() / "frames", entry.label)
-        codec = VideoCodec(Vae.load("models/vae"), cfg.batch, cfg.precision)
-        shards = run_shards(
-            work, len(frames), cfg.shard,
-            lambda rows, folder: encode_shard(codec, frames, rows, folder), "video",
-        )  # fmt: skip
+
+        def worker() -> Make:
+            codec = VideoCodec(Vae.load("models/vae"), cfg.batch, cfg.precision)
+            return lambda rows, folder: encode_shard(codec, frames, rows, folder)
+
+        shards = run_shards(work, len(frames), cfg.shard, worker, "encode", "video")
         outs = [Path("latents") / place, Path("reconstructions") / place]
         numbers = finish_encoding(shards, frames, *outs)
         for out in outs:

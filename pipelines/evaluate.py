@@ -6,12 +6,15 @@ Writes metrics/evaluate/<dataset>.json, every headline number, and tables under 
 """
 
 import dataclasses
+import shutil
+from functools import partial
 from pathlib import Path
 
 from pipelines._stage import command, torch_params
 
 
 def main(dataset: str) -> None:
+    from echosyn.cluster import map_rows
     from echosyn.data.frames import load_frames
     from echosyn.data.latents import LatentSet
     from echosyn.diffusion.generate import read_hearts
@@ -26,6 +29,7 @@ def main(dataset: str) -> None:
     from echosyn.privacy.embedding import HeartEncoder
     from echosyn.report.plots import predictions, requested_vs_measured
     from echosyn.runtime import state_root
+    from echosyn.shards import work_dir
     from echosyn.tracking import stage_run
     from echosyn.training.ef import ARMS, EfRegressor
 
@@ -40,22 +44,23 @@ def main(dataset: str) -> None:
     reid, hearts = Path("models/reid") / dataset, Path("hearts") / dataset
     inputs = [*folders.values(), models, latents, reid, hearts]
     settings = {**dataclasses.asdict(cfg), "seed": seed}
-    with stage_run("evaluate", dataset, settings, inputs) as run:
-        regressors = {arm: EfRegressor.load(models / arm) for arm in ARMS}
-        fps, cache = regressors["real"].fps, state_root() / "frames"
+    work = work_dir(state_root(), "evaluate", dataset, settings, inputs)
+    with stage_run("evaluate", dataset, settings, inputs, work) as run:
+        fps, cache = EfRegressor.load(models / "real").fps, state_root() / "frames"
         videos = {name: load_frames(f, fps, cache) for name, f in folders.items()}
         test = videos["real"].split("TEST")
 
-        ef = EfEvaluation(cfg, seed)
-        for arm, model in regressors.items():
-            ef.add(arm, model, test)
-        ef.add("real_on_reconstructed", regressors["real"], videos["reconstructed"].split("TEST"))
-        requested = ef.faithfulness(regressors["real"], videos["synthetic"])
+        over = partial(map_rows, work, cfg.shard, "evaluate", "video")
+        ef = EfEvaluation(cfg, seed, over)
+        for arm in ARMS:
+            ef.add(arm, models / arm, test)
+        ef.add("real_on_reconstructed", models / "real", videos["reconstructed"].split("TEST"))
+        requested = ef.faithfulness(models / "real", videos["synthetic"])
 
-        quality = QualityEvaluation(cfg, seed)
+        quality = QualityEvaluation(cfg, seed, over)
         quality.measure(
-            videos["real"].split("TRAIN"), test,
-            videos["reconstructed"].split("TRAIN"), videos["synthetic"], regressors["real"],
+            videos["real"].split("TRAIN"), test, videos["reconstructed"].split("TRAIN"),
+            videos["synthetic"], models / "real",
         )  # fmt: skip
 
         splits = {name: LatentSet(latents, name) for name in ("TRAIN", "VAL", "TEST")}
@@ -75,6 +80,7 @@ def main(dataset: str) -> None:
         run.figure(predictions(ef.predictions()), "predictions.png")
         run.figure(requested_vs_measured(requested), "requested_vs_measured.png")
         run.final(numbers, Path(f"metrics/evaluate/{dataset}.json"))
+    shutil.rmtree(work)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ from pipelines._stage import command, torch_params
 
 
 def main(dataset: str) -> None:
+    from echosyn.cluster import run_shards
     from echosyn.diffusion.generate import HeartSampler, finish_hearts
     from echosyn.diffusion.settings import SampleHeartsConfig
     from echosyn.models.vae import LATENT_SIZE
     from echosyn.runtime import state_root
-    from echosyn.shards import run_shards, work_dir
+    from echosyn.shards import Make, work_dir
     from echosyn.tracking import stage_run
 
     params = torch_params()
@@ -24,11 +25,12 @@ def main(dataset: str) -> None:
     settings = {**dataclasses.asdict(cfg), "seed": params.seed}
     work = work_dir(state_root(), "sample_hearts", dataset, settings, [model])
     with stage_run("sample_hearts", dataset, settings, [model], work) as run:
-        sampler = HeartSampler(model, cfg, LATENT_SIZE)
-        shards = run_shards(
-            work, cfg.hearts, cfg.shard,
-            lambda rows, folder: sampler.write_shard(rows, folder, params.seed), "heart",
-        )  # fmt: skip
+
+        def worker() -> Make:
+            sampler = HeartSampler(model, cfg, LATENT_SIZE)
+            return lambda rows, folder: sampler.write_shard(rows, folder, params.seed)
+
+        shards = run_shards(work, cfg.hearts, cfg.shard, worker, "sample_hearts", "heart")
         finish_hearts(shards, out)
         run.output(out)
     shutil.rmtree(work)

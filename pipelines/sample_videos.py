@@ -13,6 +13,7 @@ from pipelines._stage import command, torch_params
 
 
 def main(dataset: str) -> None:
+    from echosyn.cluster import run_shards
     from echosyn.data.latents import LatentSet
     from echosyn.data.reconstruct import VideoCodec
     from echosyn.diffusion.generate import VideoSampler
@@ -20,7 +21,7 @@ def main(dataset: str) -> None:
     from echosyn.diffusion.synthesise import finish_samples, plan_samples, sample_shard
     from echosyn.models.vae import Vae
     from echosyn.runtime import state_root
-    from echosyn.shards import run_shards, work_dir
+    from echosyn.shards import Make, work_dir
     from echosyn.tracking import stage_run
 
     params = torch_params()
@@ -34,13 +35,15 @@ def main(dataset: str) -> None:
     with stage_run("sample_videos", dataset, settings, inputs, work) as run:
         real = LatentSet(latents, "TRAIN")
         plan = plan_samples(dataset, cfg, hearts, privacy, real, params.seed)
-        sampler = VideoSampler(Path("models/lvdm"), cfg)
-        codec = VideoCodec(Vae.load("models/vae"), precision=cfg.precision)
-        shards = run_shards(
-            work, len(plan.table), cfg.shard,
-            lambda rows, folder: sample_shard(sampler, codec, plan, rows, folder, params.seed),
-            "video",
-        )  # fmt: skip
+
+        def worker() -> Make:
+            sampler = VideoSampler(Path("models/lvdm"), cfg)
+            codec = VideoCodec(Vae.load("models/vae"), precision=cfg.precision)
+            return lambda rows, folder: sample_shard(
+                sampler, codec, plan, rows, folder, params.seed
+            )
+
+        shards = run_shards(work, len(plan.table), cfg.shard, worker, "sample_videos", "video")
         finish_samples(shards, plan, out)
         run.output(out)
         run.final(plan.numbers(), Path(f"metrics/sample_videos/{dataset}.json"))

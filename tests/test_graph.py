@@ -12,6 +12,7 @@ GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # These carry, record or draw, but compute nothing that a stage writes.
 PLUMBING = {
     "echosyn/__init__.py",
+    "echosyn/cluster/__init__.py",
     "echosyn/config.py",
     "echosyn/device.py",
     "echosyn/errors.py",

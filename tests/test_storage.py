@@ -14,7 +14,7 @@ from echosyn.data.latents import LatentSet, pack, write_index, write_shard
 from echosyn.data.video import resample_indices, write_video
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir, fingerprint, write_json, write_text
-from echosyn.shards import gather, run_shards, work_dir
+from echosyn.shards import gather, plan_shards, run_shards, work_dir
 
 
 def latent_folder(folder, lengths=(5, 7, 3), splits=("TRAIN", "VAL", "TRAIN")):
@@ -132,9 +132,9 @@ def test_shards_resume_and_a_failed_one_leaves_nothing(tmp_path):
 
     work = work_dir(tmp_path, "stage", "subject", {"a": 1}, [])
     with pytest.raises(RuntimeError):
-        run_shards(work, 6, 4, make, "item")
+        run_shards(plan_shards(work, 6, 4), lambda: make, "stage", "item")
     assert [p.name for p in work.iterdir()] == ["shard-00000"]
-    shards = run_shards(work, 6, 4, make, "item")
+    shards = run_shards(plan_shards(work, 6, 4), lambda: make, "stage", "item")
     assert made == [range(4), "failed", range(4, 6)]
     files = gather(shards, "*.txt", tmp_path / "out")
     assert [f.read_text() for f in files] == ["0,1,2,3", "4,5"]

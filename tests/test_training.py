@@ -1,5 +1,7 @@
 """The loop: a kill changes nothing, an EMA averages, a bad loss stops it."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -35,7 +37,7 @@ class LineTask:
         return nn.Sequential(nn.Linear(1, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 1))
 
     def batch(self, indices, rng):
-        self.calls += 1
+        self.calls += 1  # items
         if self.calls == self.die_at:
             raise Killed
         x = torch.tensor(indices / 20, dtype=torch.float32)[:, None]
@@ -65,7 +67,7 @@ def weights(model):
 
 def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path):
     whole = weights(fit(LineTask(), CONFIG, 0, tmp_path / "a", NullRun(), "t"))
-    for attempt in (27, 30):  # batches, two a step: dies in steps 13 and 14 of what is left
+    for attempt in (54, 59):  # items, four a step
         with pytest.raises(Killed):
             fit(LineTask(die_at=attempt), CONFIG, 0, tmp_path / "b", NullRun(), "t")
     resumed = weights(fit(LineTask(), CONFIG, 0, tmp_path / "b", NullRun(), "t"))
@@ -91,12 +93,14 @@ def test_each_step_is_logged_once_however_often_the_run_is_killed(tmp_path):
         def log(self, step, values):
             self.buffer += [(step, key) for key in values]
 
-        def flush(self):
+        @contextmanager
+        def committing(self, step):
+            yield
             self.kept += self.buffer
             self.buffer = []
 
     kept = []
-    for attempt in (25, 33):
+    for attempt in (49, 65):
         with pytest.raises(Killed):
             fit(LineTask(die_at=attempt), CONFIG, 0, tmp_path, Record(kept), "t")
     fit(LineTask(), CONFIG, 0, tmp_path, Record(kept), "t")
@@ -122,7 +126,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     with pytest.raises(
         EchosynError, match=r"the loss is nan .* at step 20; the checkpoint of step 20 stays"
     ):
-        fit(LineTask(poison_at=41), CONFIG, 0, tmp_path, NullRun(), "line")
+        fit(LineTask(poison_at=81), CONFIG, 0, tmp_path, NullRun(), "line")
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-00000020"]
 
 

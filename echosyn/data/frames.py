@@ -1,7 +1,9 @@
 """Decoded frames of a dataset in one memory-mapped array, made once per content and frame rate."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +31,13 @@ class FrameSet:
     def __len__(self) -> int:
         return len(self.table)
 
+    def __reduce__(self) -> tuple:
+        """Another process opens the frames where they lie instead of getting a copy."""
+        rest = (self.table, self.starts, self.lengths, self.fps)
+        if isinstance(self.data, np.memmap):
+            return _open_frames, (str(self.data.filename), *rest)
+        return FrameSet, (self.data, *rest)
+
     def video(self, i: int) -> np.ndarray:
         """Frames of video i, uint8 (T, H, W), a view."""
         return self.data[self.starts[i] : self.starts[i] + self.lengths[i]]
@@ -39,13 +48,21 @@ class FrameSet:
         return self.data[self.starts[i] + index]
 
     def split(self, name: str) -> "FrameSet":
-        keep = (self.table["Split"] == name).to_numpy()
-        table = self.table[keep].reset_index(drop=True)
-        return FrameSet(self.data, table, self.starts[keep], self.lengths[keep], self.fps)
+        return self.take(np.flatnonzero(self.table["Split"] == name))
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "FrameSet":
+        """Some videos, in the order given."""
+        rows = np.asarray(rows, dtype=np.int64)
+        table = self.table.iloc[rows].reset_index(drop=True)
+        return FrameSet(self.data, table, self.starts[rows], self.lengths[rows], self.fps)
 
     @property
     def ef(self) -> np.ndarray:
         return self.table["EF"].to_numpy(np.float32)
+
+
+def _open_frames(path: str, *rest: Any) -> FrameSet:
+    return FrameSet(np.load(path, mmap_mode="r"), *rest)
 
 
 def load_frames(

@@ -62,21 +62,33 @@ def plan_samples(
             f"wanted ({counts}): raise hearts in conf/<scale>/sample_hearts.yaml to about {needed}"
         )
     chosen = accepted[:wanted]
-    fps = float(real.table["FPS"].iloc[0])
-    table = pd.DataFrame(
+    table = synthetic_table(
+        [synthetic_name(dataset, seed, int(i)) for i in chosen],
+        draw_ef(cfg.ef, real.ef, wanted, seed),
+        [name for name, n in cfg.counts.items() for _ in range(n)],
+        cfg.frames,
+        float(real.table["FPS"].iloc[0]),
+    )
+    return SamplePlan(hearts[chosen], chosen, table)
+
+
+def synthetic_table(
+    names: list[str], ef: np.ndarray, splits: list[str], frames: int, fps: float
+) -> pd.DataFrame:
+    """FileList of videos to make: EF in percent; volumes are unknown."""
+    return pd.DataFrame(
         {
-            "FileName": [synthetic_name(dataset, seed, int(i)) for i in chosen],
-            "EF": draw_ef(cfg.ef, real.ef, wanted, seed),
+            "FileName": names,
+            "EF": ef,
             "ESV": np.nan,
             "EDV": np.nan,
             "FrameHeight": FRAME_SIZE,
             "FrameWidth": FRAME_SIZE,
             "FPS": fps,
-            "NumberOfFrames": cfg.frames,
-            "Split": [name for name, n in cfg.counts.items() for _ in range(n)],
+            "NumberOfFrames": frames,
+            "Split": splits,
         }
     )
-    return SamplePlan(hearts[chosen], chosen, table)
 
 
 def sample_shard(

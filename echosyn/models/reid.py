@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather
 
 from echosyn.config import build, setting
 from echosyn.models.resnet import ResNet50
@@ -92,6 +94,20 @@ def siamese_loss(same: Tensor, different: Tensor) -> Tensor:
     return (F.softplus(-same.float()).mean() + F.softplus(different.float()).mean()) / 2
 
 
+def everyone(rows: Tensor) -> Tensor:
+    """Rows (B, ...) of all data-parallel processes in order, with gradients; alone, the same.
+
+    So that a pair meets the negatives of the whole batch, however many devices share it.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return rows
+    if not rows.is_floating_point():
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows)
+        return torch.cat(parts)
+    return torch.cat(all_gather(rows))
+
+
 class SmallEncoder(nn.Module):
     """Three stride-2 convolutions; a global and a 2x2 average, so any latent size fits."""
 
@@ -123,7 +139,9 @@ class SmallEncoder(nn.Module):
 
     def pair_loss(self, a: Tensor, b: Tensor, ids: Tensor | None = None) -> Tensor:
         """Loss of latents a, b (B, C, h, w), B >= 2; row i of both is one person."""
-        return contrastive_loss(self.embed(a), self.embed(b), self.config.temperature, ids)
+        fa, fb = everyone(self.embed(a)), everyone(self.embed(b))
+        ids = None if ids is None else everyone(ids)
+        return contrastive_loss(fa, fb, self.config.temperature, ids)
 
 
 class SiameseResNet50(nn.Module):
@@ -154,7 +172,8 @@ class SiameseResNet50(nn.Module):
         Row i of `a` with row i + 1 of `b` is the pair of different persons, half of all pairs, so
         batches must be shuffled; such a pair is dropped where `ids` (B,) says it is one person.
         """
-        fa, fb = self.embed(a), self.embed(b)
+        fa, fb = everyone(self.embed(a)), everyone(self.embed(b))
+        ids = None if ids is None else everyone(ids)
         other = fb.roll(-1, 0)
         if ids is not None:
             keep = ids != ids.roll(-1, 0)

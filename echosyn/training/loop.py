@@ -1,15 +1,17 @@
 """The one training loop: Accelerate, EMA, clipping, accumulation, checkpoints, resume.
 
-Everything random is derived from (seed, step), so resuming is the same as never stopping: on a CPU
-the weights after a kill and a rerun are byte-identical to an undisturbed run's.
+Everything random is derived from (seed, step, item), so resuming is the same as never stopping (on
+a CPU the weights after a kill and a rerun are byte-identical to an undisturbed run's), and any
+number of processes trains on the same batches: only the rounding of sums depends on it.
 """
 
 import copy
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,9 +19,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from echosyn.config import PRECISIONS, setting
-from echosyn.device import pick_precision
+from echosyn.device import pick_device, pick_precision
 from echosyn.errors import EchosynError
 from echosyn.progress import bar
+from echosyn.runtime import deferred_stop
 from echosyn.tracking import Log
 from echosyn.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -31,9 +34,9 @@ class LoopConfig:
     """How long, how fast and how precisely to train."""
 
     steps: int = setting(lo=1, help="optimizer steps")
-    batch: int = setting(lo=1, help="samples per device and forward pass")
+    batch: int = setting(lo=1, help="samples per optimizer step, over all devices")
     lr: float = setting(lo=0.0, help="peak learning rate")
-    accumulate: int = setting(1, lo=1, help="forward passes per optimizer step")
+    accumulate: int = setting(1, lo=1, help="forward passes that a device splits its share into")
     optimizer: str = setting("adamw", choices=("adamw", "sgd"))
     weight_decay: float = setting(0.0, lo=0.0)
     warmup: int = setting(0, lo=0, help="steps of linear warm-up")
@@ -52,6 +55,8 @@ class LoopConfig:
             return "schedule 'step' needs decay_every"
         if self.warmup >= self.steps:
             return f"warmup {self.warmup} is not below steps {self.steps}"
+        if self.accumulate > self.batch:
+            return f"accumulate {self.accumulate} is above batch {self.batch}"
         return None
 
 
@@ -66,7 +71,10 @@ class Task(Protocol):
         """A fresh model."""
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
-        """CPU tensors for these items; everything random in the step is drawn here."""
+        """CPU tensors, items first, for these items; all that is random in a step is drawn here.
+
+        Called with one item at a time, each with a generator of its own.
+        """
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss to minimise and named parts of it to log; calls `model(...)` once."""
@@ -100,8 +108,13 @@ def shuffled_indices(seed: int, first: int, count: int, n: int) -> np.ndarray:
     return order[offset : offset + count]
 
 
+def share(batch: int, parts: int, part: int) -> range:
+    """Positions in a batch that one of `parts` forward passes takes; sizes differ by one or not."""
+    return range(batch * part // parts, batch * (part + 1) // parts)
+
+
 class _Batches(Dataset):
-    """Micro-batch k of the run, a pure function of (seed, k, rank)."""
+    """Micro-batch k of this process: its share of a step's items, each a function of its seed."""
 
     def __init__(self, task: Task, cfg: LoopConfig, seed: int, rank: int, world: int) -> None:
         self.task, self.cfg, self.seed, self.rank, self.world = task, cfg, seed, rank, world
@@ -110,9 +123,16 @@ class _Batches(Dataset):
         return self.cfg.steps * self.cfg.accumulate
 
     def __getitem__(self, k: int) -> dict[str, Tensor]:
-        first = (k * self.world + self.rank) * self.cfg.batch
-        indices = shuffled_indices(self.seed, first, self.cfg.batch, self.task.size)
-        return self.task.batch(indices, np.random.default_rng([self.seed, 2, k, self.rank]))
+        step, micro = divmod(k, self.cfg.accumulate)
+        parts = self.world * self.cfg.accumulate
+        mine = share(self.cfg.batch, parts, micro * self.world + self.rank)
+        first = step * self.cfg.batch + mine.start
+        indices = shuffled_indices(self.seed, first, len(mine), self.task.size)
+        items = [
+            self.task.batch(indices[i : i + 1], np.random.default_rng([self.seed, 2, first + i]))
+            for i in range(len(mine))
+        ]
+        return {key: torch.cat([item[key] for item in items]) for key in items[0]}
 
 
 def _optimizer(model: nn.Module, cfg: LoopConfig) -> torch.optim.Optimizer:
@@ -123,16 +143,29 @@ def _optimizer(model: nn.Module, cfg: LoopConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay)
 
 
-def fit(task: Task, cfg: LoopConfig, seed: int, work: Path, log: Log, name: str) -> nn.Module:
+def fit(
+    task: Task,
+    cfg: LoopConfig,
+    seed: int,
+    work: Path,
+    log: Log,
+    name: str,
+    notice: Callable[[], bool] = lambda: False,
+) -> nn.Module:
     """Train, resuming from `work` when it holds a checkpoint, and return the chosen model in eval.
+
+    Ctrl-C and SIGTERM save a checkpoint after the step at hand and then stop.
 
     Args:
         work: folder for checkpoints, specific to these settings and inputs (shards.work_dir).
+        log: of the first process; NullRun in the others.
         name: shown beside the progress bar.
+        notice: tells whether this machine is about to be taken away, which saves a checkpoint at
+            once; asked by every process at the same steps.
 
     Raises:
         EchosynError: no training items, or a loss that is not finite (the last good checkpoint
-            stays).
+            stays), or a batch too small for so many processes.
     """
     from accelerate import Accelerator
 
@@ -140,87 +173,133 @@ def fit(task: Task, cfg: LoopConfig, seed: int, work: Path, log: Log, name: str)
         raise EchosynError(f"{name}: no training items; is the TRAIN split empty?")
     precision = pick_precision(cfg.precision)
     accelerator = Accelerator(
+        cpu=pick_device().type == "cpu",  # or it sees no other processes there
         mixed_precision="no" if precision == "fp32" else precision,
         step_scheduler_with_optimizer=False,
     )
+    world, rank = accelerator.num_processes, accelerator.process_index
+    main = accelerator.is_main_process
+    if cfg.batch < world * cfg.accumulate:
+        raise EchosynError(
+            f"{name}: batch {cfg.batch} cannot be shared by {world} workers x accumulate "
+            f"{cfg.accumulate}: use fewer workers, or a larger batch"
+        )
     torch.manual_seed(seed)
     model = task.build()
     average = copy.deepcopy(model).eval() if cfg.ema else None
     optimizer = _optimizer(model, cfg)
     state = load_checkpoint(work, model, average, optimizer)
+    log.resumed(state.step)
+    _same_start(accelerator, state.step, work)
     if average is not None:
         average.to(accelerator.device)
+    if world > 1 and accelerator.device.type == "cuda":
+        # Normalise over the whole batch, as one device would.
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     prepared, optimizer = accelerator.prepare(model, optimizer)
     loader = DataLoader(
-        _Batches(task, cfg, seed, accelerator.process_index, accelerator.num_processes),
+        _Batches(task, cfg, seed, rank, world),
         sampler=range(state.step * cfg.accumulate, cfg.steps * cfg.accumulate),
         batch_size=None,
         num_workers=4 if accelerator.device.type == "cuda" else 0,
         pin_memory=accelerator.device.type == "cuda",
     )
     batches = iter(loader)
-    main = accelerator.is_main_process
-    per_step = cfg.batch * cfg.accumulate * accelerator.num_processes
-    progress = bar(cfg.steps * per_step, name, "sample", initial=state.step * per_step)
-    for step in range(state.step, cfg.steps):
-        torch.manual_seed(int(np.random.SeedSequence([seed, 3, step]).generate_state(1)[0]))
-        lr = learning_rate(cfg, step)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        prepared.train()
-        values: dict[str, Tensor] = {}
-        for micro in range(cfg.accumulate):
-            batch = {
-                k: v.to(accelerator.device, non_blocking=True) for k, v in next(batches).items()
-            }
-            sync = micro == cfg.accumulate - 1
-            with accelerator.autocast(), _maybe_no_sync(accelerator, prepared, sync):
-                loss, parts = task.loss(prepared, batch)
-                accelerator.backward(loss / cfg.accumulate)
-            for key, value in {"loss": loss, **parts}.items():
-                values[key] = values.get(key, 0) + value.detach() / cfg.accumulate
-        norm = accelerator.clip_grad_norm_(prepared.parameters(), cfg.clip or math.inf)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if average is not None:
-            _update_average(average, model, ema_decay(cfg.ema, step))
-        progress.update(per_step)
-        last = step == cfg.steps - 1
-        saves = last or (step + 1) % cfg.checkpoint_every == 0
-        if saves or step % LOG_EVERY == 0:
-            numbers = {f"train/{k}": float(v) for k, v in values.items()}
-            numbers["train/grad_norm"] = float(norm)
-            # fp16 meets infinite gradients by design: its scaler skips those steps.
-            watched = numbers["train/loss"] + (0.0 if precision == "fp16" else float(norm))
-            if not math.isfinite(watched):
-                raise EchosynError(
-                    f"{name}: the loss is {numbers['train/loss']:g} and the gradient's norm "
-                    f"{float(norm):g} at step {step}; the checkpoint of step {state.saved} stays "
-                    f"in {work}. Lower lr, or set precision: fp32"
-                )
-            log.log(step, {**numbers, "train/lr": lr})
-            progress.set_postfix(loss=f"{numbers['train/loss']:.4g}", refresh=False)
-        if last or (cfg.validate_every and (step + 1) % cfg.validate_every == 0):
-            candidate = average if average is not None else model
-            candidate.eval()
-            with torch.no_grad(), accelerator.autocast():
-                scores = task.validate(candidate)
-            log.log(step, {f"val/{k}": v for k, v in scores.items()})
-            if cfg.select == "best" and scores["loss"] < state.best_loss:
-                state.best_loss = scores["loss"]
-                state.best = _cpu_state(candidate)
-        if saves and main:
-            state.step = state.saved = step + 1
-            save_checkpoint(work, model, average, optimizer, state)
-            log.flush()
-    progress.close()
+
+    def save(step: int) -> None:
+        if main:
+            state.step = state.saved = step
+            with log.committing(step):
+                save_checkpoint(work, model, average, optimizer, state)
+
+    noticed, shown = False, main and state.step < cfg.steps
+    progress = bar(cfg.steps * cfg.batch, name, "sample", state.step * cfg.batch, show=shown)
+    with progress, deferred_stop() as asked:
+        for step in range(state.step, cfg.steps):
+            torch.manual_seed(_step_seed(seed, step, rank))
+            lr = learning_rate(cfg, step)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            prepared.train()
+            values: dict[str, Tensor] = {}
+            for micro in range(cfg.accumulate):
+                batch = {
+                    k: v.to(accelerator.device, non_blocking=True) for k, v in next(batches).items()
+                }
+                # The mean over processes of these is the mean over the whole batch.
+                weight = len(next(iter(batch.values()))) * world / cfg.batch
+                sync = micro == cfg.accumulate - 1
+                with accelerator.autocast(), _maybe_no_sync(accelerator, prepared, sync):
+                    loss, parts = task.loss(prepared, batch)
+                    accelerator.backward(loss * weight)
+                for key, value in {"loss": loss, **parts}.items():
+                    values[key] = values.get(key, 0) + value.detach() * weight
+            norm = accelerator.clip_grad_norm_(prepared.parameters(), cfg.clip or math.inf)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if average is not None:
+                _update_average(average, model, ema_decay(cfg.ema, step))
+            progress.update(cfg.batch)
+            last = step == cfg.steps - 1
+            saves = last or (step + 1) % cfg.checkpoint_every == 0
+            if saves or step % LOG_EVERY == 0:
+                numbers = _shared_means(accelerator, values)
+                numbers["train/grad_norm"] = float(norm)
+                # fp16 meets infinite gradients by design: its scaler skips those steps.
+                watched = numbers["train/loss"] + (0.0 if precision == "fp16" else float(norm))
+                if not math.isfinite(watched):
+                    raise EchosynError(
+                        f"{name}: the loss is {numbers['train/loss']:g} and the gradient's norm "
+                        f"{float(norm):g} at step {step}; the checkpoint of step {state.saved} "
+                        f"stays in {work}. Lower lr, or set precision: fp32"
+                    )
+                log.log(step, {**numbers, "train/lr": lr})
+                progress.set_postfix(loss=f"{numbers['train/loss']:.4g}", refresh=False)
+            if main and (last or (cfg.validate_every and (step + 1) % cfg.validate_every == 0)):
+                candidate = average if average is not None else model
+                candidate.eval()
+                with torch.no_grad(), accelerator.autocast():
+                    scores = task.validate(candidate)
+                log.log(step, {f"val/{k}": v for k, v in scores.items()})
+                if cfg.select == "best" and scores["loss"] < state.best_loss:
+                    state.best_loss = scores["loss"]
+                    state.best = _cpu_state(candidate)
+            urgent = not noticed and step % LOG_EVERY == 0 and notice()
+            noticed = noticed or urgent
+            if saves or urgent or asked():
+                save(step + 1)
+            if asked() and not last:
+                raise KeyboardInterrupt
     chosen = average if average is not None else accelerator.unwrap_model(prepared, False)
     if cfg.select == "best" and state.best is not None:
         chosen.load_state_dict(state.best)
     return chosen.eval()
 
 
-def _maybe_no_sync(accelerator: object, model: nn.Module, sync: bool) -> object:
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """For what a model draws itself (dropout); other numbers in other processes."""
+    entropy = [seed, 3, step, *([rank] if rank else [])]
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+
+def _same_start(accelerator: Any, step: int, work: Path) -> None:
+    """Processes that resumed from different checkpoints would wait for each other for ever."""
+    if accelerator.num_processes == 1:
+        return
+    steps = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
+    if len(set(steps)) > 1:
+        raise RuntimeError(f"{work}: workers see checkpoints of steps {steps}: a lagging share?")
+
+
+def _shared_means(accelerator: Any, values: dict[str, Tensor]) -> dict[str, float]:
+    """Means over the whole batch, the same in every process."""
+    stacked = torch.stack([v.float() for v in values.values()])
+    if accelerator.num_processes > 1:
+        stacked = accelerator.reduce(stacked, "mean")
+    return {f"train/{k}": v for k, v in zip(values, stacked.tolist(), strict=True)}
+
+
+def _maybe_no_sync(accelerator: Any, model: nn.Module, sync: bool) -> Any:
     return nullcontext() if sync else accelerator.no_sync(model)
 
 

@@ -1,0 +1,186 @@
+"""Sampling videos on a cluster's workers, against the ideal on the same hardware.
+
+Ours: `map_shards` on 1 and on 2 single-thread workers of a local Ray cluster. Ideal: as many plain
+processes, each given its half beforehand, that share nothing and wait for nothing; two of them on
+one machine seldom run at twice the rate of one, so the ideal is measured, not multiplied. The ratio
+is ours / ideal with 2 workers, the efficiency. Rates count from the first shard's start to the last
+one's end; what starting costs is printed beside. Every side must write the same bytes.
+
+python -m benchmarks.scaling
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.harness import conclude, disagree, use_threads
+from echosyn.cluster.pool import map_shards
+from echosyn.cluster.settings import Placement
+from echosyn.config import Params
+from echosyn.data.reconstruct import VideoCodec
+from echosyn.diffusion.generate import VideoSampler
+from echosyn.diffusion.objectives import make_objective
+from echosyn.diffusion.settings import SampleVideosConfig
+from echosyn.diffusion.synthesise import SamplePlan, sample_shard, synthetic_table
+from echosyn.files import sha256_file
+from echosyn.models.denoisers import VideoDenoiser
+from echosyn.models.vae import LATENT_SIZE, Vae
+from echosyn.shards import Make, Shard, plan_shards
+from echosyn.training.diffusion import TrainLvdmConfig
+from echosyn.training.vae import TrainVaeConfig
+
+ROOT = Path(__file__).parents[1]
+VIDEOS, SHARD, REPEATS = 32, 2, 3
+FPS = 16.0
+STAMP = "stamp.json"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One run: seconds from call to first shard, busy span, and mean gap between two shards."""
+
+    startup: float
+    span: float
+    gap: float
+
+
+def prepare(folder: Path) -> Callable[[], Make]:
+    """Demo-size models with random weights in `folder`; returns what prepares a worker."""
+    params = Params(ROOT)
+    torch.manual_seed(0)
+    train, vae = (
+        params.stage("train_lvdm", TrainLvdmConfig),
+        params.stage("train_vae", TrainVaeConfig),
+    )
+    VideoDenoiser.create(train.model, train.window, train.condition_dim).save(folder / "lvdm")
+    make_objective(train.objective).save(folder / "lvdm")
+    Vae.create(vae.model).save(folder / "vae")
+    cfg = dataclasses.replace(params.stage("sample_videos", SampleVideosConfig), batch=SHARD)
+    rng = np.random.default_rng(0)
+    hearts = torch.from_numpy(
+        rng.standard_normal((VIDEOS, 4, LATENT_SIZE, LATENT_SIZE), np.float32)
+    )
+    names = [f"video{i:03d}" for i in range(VIDEOS)]
+    ef = rng.uniform(20, 70, VIDEOS)
+    table = synthetic_table(names, ef, ["TRAIN"] * VIDEOS, cfg.frames, FPS)
+    plan = SamplePlan(hearts, np.arange(VIDEOS), table)
+
+    def worker() -> Make:
+        sampler, codec = VideoSampler(folder / "lvdm", cfg), VideoCodec(Vae.load(folder / "vae"))
+
+        def make(rows: range, out: Path) -> None:
+            start = time.time()
+            sample_shard(sampler, codec, plan, rows, out, 0)
+            stamp = {"pid": os.getpid(), "start": start, "end": time.time()}
+            (out / STAMP).write_text(json.dumps(stamp))
+
+        return make
+
+    return worker
+
+
+def _plain_process(payload: bytes, shards: list[Shard]) -> None:
+    from ray import cloudpickle
+
+    torch.set_num_threads(1)
+    make = cloudpickle.loads(payload)()
+    for shard in shards:
+        shard.run(make)
+
+
+def plainly(worker: Callable[[], Make], shards: list[Shard], count: int) -> None:
+    """The same shards in `count` processes that know nothing of each other."""
+    from ray import cloudpickle
+
+    payload = cloudpickle.dumps(worker)
+    processes = [
+        get_context("spawn").Process(target=_plain_process, args=(payload, shards[k::count]))
+        for k in range(count)
+    ]
+    for p in processes:
+        p.start()
+    for p in processes:
+        p.join()
+        if p.exitcode:
+            sys.exit(f"a plain process ended with status {p.exitcode}")
+
+
+def run(side: str, workers: int, worker: Callable[[], Make], work: Path) -> tuple[Timing, str]:
+    """Sample all videos; the timing, and one hash over their bytes."""
+    shutil.rmtree(work, ignore_errors=True)
+    shards = plan_shards(work, VIDEOS, SHARD)
+    called = time.time()
+    if side == "ours":
+        map_shards(shards, worker, f"{workers} workers", "video", ROOT, Placement(workers=workers))
+    else:
+        plainly(worker, shards, workers)
+    stamps = [json.loads((s.folder / STAMP).read_text()) for s in shards]
+    start = min(s["start"] for s in stamps)
+    gaps = []
+    for pid in {s["pid"] for s in stamps}:
+        mine = sorted((s for s in stamps if s["pid"] == pid), key=lambda s: s["start"])
+        gaps += [b["start"] - a["end"] for a, b in itertools.pairwise(mine)]
+    timing = Timing(start - called, max(s["end"] for s in stamps) - start, statistics.mean(gaps))
+    videos = sorted(f for s in shards for f in s.folder.glob("*.avi"))
+    return timing, " ".join(sha256_file(f) for f in videos)
+
+
+def main() -> None:
+    import ray
+
+    use_threads(1)
+    sides = [("ideal", 1), ("ours", 1), ("ideal", 2), ("ours", 2)]
+    timings: dict[tuple[str, int], list[Timing]] = {s: [] for s in sides}
+    hashes = set()
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        worker = prepare(folder)
+        path = {"PYTHONPATH": str(ROOT), "ECHOSYN_THREADS": "1"}
+        ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": path})
+        try:
+            for _ in range(REPEATS):
+                for side in sides:
+                    timing, hashed = run(*side, worker, folder / "work")
+                    timings[side].append(timing)
+                    hashes.add(hashed)
+        finally:
+            ray.shutdown()
+    if len(hashes) != 1:
+        disagree(f"{len(hashes)} different results of {len(sides) * REPEATS} runs")
+
+    def median(side: tuple[str, int], field: str) -> float:
+        return statistics.median(getattr(t, field) for t in timings[side])
+
+    rates = {side: VIDEOS / median(side, "span") for side in sides}
+    print(f"{'':16} {'videos/s':>9} {'startup s':>10} {'gap between shards ms':>22}")
+    for side in sides:
+        start, gap = median(side, "startup"), 1000 * median(side, "gap")
+        label = f"{side[0]:6} {side[1]} worker{'s' * (side[1] > 1)}"
+        print(f"{label:16} {rates[side]:9.3f} {start:10.2f} {gap:22.1f}")
+    for name in ("ideal", "ours"):
+        share = rates[name, 2] / (2 * rates[name, 1])
+        print(f"{name}: 2 workers run at {share:.2f} of twice the rate of one")
+    print(
+        f"{VIDEOS} videos in shards of {SHARD}, {REPEATS} repeats; every side wrote the same bytes"
+    )
+    conclude(
+        "scaling", ours=rates["ours", 2], baseline=rates["ideal", 2], unit="videos/s", n=VIDEOS
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""A real Ray cluster of several nodes on this machine: each node a raylet in its own process group.
+
+Stops everything it started, also when a test fails; never touches another cluster.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+RAY = str(Path(sys.executable).parent / "ray")
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Notice a dead node in seconds instead of half a minute.
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5",
+    "ECHOSYN_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class LocalCluster:
+    """`nodes` raylets of `cpus` CPUs each, the first with the head; use as a context manager.
+
+    jobs: also start the jobs server (`jobs_address`).
+    """
+
+    def __init__(self, nodes=2, cpus=1, jobs=False, **environment):
+        self.cpus, self.jobs = cpus, jobs
+        self.environment = {**os.environ, **ENVIRONMENT, **environment}
+        self.environment.pop("RAY_ADDRESS", None)
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
+        self.nodes = []
+        self.start_head()
+        for _ in range(nodes - 1):
+            self.add_node()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def start_head(self):
+        dashboard = ["--include-dashboard=false"]
+        if self.jobs:
+            self.jobs_port = free_port()
+            self.jobs_address = f"http://127.0.0.1:{self.jobs_port}"
+            dashboard = ["--include-dashboard=true", f"--dashboard-port={self.jobs_port}"]
+        self.nodes.insert(
+            0, self._start("--head", f"--port={self.port}", f"--temp-dir={self.folder}", *dashboard)
+        )
+        self._until(lambda: self._answers(self.port), "the head")
+        if self.jobs:
+            self._until(lambda: self._answers(self.jobs_port), "the jobs server")
+
+    def add_node(self):
+        name = f"node{len(self.nodes)}"
+        self.nodes.append(self._start(f"--address={self.address}", f"--node-name={name}"))
+        self._until(lambda: self._alive() >= len(self.nodes), "a node")
+
+    def drain(self, index, seconds):
+        """Tell the cluster that a node will be taken away, as a cloud does before preemption."""
+        code = DRAIN.format(address=self.address, name=f"node{index}", seconds=seconds)
+        subprocess.run([sys.executable, "-c", code], env=self.environment, check=True)
+
+    def kill_node(self, index):
+        """kill -9 a node with all of its processes."""
+        _kill_group(self.nodes.pop(index))
+
+    def kill_head(self):
+        self.kill_node(0)
+
+    def processes(self, name):
+        """Ray worker processes of this cluster whose title contains `name`."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                title = " ".join(process.cmdline())
+                if title.startswith("ray::") and name in title and self._mine(process):
+                    found.append(process)
+        return found
+
+    def close(self):
+        while self.nodes:
+            _kill_group(self.nodes.pop())
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _mine(self, process):
+        groups = {n.pid for n in self.nodes}
+        return any(_session(p) in groups for p in (process, *process.parents()))
+
+    def _start(self, *options):
+        command = [RAY, "start", "--block", f"--num-cpus={self.cpus}", "--num-gpus=0", *options]
+        log = (self.folder / f"node-{time.time_ns()}.log").open("w")
+        return subprocess.Popen(
+            [*command, "--disable-usage-stats", "--object-store-memory=150000000"],
+            env=self.environment, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+
+    def _answers(self, port):
+        with socket.socket() as s:
+            return s.connect_ex(("127.0.0.1", port)) == 0
+
+    def _alive(self):
+        command = [sys.executable, "-c", COUNT, self.address]
+        done = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=False
+        )
+        return int(done.stdout.strip() or 0)
+
+    def _until(self, ready, what):
+        deadline = time.monotonic() + 60
+        while not ready():
+            dead = [n for n in self.nodes if n.poll() is not None]
+            if dead or time.monotonic() > deadline:
+                logs = "".join(p.read_text()[-2000:] for p in self.folder.glob("node-*.log"))
+                self.close()
+                raise RuntimeError(f"{what} of the cluster did not come up:\n{logs}")
+            time.sleep(0.1)
+
+
+DRAIN = """
+import time
+from ray._raylet import GcsClient
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+client = GcsClient(address="{address}")
+(node,) = [i for i, n in client.get_all_node_info(timeout=5).items() if n.node_name == "{name}"]
+ok, why = client.drain_node(
+    node.hex(), DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION, "taken away",
+    int((time.time() + {seconds}) * 1000),
+)
+assert ok, why
+"""
+COUNT = """
+import sys
+from ray._raylet import GcsClient
+nodes = GcsClient(address=sys.argv[1]).get_all_node_info(timeout=5)
+print(sum(n.state == 0 for n in nodes.values()))
+"""
+
+
+def _session(process):
+    with contextlib.suppress(ProcessLookupError):
+        return os.getsid(process.pid)
+
+
+def _kill_group(node):
+    """End all processes of a node's session: workers have groups of their own."""
+    members = [p for p in psutil.process_iter() if _session(p) == node.pid]
+    for process in members:
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(signal.SIGKILL)
+    psutil.wait_procs(members, timeout=10)
+    node.wait(timeout=10)
