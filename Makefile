@@ -8,7 +8,7 @@ export GX_ANALYTICS_ENABLED := false
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test ui lint bench
+.PHONY: help install demo test ui lint bench chaos
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## */  make \1\t/p' Makefile | expand -t 18
@@ -42,3 +42,6 @@ lint: install  ## check format and style
 bench: install  ## run every benchmark; each ends with one line of JSON
 	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do \
 		python -m benchmarks.$$(basename $$file .py); done
+
+chaos: install  ## kill parts of a local cluster for minutes; the log goes to docs/results/chaos.md
+	@python tests/chaos.py --minutes 6 --log docs/results/chaos.md
