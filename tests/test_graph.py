@@ -21,7 +21,7 @@ PLUMBING = {
     "echosyn/progress.py",
     "echosyn/runtime.py",
     "echosyn/shards.py",
-    "echosyn/tracking.py",
+    "echosyn/tracking/__init__.py",
     "echosyn/training/checkpoint.py",
     "pipelines/__init__.py",
     "pipelines/_stage.py",

@@ -2,7 +2,6 @@ import dataclasses
 import json
 import os
 import pickle
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -77,21 +76,26 @@ def test_run_carries_settings_numbers_tags_and_artifacts(project):
 
 
 def test_resumed_run_is_the_same_run_and_repeats_no_step(project):
-    def attempt(first: int, killed_at: int | None) -> None:
+    saved = [0]  # steps in the last checkpoint
+
+    def attempt(killed_at: int | None) -> None:
         with stage_run("train_vae", "all", Config(), resume_dir=Path("state")) as run:
-            for step in range(first, 30):
+            run.resumed(saved[0])
+            for step in range(saved[0], 30):
                 run.log(step, {"loss": float(step)})
-                if step % 10 == 9:  # a checkpoint
-                    run.flush()
+                if step % 10 == 9:
+                    with run.committing(step + 1):
+                        saved[0] = step + 1
                 if step == killed_at:
                     raise EchosynError("disk full")
 
     with pytest.raises(EchosynError, match="disk full"):
-        attempt(0, killed_at=15)
+        attempt(killed_at=15)
     (failed,) = runs()
     assert failed.info.status == "FAILED"
     assert failed.data.tags["error"] == "EchosynError: disk full"
-    attempt(10, killed_at=None)
+    assert history(failed.info.run_id, "loss") == [(step, float(step)) for step in range(10)]
+    attempt(killed_at=None)
     (found,) = runs()
     assert found.info.run_id == failed.info.run_id
     assert found.info.status == "FINISHED"
@@ -126,17 +130,6 @@ def test_queued_experiments_share_the_store_of_the_project(project, monkeypatch)
     assert tracking_uri() == f"sqlite:///{project}/original/mlruns/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
     assert tracking_uri() == "http://tracking:5000"
-
-
-def test_unreachable_server_is_one_clear_message(project, monkeypatch):
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))  # bound but not listening: refuses
-        address = f"http://user:secret@127.0.0.1:{held.getsockname()[1]}"
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        problem = pytest.raises(EchosynError, match="MLFLOW_TRACKING_URI")
-        with problem as caught, stage_run("encode", "phantom", {}):
-            pytest.fail("the run must not start")
-    assert "secret" not in str(caught.value)
 
 
 def test_damaged_store_is_one_clear_message(project):
