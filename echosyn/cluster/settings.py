@@ -94,8 +94,3 @@ def address() -> str | None:
     if given == "local":
         raise EchosynError("RAY_ADDRESS local: start a cluster (`ray start --head`) and use auto")
     return given
-
-
-def threads_in(placement: Placement) -> dict[str, str]:
-    """Environment that holds a worker to its cores."""
-    return {"ECHOSYN_THREADS": str(placement.cpus), "OMP_NUM_THREADS": str(placement.cpus)}

@@ -1,0 +1,149 @@
+"""The command `echosyn`: run the project on a cluster, search for settings, send late records."""
+
+import argparse
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from echosyn.errors import EchosynError
+
+if TYPE_CHECKING:
+    from echosyn.cluster.submit import Jobs
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse and run; the exit status. What a user can mend is one line on standard error."""
+    parser = argparse.ArgumentParser(prog="echosyn", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_jobs(commands)
+    _add_sync(commands)
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args)
+    except EchosynError as e:
+        print(f"echosyn: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _add_jobs(commands: argparse._SubParsersAction) -> None:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--address", help="jobs server, http://HEAD:8265 (default: RAY_API_SERVER_ADDRESS)"
+    )
+    submit = commands.add_parser(
+        "submit",
+        parents=[shared],
+        help="run `dvc repro` on a Ray cluster",
+        description="Run `dvc repro` on a Ray cluster and follow it. Ctrl-C stops looking, not the "
+        "job. The exit status is that of `dvc repro`, or 130 for a job that was stopped.",
+    )
+    submit.add_argument("targets", nargs="*", help="stages, as dvc repro takes them (default: all)")
+    submit.add_argument(
+        "--project", type=Path, help="the project folder as the cluster sees it (default: this one)"
+    )
+    submit.add_argument("--no-wait", action="store_true", help="print the job's id and return")
+    for option, text in {
+        "--force": "run stages though nothing changed",
+        "--single-item": "only the targets, not what they depend on",
+        "--keep-going": "go on with stages that do not depend on a failed one",
+    }.items():
+        submit.add_argument(option, action="store_true", help=text)
+    submit.set_defaults(run=_submit)
+    commands.add_parser("jobs", parents=[shared], help="list jobs").set_defaults(run=_jobs)
+    logs = commands.add_parser("logs", parents=[shared], help="print what a job printed")
+    logs.add_argument("job", metavar="ID")
+    logs.add_argument("--follow", action="store_true", help="go on until the job has ended")
+    logs.set_defaults(run=_logs)
+    stop = commands.add_parser("stop", parents=[shared], help="end a job; a stage saves its work")
+    stop.add_argument("job", metavar="ID")
+    stop.set_defaults(run=_stop)
+
+
+def _add_sync(commands: argparse._SubParsersAction) -> None:
+    sync = commands.add_parser(
+        "sync", help="send to MLflow what waits in .echosyn/outbox for a server that was away"
+    )
+    sync.set_defaults(run=_sync)
+
+
+def _server(args: argparse.Namespace) -> "Jobs":
+    from echosyn.cluster.submit import Jobs, jobs_address
+
+    return Jobs(jobs_address(args.address))
+
+
+def _submit(args: argparse.Namespace) -> int:
+    server = _server(args)
+    project = args.project or Path.cwd()
+    if not args.project and not (project / "dvc.yaml").is_file():
+        raise EchosynError(f"no dvc.yaml in {project}: run from the project, or give --project")
+    options = [f"--{o}" for o in ("force", "single-item", "keep-going") if _given(args, o)]
+    job = server.submit(project, [*options, *args.targets])
+    if args.no_wait:
+        print(job)
+        return 0
+    print(f"{job}; Ctrl-C stops looking, `echosyn stop {job}` ends it", file=sys.stderr)
+    return _follow(server, job)
+
+
+def _given(args: argparse.Namespace, option: str) -> bool:
+    return getattr(args, option.replace("-", "_"))
+
+
+def _follow(server: "Jobs", job: str) -> int:
+    from echosyn.cluster.submit import DETACHED, exit_status
+
+    try:
+        ended = server.follow(job)
+    except KeyboardInterrupt:
+        print(
+            f"\n{job} goes on. Look again: echosyn logs --follow {job}. End it: echosyn stop {job}",
+            file=sys.stderr,
+        )
+        return DETACHED
+    print(f"{job} {ended.status.lower()}", file=sys.stderr)
+    return exit_status(ended)
+
+
+def _jobs(args: argparse.Namespace) -> int:
+    rows = [("ID", "STATUS", "STARTED", "SECONDS", "TARGETS")]
+    for job in _server(args).all():
+        start = datetime.fromtimestamp(job.start).isoformat(" ", "seconds") if job.start else "-"
+        end = job.end or datetime.now().timestamp()
+        seconds = f"{end - job.start:.0f}" if job.start else "-"
+        rows.append((job.id, job.status, start, seconds, job.targets))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    for row in rows:
+        cells = [cell.ljust(w) for cell, w in zip(row, widths, strict=False)]
+        print("  ".join([*cells, row[4]]))
+    return 0
+
+
+def _logs(args: argparse.Namespace) -> int:
+    server = _server(args)
+    if args.follow:
+        return _follow(server, args.job)
+    print(server.logs(args.job), end="")
+    return 0
+
+
+def _stop(args: argparse.Namespace) -> int:
+    server = _server(args)
+    ended = server.stop(args.job)
+    print(f"{args.job} {ended.status.lower()}")
+    return 0
+
+
+def _sync(args: argparse.Namespace) -> int:
+    from echosyn.tracking import sync
+
+    sent, left = sync()
+    print(f"{sent} records sent, {left} left")
+    return 1 if left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
