@@ -62,8 +62,9 @@ def state_root() -> Path:
 def deferred_stop() -> Iterator[Callable[[], bool]]:
     """Within the block, Ctrl-C and SIGTERM only ask; yields what tells whether one has.
 
-    The block ends itself when it has saved its work. A second signal stops at once. Outside the
-    main thread, where Python takes no signals, nobody ever asks.
+    The block ends itself when it has saved its work. A second Ctrl-C stops at once; SIGTERM comes
+    several times of itself (from whoever stops the job, and when the parent has ended). Outside
+    the main thread, where Python takes no signals, nobody ever asks.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -71,10 +72,11 @@ def deferred_stop() -> Iterator[Callable[[], bool]]:
     asked: list[int] = []
 
     def ask(signum: int, frame: object) -> None:
-        if asked:
+        if asked and signum == signal.SIGINT:
             raise KeyboardInterrupt
+        if not asked:
+            print("echosyn: saving, then stopping (Ctrl-C: stop now)", file=sys.stderr)
         asked.append(signum)
-        print("echosyn: saving, then stopping (once more: stop now)", file=sys.stderr)
 
     before = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
     try:

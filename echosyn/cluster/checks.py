@@ -41,16 +41,15 @@ def check_nodes(ray: Any, root: Path) -> str:
 
     nonce = uuid.uuid4().hex
     mark = root / ".echosyn" / "cluster" / f"{nonce}.txt"
-    write_text(mark, nonce)
     nodes = {n["NodeID"]: n for n in ray.nodes() if n["Alive"]}
-    task = ray.remote(_probe()).options(num_cpus=0, max_retries=0)
+    task = ray.remote(_probe())
     try:
-        asked = {
-            task.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
-            ).remote(str(mark), list(COMPARED[1:])): node
-            for node in nodes
-        }
+        write_text(mark, nonce)
+        asked = {}
+        for node in nodes:
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            probe = task.options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+            asked[probe.remote(str(mark), list(COMPARED[1:]))] = node
         done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE)
         found, problems = {}, []
         for ref, node in asked.items():

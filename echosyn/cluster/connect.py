@@ -14,6 +14,8 @@ from echosyn.runtime import QUIET
 
 # Read by Ray Train in its workers: stay in the project folder, whose paths are relative.
 STAY = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_V2_ENABLED": "1"}
+# In a job of `echosyn submit`: workers get the environment below, not the job's.
+OWN_ENVIRONMENT = {"RAY_OVERRIDE_JOB_RUNTIME_ENV": "1"}
 INSTALL = "Ray is not installed here ({}): pip install -e '.[cluster]' -c constraints.txt"
 
 
@@ -51,7 +53,7 @@ def connect(root: Path) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    os.environ.update(STAY)
+    os.environ.update(STAY, **OWN_ENVIRONMENT)
     try:
         _knock(where or "")
         ray.init(

@@ -1,6 +1,7 @@
 """`dvc repro` as a job of a cluster: submit, follow, list, stop."""
 
 import asyncio
+import logging
 import os
 import shlex
 import sys
@@ -19,6 +20,11 @@ ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 DETACHED = 3  # exit status of a submit that stopped looking while the job goes on
 # Time for a stage to save its work when a job is stopped, in seconds.
 GRACE = "60"
+
+NO_JOBS_SERVER = (
+    "answers, but is no jobs server: that is the head's dashboard port, 8265 by default, and needs "
+    "ray[default] on the head"
+)
 
 
 @dataclass(frozen=True)
@@ -68,16 +74,20 @@ class Jobs:
         ray = import_ray()
         self.address = address
         try:
+            from ray.dashboard.modules.job import sdk
             from ray.job_submission import JobSubmissionClient
         except ImportError as e:
             raise EchosynError(
                 f"the jobs client is not installed ({e}): pip install -e '.[cluster]' "
                 "-c constraints.txt"
             ) from e
+        sdk.logger.setLevel(logging.WARNING)
         _knock(address)
         try:
             self.client = JobSubmissionClient(address)
-            theirs = self.client.get_version()
+            theirs = self.client._server_ray_version  # get_version() is that of the protocol
+        except ConnectionError as e:
+            raise EchosynError(f"{address} {NO_JOBS_SERVER}") from e
         except Exception as e:
             raise self._explained(e) from e
         if theirs != ray.__version__:
@@ -92,7 +102,8 @@ class Jobs:
         missing = f"echosyn: no folder {project} on the head node; --project names it as seen there"
         command = (
             f"cd {folder} 2>/dev/null || {{ echo {shlex.quote(missing)}; exit 1; }}; "
-            f"exec python -m echosyn.cluster.job {shlex.join(arguments)}"
+            "python=.venv/bin/python; [ -x $python ] || python=python; "
+            f"exec $python -m echosyn.cluster.job {shlex.join(arguments)}"
         )
         variables = {**QUIET, "PYTHONUNBUFFERED": "1", "RAY_JOB_STOP_WAIT_TIME_S": GRACE}
         for name in ("ECHOSYN_THREADS", "MLFLOW_TRACKING_URI"):
@@ -104,14 +115,19 @@ class Jobs:
                 "could read: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD where Ray "
                 "is started, and an address without them here"
             )
-        try:
-            return self.client.submit_job(
-                entrypoint=command,
-                runtime_env={"env_vars": variables},
-                metadata={"echosyn": " ".join(arguments) or "all"},
-            )
-        except Exception as e:
-            raise self._explained(e) from e
+        patience = 4  # times 15 s, the server's own
+        while True:
+            try:
+                return self.client.submit_job(
+                    entrypoint=command,
+                    runtime_env={"env_vars": variables},
+                    metadata={"echosyn": " ".join(arguments) or "all"},
+                )
+            except Exception as e:
+                patience -= 1
+                if "No available agent" not in str(e) or not patience:
+                    raise self._explained(e) from e
+                print("the head is still starting; waiting for it", file=sys.stderr)
 
     def get(self, job: str) -> Job:
         try:
@@ -188,10 +204,7 @@ class Jobs:
         if isinstance(e, ConnectionError):
             return EchosynError(f"{self.address} does not answer any more: {text[:200]}")
         if "404" in text or "JSON" in text or "Expecting value" in text or "HTTP" in text:
-            return EchosynError(
-                f"{self.address} answers, but is no jobs server: it is the head's dashboard port, "
-                "8265 by default, and needs ray[default] on the head"
-            )
+            return EchosynError(f"{self.address} {NO_JOBS_SERVER}")
         return EchosynError(f"the jobs server {self.address} failed: {text[:300] or e!r}")
 
 
