@@ -221,7 +221,16 @@ class Params:
 
     def stage(self, stage: str, cls: type[T]) -> T:
         """Settings of a stage: conf/<scale>/<stage>.yaml overlaid with its params section."""
-        conf = self.root / "conf" / self.scale / f"{stage}.yaml"
+        values, where = self.settings(stage)
+        return build(cls, values, where)
+
+    def conf(self, stage: str) -> Path:
+        """The file of a stage's sizes; not every stage has one."""
+        return self.root / "conf" / self.scale / f"{stage}.yaml"
+
+    def settings(self, stage: str) -> tuple[dict[str, Any], str]:
+        """What the files say for a stage, and their names for a message."""
+        conf = self.conf(stage)
         sizes = read_yaml(conf) if conf.exists() else {}
         knobs = self.raw.get(stage) or {}
         if not isinstance(knobs, dict):
@@ -232,5 +241,4 @@ class Params:
                 f"'{both[0]}' is set both in {conf.relative_to(self.root)} and in params.yaml "
                 f"under {stage}; keep one"
             )
-        where = f"{conf.relative_to(self.root)} and params.yaml: {stage}"
-        return build(cls, {**sizes, **knobs}, where)
+        return {**sizes, **knobs}, f"{conf.relative_to(self.root)} and params.yaml: {stage}"

@@ -8,18 +8,23 @@ measures, and is named so because that regressor has seen real video.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from echosyn.config import Params
 from pipelines._stage import command, torch_params
 
+if TYPE_CHECKING:
+    from echosyn.training.ef import EfTask, TrainEfConfig
 
-def main(dataset: str, arm: str) -> None:
+
+def prepare(
+    params: Params, cfg: "TrainEfConfig", dataset: str, arm: str
+) -> "tuple[EfTask, list[Path]]":
+    """The task, and the folders it reads."""
     from echosyn.data.frames import load_frames
     from echosyn.runtime import state_root
-    from echosyn.training.ef import EfRegressor, EfTask, TrainEfConfig, arm_folders, relabel
-    from pipelines._train import train
+    from echosyn.training.ef import EfRegressor, EfTask, arm_folders, relabel
 
-    params = torch_params()
-    cfg = params.stage("train_ef", TrainEfConfig)
     folders = arm_folders(dataset, arm)
     sets = [load_frames(f, cfg.fps, state_root() / "frames") for f in folders]
     inputs = list(folders)
@@ -28,6 +33,16 @@ def main(dataset: str, arm: str) -> None:
         inputs.append(teacher)
         sets = [relabel(s, EfRegressor.load(teacher), cfg) for s in sets]
     task = EfTask(cfg, [s.split("TRAIN") for s in sets], [s.split("VAL") for s in sets])
+    return task, inputs
+
+
+def main(dataset: str, arm: str) -> None:
+    from echosyn.training.ef import TrainEfConfig
+    from pipelines._train import train
+
+    params = torch_params()
+    cfg = params.stage("train_ef", TrainEfConfig)
+    task, inputs = prepare(params, cfg, dataset, arm)
 
     train(
         "train_ef", f"{dataset}-{arm}", cfg, params.seed, task, inputs,

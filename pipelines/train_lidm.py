@@ -4,26 +4,38 @@ python -m pipelines.train_lidm phantom
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from echosyn.config import Params
 from pipelines._stage import command, torch_params
+
+if TYPE_CHECKING:
+    from echosyn.training.diffusion import LidmTask, TrainLidmConfig
+
+
+def prepare(params: Params, cfg: "TrainLidmConfig", dataset: str) -> "tuple[LidmTask, list[Path]]":
+    """The task, and the folders it reads."""
+    from echosyn.data.latents import LatentSet
+    from echosyn.training.diffusion import LidmTask
+
+    latents = Path("latents/train") / dataset
+    return LidmTask(cfg, LatentSet(latents, "TRAIN"), LatentSet(latents, "VAL")), [latents]
 
 
 def main(dataset: str) -> None:
-    from echosyn.data.latents import LatentSet
-    from echosyn.training.diffusion import LidmTask, TrainLidmConfig
+    from echosyn.training.diffusion import TrainLidmConfig
     from pipelines._train import train
 
     params = torch_params()
     cfg = params.stage("train_lidm", TrainLidmConfig)
-    latents = Path("latents/train") / dataset
-    task = LidmTask(cfg, LatentSet(latents, "TRAIN"), LatentSet(latents, "VAL"))
+    task, folders = prepare(params, cfg, dataset)
 
     def save(model, folder: Path) -> None:  # noqa: ANN001
         model.save(folder)
         task.objective.save(folder)
 
     train(
-        "train_lidm", dataset, cfg, params.seed, task, [latents], Path("models/lidm") / dataset,
+        "train_lidm", dataset, cfg, params.seed, task, folders, Path("models/lidm") / dataset,
         save, lambda model: {"train_lidm/val_loss": task.validate(model)["loss"]},
     )  # fmt: skip
 

@@ -1,6 +1,9 @@
 """LIDM and LVDM as tasks of the loop: latents of TRAIN, VAL for validation."""
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,11 +74,14 @@ def _latents(
     return latents.mean(*run) if posterior == "mean" else latents.draw(*run, generator)
 
 
-def _validation_batch(pool: _Pool, n: int, make: object) -> dict[str, Tensor] | None:
+def _validation_batch(pool: _Pool, cfg: Any, draw: Callable) -> dict[str, Tensor] | None:
+    """Items on which the loss means the same whatever `cfg` trains on: all times, the EF given."""
     if len(pool) == 0:
         return None
-    chosen = np.resize(np.arange(len(pool)), n)
-    return make(pool, chosen, np.random.default_rng(0))
+    plain = {"times": "uniform", "posterior": "mean", "drop_ef": 0.0, "noise_offset": 0.0}
+    known = {k: v for k, v in plain.items() if hasattr(cfg, k)}
+    chosen = np.resize(np.arange(len(pool)), cfg.validation_items)
+    return draw(dataclasses.replace(cfg, **known), pool, chosen, np.random.default_rng(0))
 
 
 class LidmTask:
@@ -85,7 +91,7 @@ class LidmTask:
         self.cfg = cfg
         self.objective = make_objective(cfg.objective)
         self.pool = _Pool([train])
-        self.val = _validation_batch(_Pool([val]), cfg.validation_items, self._draw)
+        self.val = _validation_batch(_Pool([val]), cfg, self._draw)
 
     @property
     def size(self) -> int:
@@ -94,25 +100,26 @@ class LidmTask:
     def build(self) -> nn.Module:
         return ImageDenoiser.create(self.cfg.model)
 
+    @staticmethod
     def _draw(
-        self, pool: _Pool, indices: np.ndarray, rng: np.random.Generator
+        cfg: TrainLidmConfig, pool: _Pool, indices: np.ndarray, rng: np.random.Generator
     ) -> dict[str, Tensor]:
         generator = _torch_generator(rng)
         frames = []
         for i in indices:
             latents, v = pool.where[i]
             f = int(rng.integers(latents.lengths[v]))
-            frames.append(_latents(latents, self.cfg.posterior, (v, f, f + 1), generator)[0])
+            frames.append(_latents(latents, cfg.posterior, (v, f, f + 1), generator)[0])
         x = torch.stack(frames)  # (B, 4, h, w)
         noise = torch.randn(x.shape, generator=generator)
         return {
             "x": x,
             "noise": noise,
-            "u": time_samples(len(x), self.cfg.times, generator, self.cfg.time_shift),
+            "u": time_samples(len(x), cfg.times, generator, cfg.time_shift),
         }
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
-        return self._draw(self.pool, indices, rng)
+        return self._draw(self.cfg, self.pool, indices, rng)
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         noisy, target, t = self.objective.noisy(batch["x"], batch["noise"], batch["u"])
@@ -132,7 +139,7 @@ class LvdmTask:
         self.cfg = cfg
         self.objective = make_objective(cfg.objective)
         self.pool = _Pool(train)
-        self.val = _validation_batch(_Pool(val), cfg.validation_items, self._draw)
+        self.val = _validation_batch(_Pool(val), cfg, self._draw)
 
     @property
     def size(self) -> int:
@@ -141,18 +148,19 @@ class LvdmTask:
     def build(self) -> nn.Module:
         return VideoDenoiser.create(self.cfg.model, self.cfg.window, self.cfg.condition_dim)
 
+    @staticmethod
     def _draw(
-        self, pool: _Pool, indices: np.ndarray, rng: np.random.Generator
+        cfg: TrainLvdmConfig, pool: _Pool, indices: np.ndarray, rng: np.random.Generator
     ) -> dict[str, Tensor]:
         generator = _torch_generator(rng)
-        window = self.cfg.window
+        window = cfg.window
         clips, hearts, efs = [], [], []
         for i in indices:
             latents, v = pool.where[i]
             length = int(latents.lengths[v])
             start = int(rng.integers(max(length - window, 0) + 1))
             run = (v, start, min(start + window, length))
-            clip = _latents(latents, self.cfg.posterior, run, generator)
+            clip = _latents(latents, cfg.posterior, run, generator)
             if len(clip) < window:  # a short video holds its last frame
                 clip = torch.cat([clip, clip[-1:].expand(window - len(clip), -1, -1, -1)])
             clips.append(clip)
@@ -161,20 +169,20 @@ class LvdmTask:
             efs.append(float(latents.ef[v]))
         x = torch.stack(clips)  # (B, T, 4, h, w)
         noise = torch.randn(x.shape, generator=generator)
-        if self.cfg.noise_offset:
+        if cfg.noise_offset:
             shared = torch.randn(len(x), 1, x.shape[2], 1, 1, generator=generator)
-            noise = noise + self.cfg.noise_offset * shared
-        condition = ef_condition(torch.tensor(efs), self.cfg.condition_dim)
+            noise = noise + cfg.noise_offset * shared
+        condition = ef_condition(torch.tensor(efs), cfg.condition_dim)
         return {
             "x": x,
             "noise": noise,
-            "u": time_samples(len(x), self.cfg.times, generator, self.cfg.time_shift),
+            "u": time_samples(len(x), cfg.times, generator, cfg.time_shift),
             "heart": torch.stack(hearts),  # (B, 4, h, w)
-            "condition": drop_condition(condition, self.cfg.drop_ef, generator),
+            "condition": drop_condition(condition, cfg.drop_ef, generator),
         }
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
-        return self._draw(self.pool, indices, rng)
+        return self._draw(self.cfg, self.pool, indices, rng)
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         noisy, target, t = self.objective.noisy(batch["x"], batch["noise"], batch["u"])
