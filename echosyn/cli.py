@@ -17,6 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="echosyn", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_jobs(commands)
+    _add_tune(commands)
     _add_sync(commands)
     args = parser.parse_args(argv)
     try:
@@ -60,6 +61,19 @@ def _add_jobs(commands: argparse._SubParsersAction) -> None:
     stop = commands.add_parser("stop", parents=[shared], help="end a job; a stage saves its work")
     stop.add_argument("job", metavar="ID")
     stop.set_defaults(run=_stop)
+
+
+def _add_tune(commands: argparse._SubParsersAction) -> None:
+    tune = commands.add_parser(
+        "tune",
+        help="search for better settings of a model's training",
+        description="Search the space in section `tune` of params.yaml, on the cluster at "
+        "RAY_ADDRESS or on this machine. Every trial is a nested MLflow run. Better settings are "
+        "shown as a patch, never applied. The same command goes on after an interruption.",
+    )
+    tune.add_argument("model", choices=("vae", "lidm", "lvdm", "reid", "ef"))
+    tune.add_argument("subject", nargs="*", help="the dataset (lidm, reid, ef), and the arm (ef)")
+    tune.set_defaults(run=_tune)
 
 
 def _add_sync(commands: argparse._SubParsersAction) -> None:
@@ -134,6 +148,15 @@ def _stop(args: argparse.Namespace) -> int:
     server = _server(args)
     ended = server.stop(args.job)
     print(f"{args.job} {ended.status.lower()}")
+    return 0
+
+
+def _tune(args: argparse.Namespace) -> int:
+    from echosyn.cluster.search import search
+    from echosyn.runtime import prepare, project_root
+
+    prepare()
+    print(search(project_root().resolve(), args.model, tuple(args.subject)), end="")
     return 0
 
 

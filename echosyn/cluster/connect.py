@@ -40,10 +40,10 @@ def worker_env(root: Path) -> dict[str, str]:
 
 
 @contextmanager
-def connect(root: Path) -> Iterator[Any]:
+def connect(root: Path, quiet: bool = False) -> Iterator[Any]:
     """Connect to the cluster at RAY_ADDRESS for the length of the block; yields the ray module.
 
-    Inside another `connect` it is the same connection.
+    Inside another `connect` it is the same connection. quiet: what workers print stays there.
 
     Raises:
         EchosynError: no cluster there, another version of Ray or Python, or access refused.
@@ -58,12 +58,34 @@ def connect(root: Path) -> Iterator[Any]:
         _knock(where or "")
         ray.init(
             address=where,
-            log_to_driver=True,
+            log_to_driver=not quiet,
             logging_level=logging.WARNING,
             runtime_env={"env_vars": worker_env(root)},
         )
     except Exception as e:
         raise _explained(e, where or "") from e
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def connect_here(root: Path, cpus: int) -> Iterator[Any]:
+    """A Ray of this process's own on this machine, for the length of the block."""
+    ray = import_ray()
+    os.environ.update(STAY)
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            runtime_env={"env_vars": worker_env(root)},
+        )
+    except Exception as e:
+        raise EchosynError(f"Ray does not start on this machine: {e}") from e
     try:
         yield ray
     finally:
