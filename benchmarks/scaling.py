@@ -25,13 +25,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from benchmarks.harness import conclude, disagree, use_threads
 from echosyn.cluster.pool import map_shards
 from echosyn.cluster.settings import Placement
 from echosyn.config import Params
 from echosyn.data.reconstruct import VideoCodec
-from echosyn.diffusion.generate import VideoSampler
+from echosyn.diffusion.generate import HEARTS, HeartFile, VideoSampler
 from echosyn.diffusion.objectives import make_objective
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.synthesise import SamplePlan, sample_shard, synthetic_table
@@ -70,13 +71,12 @@ def prepare(folder: Path) -> Callable[[], Make]:
     Vae.create(vae.model).save(folder / "vae")
     cfg = dataclasses.replace(params.stage("sample_videos", SampleVideosConfig), batch=SHARD)
     rng = np.random.default_rng(0)
-    hearts = torch.from_numpy(
-        rng.standard_normal((VIDEOS, 4, LATENT_SIZE, LATENT_SIZE), np.float32)
-    )
+    hearts = rng.standard_normal((VIDEOS, 4, LATENT_SIZE, LATENT_SIZE), np.float32)
+    save_file({"hearts": torch.from_numpy(hearts)}, folder / HEARTS)
     names = [f"video{i:03d}" for i in range(VIDEOS)]
     ef = rng.uniform(20, 70, VIDEOS)
     table = synthetic_table(names, ef, ["TRAIN"] * VIDEOS, cfg.frames, FPS)
-    plan = SamplePlan(hearts, np.arange(VIDEOS), table)
+    plan = SamplePlan(HeartFile(folder), np.arange(VIDEOS), table)
 
     def worker() -> Make:
         sampler, codec = VideoSampler(folder / "lvdm", cfg), VideoCodec(Vae.load(folder / "vae"))

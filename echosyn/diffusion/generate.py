@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -55,12 +56,33 @@ def finish_hearts(shards: list[Path], out: Path) -> None:
         save_file({"hearts": torch.cat(parts)}, tmp / HEARTS)
 
 
+class HeartFile:
+    """Unit-scale heart latents on disk, in the order of their sample indices, read where needed:
+    a million are 3 GB. Pickles to its path.
+
+    Raises:
+        EchosynError: there is no such file in `folder`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / HEARTS
+        if not self.path.is_file():
+            raise EchosynError(f"{self.path} does not exist; run sample_hearts")
+
+    def __len__(self) -> int:
+        with safe_open(self.path, framework="pt") as file:
+            return file.get_slice("hearts").get_shape()[0]
+
+    def take(self, indices: Sequence[int]) -> Tensor:
+        """float32 (len(indices), 4, h, w)."""
+        with safe_open(self.path, framework="pt") as file:
+            hearts = file.get_slice("hearts")
+            return torch.cat([hearts[int(i) : int(i) + 1] for i in indices])
+
+
 def read_hearts(folder: Path) -> Tensor:
-    """Unit-scale heart latents, float32 (N, 4, h, w), in the order of their sample indices."""
-    path = folder / HEARTS
-    if not path.is_file():
-        raise EchosynError(f"{path} does not exist; run sample_hearts")
-    return load_file(path)["hearts"]
+    """All unit-scale heart latents, float32 (N, 4, h, w), in the order of their sample indices."""
+    return load_file(HeartFile(folder).path)["hearts"]
 
 
 class VideoSampler:

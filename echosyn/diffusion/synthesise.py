@@ -12,7 +12,7 @@ from echosyn.data.filelist import read_filelist, write_filelist
 from echosyn.data.latents import LatentSet
 from echosyn.data.reconstruct import VideoCodec
 from echosyn.data.video import write_video
-from echosyn.diffusion.generate import VideoSampler, draw_ef, read_hearts, synthetic_name
+from echosyn.diffusion.generate import HeartFile, VideoSampler, draw_ef, synthetic_name
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir
@@ -23,9 +23,10 @@ from echosyn.shards import gather
 
 @dataclass(frozen=True)
 class SamplePlan:
-    """One row per video to make: hearts (N, 4, h, w), their sample indices, and the FileList."""
+    """One row per video to make: the index of its heart among all that were drawn, and the row of
+    the FileList."""
 
-    hearts: Tensor
+    hearts: HeartFile
     indices: np.ndarray
     table: pd.DataFrame
 
@@ -51,7 +52,7 @@ def plan_samples(
     Raises:
         EchosynError: fewer accepted hearts than videos wanted, with the numbers.
     """
-    hearts = read_hearts(hearts_folder)
+    hearts = HeartFile(hearts_folder)
     accepted = read_accepted(privacy_folder, len(hearts))
     wanted = sum(cfg.counts.values())
     if len(accepted) < wanted:
@@ -69,7 +70,7 @@ def plan_samples(
         cfg.frames,
         float(real.table["FPS"].iloc[0]),
     )
-    return SamplePlan(hearts[chosen], chosen, table)
+    return SamplePlan(hearts, chosen, table)
 
 
 def synthetic_table(
@@ -103,7 +104,8 @@ def sample_shard(
     for start in range(rows.start, rows.stop, sampler.cfg.batch):
         part = slice(start, min(start + sampler.cfg.batch, rows.stop))
         ef = torch.tensor(plan.table["EF"].to_numpy(np.float32)[part])
-        latents = sampler.animate(plan.hearts[part], ef, plan.indices[part].tolist(), seed)
+        indices = plan.indices[part].tolist()
+        latents = sampler.animate(plan.hearts.take(indices), ef, indices, seed)
         for name, z in zip(plan.table["FileName"].iloc[part], latents, strict=True):
             write_video(folder / f"{name}.avi", codec.decode(z), float(plan.table["FPS"].iloc[0]))
 
