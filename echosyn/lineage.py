@@ -9,12 +9,14 @@ import json
 import os
 import subprocess
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from echosyn.config import read_yaml
 from echosyn.errors import EchosynError
+from echosyn.runtime import threads
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,10 @@ def dvc_md5(path: Path) -> str:
     """The md5 that DVC 3 records for a file, or for a folder (with its `.dir` ending)."""
     if path.is_file():
         return _file_md5(path)
-    files = [(p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file()]
-    listing = [{"md5": _file_md5(p), "relpath": name} for name, p in sorted(files)]
+    files = sorted((p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file())
+    with ThreadPoolExecutor(threads()) as pool:  # hashing lets other threads run
+        hashes = list(pool.map(_file_md5, [p for _, p in files]))
+    listing = [{"md5": md5, "relpath": n} for (n, _), md5 in zip(files, hashes, strict=True)]
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
 
 

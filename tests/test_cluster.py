@@ -387,6 +387,51 @@ def test_a_node_that_dies_takes_no_work_with_it(two_nodes, project, monkeypatch)
     assert ",".join(contents(folders)) == ",".join(map(str, range(40)))
 
 
+TRAINER = """
+import sys
+sys.path[:0] = ["{tests}"]
+import test_cluster as t
+from ray import cloudpickle
+cloudpickle.register_pickle_by_value(t)
+rare = t.LoopConfig(steps=60, batch=4, lr=1e-2, precision="fp32", checkpoint_every=10_000)
+work = t.Path("work").resolve()
+t.cluster.fit(t.LineTask(slow=0.05), rare, 0, work, t.NullRun(), "line", "train_x")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_driver_told_to_stop_saves_first(on_cluster, project, number):
+    (project / "work").mkdir()
+    root = Path(__file__).parents[1]
+    driver = subprocess.Popen(
+        [sys.executable, "-c", TRAINER.format(tests=root / "tests")],
+        env={**os.environ, "PYTHONPATH": str(root)}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until((project / "work" / "running").exists)
+    time.sleep(1)
+    driver.send_signal(number)
+    _, told = driver.communicate(timeout=40)
+    assert driver.returncode != 0
+    assert "saving, then stopping" in told
+    (saved,) = (project / "work").glob("checkpoint-*")
+    assert 0 < int(saved.name[-8:]) < 60
+    _, left = psutil.wait_procs(on_cluster.processes("RayTrainWorker"), timeout=30)
+    assert not left
+    # The same command goes on from there.
+    task, rare = LineTask(), LoopConfig(
+        steps=60, batch=4, lr=1e-2, precision="fp32", checkpoint_every=10_000
+    )  # fmt: skip
+    started = []
+
+    class Steps(NullRun):
+        def resumed(self, step):
+            started.append(step)
+
+    fit(task, rare, 0, project / "work", Steps(), "line")
+    assert started == [int(saved.name[-8:])]
+
+
 DRIVER = """
 import time
 from pathlib import Path

@@ -2,6 +2,10 @@
 
 import os
 import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +13,12 @@ from echosyn.cluster.connect import connect
 from echosyn.cluster.settings import Placement
 from echosyn.errors import EchosynError
 from echosyn.files import read_json, write_json
+from echosyn.runtime import deferred_stop
 
 RAY_STATE = "ray"  # folder of Ray Train's own records inside the work folder
 FAILED = "failed.json"
+RUNNING, STOP = "running", "stop"  # marks: the workers train; they shall save at once
+PATIENCE = 45.0  # seconds for a checkpoint when told to stop, less than whoever stops us waits
 
 
 def train_on_cluster(
@@ -27,7 +34,8 @@ def train_on_cluster(
     """Run `echosyn.training.loop.fit` on the cluster until `work` holds the last checkpoint.
 
     A lost worker, or a node about to be taken away, costs no more than the steps since the last
-    checkpoint: the workers start again and resume. Arguments are those of `fit`.
+    checkpoint: the workers start again and resume. Ctrl-C and SIGTERM let them save first.
+    Arguments are those of `fit`.
 
     Raises:
         EchosynError: what training raised, or workers lost more often than `placement.retries`.
@@ -37,7 +45,8 @@ def train_on_cluster(
         from ray.train.torch import TorchTrainer
 
         work = work.resolve()
-        (work / FAILED).unlink(missing_ok=True)
+        for mark in (FAILED, RUNNING, STOP):
+            (work / mark).unlink(missing_ok=True)
         # Ray resumes silently from records of the same name; our checkpoints are what counts.
         shutil.rmtree(work / RAY_STATE, ignore_errors=True)
         workers: Any = placement.workers or 1
@@ -67,7 +76,7 @@ def train_on_cluster(
             ),
         )
         try:
-            trainer.fit()
+            _until_told_to_stop(trainer.fit, work)
         except Exception as e:
             _raise_own(work)
             if isinstance(e, ray.train.TrainingFailedError | ray.exceptions.RayError):
@@ -81,6 +90,42 @@ def train_on_cluster(
         _raise_own(work)
 
 
+def _until_told_to_stop(run: Callable[[], object], work: Path) -> None:
+    """Run, in a thread, so that signals stay ours: Ray would end the process without saving."""
+    raised: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            run()
+        except BaseException as e:
+            raised.append(e)
+
+    thread = threading.Thread(target=body, daemon=True)
+    with deferred_stop() as asked:
+        thread.start()
+        while thread.is_alive() and not asked():
+            thread.join(0.2)
+        if thread.is_alive():
+            _await_checkpoint(work, thread)
+            raise KeyboardInterrupt
+    if raised:
+        raise raised[0]
+
+
+def _await_checkpoint(work: Path, thread: threading.Thread) -> None:
+    """Tell the workers to save, and wait until they have, if they train at all."""
+    if not (work / RUNNING).exists():
+        return
+    before = {p.name for p in work.glob("checkpoint-*")}
+    (work / STOP).touch()
+    deadline = time.monotonic() + PATIENCE
+    while thread.is_alive() and {p.name for p in work.glob("checkpoint-*")} <= before:
+        if time.monotonic() > deadline:
+            print(f"echosyn: no checkpoint within {PATIENCE:g} s; stopping", file=sys.stderr)
+            return
+        time.sleep(0.1)
+
+
 def _raise_own(work: Path) -> None:
     """Raise the message that a worker left, if one did."""
     if (work / FAILED).is_file():
@@ -92,7 +137,8 @@ def _worker(config: dict[str, Any]) -> None:
     import ray.train
     from ray import cloudpickle
 
-    root, failed = Path(config["root"]), Path(config["work"]) / FAILED
+    root, shared = Path(config["root"]), Path(config["work"])
+    failed = shared / FAILED
     if not (root / "params.yaml").is_file():
         raise RuntimeError(f"{os.uname().nodename} does not see the project folder {root}")
     if failed.is_file():
@@ -106,8 +152,13 @@ def _worker(config: dict[str, Any]) -> None:
     task, cfg, seed, work, log, name = cloudpickle.loads(config["fit"])
     if ray.train.get_context().get_world_rank() != 0:
         log = NullRun()
+
+    def notice() -> bool:
+        return ray.train.get_preemption_info() is not None or (shared / STOP).exists()
+
     try:
-        fit(task, cfg, seed, work, log, name, lambda: ray.train.get_preemption_info() is not None)
+        (shared / RUNNING).touch()
+        fit(task, cfg, seed, work, log, name, notice)
     except EchosynError as e:
         write_json(failed, {"error": str(e)})
         raise
