@@ -156,7 +156,11 @@ def _tune(args: argparse.Namespace) -> int:
     from echosyn.runtime import prepare, project_root
 
     prepare()
-    print(search(project_root().resolve(), args.model, tuple(args.subject)), end="")
+    try:
+        print(search(project_root().resolve(), args.model, tuple(args.subject)), end="")
+    except KeyboardInterrupt:
+        print("echosyn: stopped; the same command continues where it was", file=sys.stderr)
+        raise
     return 0
 
 

@@ -86,10 +86,10 @@ def deferred_stop() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def end_with_parent() -> None:
-    """Ask Linux for SIGTERM when the parent process dies, however it dies; elsewhere do nothing."""
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Ask Linux for a signal when the parent process dies, however it dies; elsewhere nothing."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG
 
 
 def run_stage(main: Callable[[], None]) -> None:

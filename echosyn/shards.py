@@ -10,6 +10,7 @@ from typing import Any
 from echosyn.files import atomic_dir, fingerprint
 from echosyn.progress import bar
 
+FINISHED = "finished"
 # Fills an empty folder with the results of some items.
 Make = Callable[[range, Path], None]
 
@@ -35,11 +36,27 @@ class Shard:
 def work_dir(root: Path, stage: str, subject: str, settings: Any, inputs: Iterable[Path]) -> Path:
     """Where a stage keeps what it can resume from, named by its settings and input bytes.
 
-    Changed settings or inputs never meet the state of other ones.
+    Changed settings or inputs never meet the state of other ones. What `finish` marked is removed
+    here, when the next stage starts: until DVC has recorded a stage's outputs, a kill makes it run
+    the stage again, which then finds everything done.
     """
     folder = root / stage / subject / fingerprint(settings, inputs)
+    for mark in root.glob(f"*/*/*/{FINISHED}"):
+        if mark.parent != folder or _recorded_since(mark):
+            shutil.rmtree(mark.parent, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def finish(work: Path) -> None:
+    """Mark a stage's state as no longer needed once DVC has recorded its outputs."""
+    (work / FINISHED).touch()
+
+
+def _recorded_since(mark: Path) -> bool:
+    """Whether DVC has written its lock since: then the same stage runs because it shall."""
+    lock = Path("dvc.lock")
+    return lock.is_file() and lock.stat().st_mtime_ns > mark.stat().st_mtime_ns
 
 
 def plan_shards(work: Path, items: int, size: int) -> list[Shard]:

@@ -1,7 +1,6 @@
 """What every training stage does around the loop: state, MLflow run, output, final numbers."""
 
 import dataclasses
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from echosyn.cluster import fit
 from echosyn.device import autocast, pick_device
 from echosyn.files import atomic_dir
 from echosyn.runtime import state_root
-from echosyn.shards import work_dir
+from echosyn.shards import finish, work_dir
 from echosyn.tracking import stage_run
 from echosyn.training.loop import Task
 
@@ -40,4 +39,4 @@ def train(
             save(model, tmp)
         run.output(out)
         run.final(numbers, Path(f"metrics/{stage}/{subject}.json"))
-    shutil.rmtree(work)
+    finish(work)

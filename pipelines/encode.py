@@ -6,7 +6,6 @@ Writes latents/<role>/<dataset> and reconstructions/<role>/<dataset> (EchoNet la
 """
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 from pipelines._stage import command, torch_params
@@ -18,7 +17,7 @@ def main(dataset: str) -> None:
     from echosyn.data.reconstruct import EncodeConfig, VideoCodec, encode_shard, finish_encoding
     from echosyn.models.vae import Vae
     from echosyn.runtime import state_root
-    from echosyn.shards import Make, work_dir
+    from echosyn.shards import Make, finish, work_dir
     from echosyn.tracking import stage_run
 
     params = torch_params()
@@ -40,7 +39,7 @@ def main(dataset: str) -> None:
         for out in outs:
             run.output(out)
         run.final(numbers, Path(f"metrics/encode/{dataset}.json"))
-    shutil.rmtree(work)
+    finish(work)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Writes metrics/evaluate/<dataset>.json, every headline number, and tables under 
 """
 
 import dataclasses
-import shutil
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def main(dataset: str) -> None:
     from echosyn.privacy.embedding import HeartEncoder
     from echosyn.report.plots import predictions, requested_vs_measured
     from echosyn.runtime import state_root
-    from echosyn.shards import work_dir
+    from echosyn.shards import finish, work_dir
     from echosyn.tracking import stage_run
     from echosyn.training.ef import ARMS, EfRegressor
 
@@ -80,7 +79,7 @@ def main(dataset: str) -> None:
         run.figure(predictions(ef.predictions()), "predictions.png")
         run.figure(requested_vs_measured(requested), "requested_vs_measured.png")
         run.final(numbers, Path(f"metrics/evaluate/{dataset}.json"))
-    shutil.rmtree(work)
+    finish(work)
 
 
 if __name__ == "__main__":

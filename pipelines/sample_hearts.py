@@ -4,7 +4,6 @@ python -m pipelines.sample_hearts phantom
 """
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 from pipelines._stage import command, torch_params
@@ -16,7 +15,7 @@ def main(dataset: str) -> None:
     from echosyn.diffusion.settings import SampleHeartsConfig
     from echosyn.models.vae import LATENT_SIZE
     from echosyn.runtime import state_root
-    from echosyn.shards import Make, work_dir
+    from echosyn.shards import Make, finish, work_dir
     from echosyn.tracking import stage_run
 
     params = torch_params()
@@ -33,7 +32,7 @@ def main(dataset: str) -> None:
         shards = run_shards(work, cfg.hearts, cfg.shard, worker, "sample_hearts", "heart")
         finish_hearts(shards, out)
         run.output(out)
-    shutil.rmtree(work)
+    finish(work)
 
 
 if __name__ == "__main__":

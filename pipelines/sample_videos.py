@@ -6,7 +6,6 @@ Writes samples/<dataset> in EchoNet layout; EF is the one asked for.
 """
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 from pipelines._stage import command, torch_params
@@ -21,7 +20,7 @@ def main(dataset: str) -> None:
     from echosyn.diffusion.synthesise import finish_samples, plan_samples, sample_shard
     from echosyn.models.vae import Vae
     from echosyn.runtime import state_root
-    from echosyn.shards import Make, work_dir
+    from echosyn.shards import Make, finish, work_dir
     from echosyn.tracking import stage_run
 
     params = torch_params()
@@ -47,7 +46,7 @@ def main(dataset: str) -> None:
         finish_samples(shards, plan, out)
         run.output(out)
         run.final(plan.numbers(), Path(f"metrics/sample_videos/{dataset}.json"))
-    shutil.rmtree(work)
+    finish(work)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Latent shards, decoded frames, resumable shards, atomic writing."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +16,7 @@ from echosyn.data.latents import LatentSet, pack, write_index, write_shard
 from echosyn.data.video import resample_indices, write_video
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir, fingerprint, write_json, write_text
-from echosyn.shards import gather, plan_shards, run_shards, work_dir
+from echosyn.shards import finish, gather, plan_shards, run_shards, work_dir
 
 
 def latent_folder(folder, lengths=(5, 7, 3), splits=("TRAIN", "VAL", "TRAIN")):
@@ -183,3 +185,26 @@ def test_half_precision_keeps_latents_to_a_thousandth(tmp_path):
     z = torch.randn(3, 4, 14, 14)
     write_shard(tmp_path / "s.safetensors", {"v": pack(z, z)})
     assert (load_file(tmp_path / "s.safetensors")["v"][:, :4].float() - z).abs().max() < 2e-3
+
+
+def test_finished_state_stays_until_dvc_has_recorded_the_stage(tmp_path, monkeypatch):
+    """Killed in between, DVC runs the stage again: it must find its work done."""
+    monkeypatch.chdir(tmp_path)
+    lock = tmp_path / "dvc.lock"
+    lock.write_text("before")
+    os.utime(lock, (1, 1))
+    first = work_dir(tmp_path / ".echosyn", "encode", "a", {}, [])
+    (first / "shard-00000").mkdir()
+    other = work_dir(tmp_path / ".echosyn", "encode", "b", {}, [])
+    assert (first / "shard-00000").is_dir()  # not finished
+    finish(first)
+    assert work_dir(tmp_path / ".echosyn", "encode", "a", {}, []) == first
+    assert (first / "shard-00000").is_dir()  # finished, not recorded: the same stage again
+    lock.write_text("after")
+    assert work_dir(tmp_path / ".echosyn", "encode", "a", {}, []) == first
+    assert list(first.iterdir()) == []  # recorded: it was asked to run anew
+    (first / "shard-00000").mkdir()
+    finish(first)
+    work_dir(tmp_path / ".echosyn", "encode", "c", {}, [])
+    assert not first.exists()  # another stage runs, so DVC has recorded this one
+    assert other.is_dir()

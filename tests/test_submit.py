@@ -35,6 +35,7 @@ def main():
             print(f"line {i} of the stage", flush=True)
             time.sleep(0.2)
             if asked():
+                time.sleep(2)
                 pathlib.Path("saved").write_text("")
                 raise SystemExit("stopped")
             if pathlib.Path("go on").exists():
@@ -190,6 +191,19 @@ def test_ctrl_c_stops_looking_not_the_job(clean, running):
     )  # from its beginning to its end
     assert status == 0
     assert "line 0 of the stage" in out
+
+
+def test_a_job_told_to_stop_waits_for_its_stage(clean, running):
+    """As a batch system does it, which signals the job alone and takes the machine when it ends."""
+    popen = command(clean, "unused", RAY_ADDRESS=running.address)
+    popen["args"] = [sys.executable, "-m", "echosyn.cluster.job", "--force", "slow"]
+    with subprocess.Popen(**popen) as process:
+        stage = started(clean)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert (clean / "saved").exists()
+    assert process.returncode != 0
+    assert not stage.is_running()
 
 
 class Proxy:

@@ -103,6 +103,17 @@ def test_resumed_run_is_the_same_run_and_repeats_no_step(project):
     assert history(found.info.run_id, "loss") == [(step, float(step)) for step in range(30)]
 
 
+def test_a_stage_that_ended_unrecorded_by_dvc_is_the_same_run(project):
+    """`dvc repro` was killed after the stage had ended, so DVC runs the stage again."""
+    Path("state").mkdir()
+    for _ in range(2):
+        with stage_run("train_vae", "all", Config(), resume_dir=Path("state")) as run:
+            run.final({"train_vae/val_loss": 0.5}, "metrics.json")
+    (found,) = runs()
+    assert found.info.status == "FINISHED"
+    assert len(history(found.info.run_id, "train_vae/val_loss")) == 1
+
+
 def test_other_settings_never_continue_a_run(project):
     for cfg in (Config(), Config(lr=2e-3)):
         with stage_run("train_vae", "all", cfg, resume_dir=Path("state")):

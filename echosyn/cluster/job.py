@@ -3,6 +3,7 @@
 python -m echosyn.cluster.job [--force ...] [targets]
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -16,8 +17,8 @@ from echosyn.runtime import end_with_parent, prepare, project_root
 def main(arguments: list[str]) -> int:
     """Run `dvc repro arguments` after the checks; its exit status.
 
-    A stop (SIGTERM) is passed on, so that the running stage saves what it has. Should this process
-    be killed, `dvc repro` and with it the stage are told to end too.
+    A stop (SIGTERM) reaches the running stage, which saves what it has, while `dvc repro` and this
+    process wait for it. Should this process be killed, the stage saves and ends too.
     """
     prepare()
     root = project_root().resolve()
@@ -25,11 +26,22 @@ def main(arguments: list[str]) -> int:
         print(f"cluster: {check_nodes(ray, root)}", flush=True)
     command = [sys.executable, "-m", "dvc", "repro", *arguments]
     # Ray is shut down: no thread of it holds a lock when the child is forked.
-    child = subprocess.Popen(command, cwd=root, preexec_fn=end_with_parent)  # noqa: PLW1509
+    child = subprocess.Popen(
+        command,
+        cwd=root,
+        start_new_session=True,
+        preexec_fn=_outlast_stop,  # noqa: PLW1509
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda n, _: child.send_signal(n))
+        signal.signal(number, lambda *_: os.killpg(child.pid, signal.SIGTERM))
     status = child.wait()
     return 128 - status if status < 0 else status
+
+
+def _outlast_stop() -> None:
+    """In the child: DVC would end at SIGTERM and leave the stage alone; a stage listens anew."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    end_with_parent(signal.SIGKILL)
 
 
 if __name__ == "__main__":

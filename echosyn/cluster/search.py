@@ -30,7 +30,7 @@ from echosyn.files import write_json
 from echosyn.progress import bar
 from echosyn.runtime import state_root, threads
 from echosyn.shards import work_dir
-from echosyn.tracking import stage_run, trial_run
+from echosyn.tracking import stage_run
 
 DONE = "done.json"
 SET_BY_SEARCH = "the search sets it for all trials alike"
@@ -70,13 +70,14 @@ def search(root: Path, model: str, subject: tuple[str, ...]) -> str:
     if (work / DONE).is_file():
         return write_outcome(outcome, started)[0]
     placement = cluster_config(root).placement("train", stage)
+    plan = Plan(
+        root, work, model, subject, values, where, params.seed, placement.cpus, every, steps,
+        config.metric, config.mode, config.method == "pbt",
+    )  # fmt: skip
+    for trial in started:
+        plan.config(trial)  # refuses before anything runs
     with stage_run("tune", name, settings, inputs, work) as run:
-        plan = Plan(
-            root, work, model, subject, values, where, params.seed, placement.cpus, every, steps,
-            config.metric, config.mode, config.method == "pbt", run,
-        )  # fmt: skip
-        for trial in started:
-            plan.config(trial)  # refuses before anything runs
+        plan = dataclasses.replace(plan, parent=run)
         _run(plan, config, space, started, placement, name)
         text, numbers = write_outcome(outcome, started)
         run.final(numbers, out / "summary.json")
@@ -219,7 +220,7 @@ def _shown(plan: Plan, trials: int, name: str) -> Any:
             told = state.get("error", f"{plan.metric} {state['value']:.6g}")
             print(f"{key} {state['status']} at step {state['step']}: {told} ({shown})", flush=True)
             if not (plan.folder(key) / FAILED).is_file():
-                run = trial_run(plan.parent, key, trial.config["start"]["settings"], key)
+                run = plan.run(key, trial.config["start"]["settings"])
                 run.tag("outcome", state["status"])
                 run.end(status)
             self.ended.add(key)

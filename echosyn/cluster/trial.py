@@ -80,7 +80,7 @@ class Plan:
     metric: str
     mode: str
     pbt: bool
-    parent: StageRun
+    parent: StageRun | None = None
 
     def config(self, settings: Mapping[str, Any]) -> Any:
         """The stage's settings with those of a trial, and what makes trials comparable."""
@@ -95,6 +95,11 @@ class Plan:
 
     def folder(self, name: str) -> Path:
         return self.work / "trials" / name
+
+    def run(self, name: str, settings: Mapping[str, Any]) -> StageRun:
+        """The MLflow run of a trial, nested in the search's."""
+        assert self.parent is not None
+        return trial_run(self.parent, name, settings, name)
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
@@ -131,7 +136,7 @@ def run_trial(
         return
     if plan.pbt:
         _take_over(plan, folder, settings, done["from"])
-    run = trial_run(plan.parent, name, settings, name)
+    run = plan.run(name, settings)
     if plan.pbt:
         numbers = {k: v for k, v in settings.items() if isinstance(v, int | float)}
         run.log(done["step"], {f"settings/{k}": float(v) for k, v in numbers.items()})

@@ -143,9 +143,10 @@ class Courier:
         for outbox, facts in known:
             if not facts.get("ended") or outbox.operations() or outbox.key in waiting:
                 continue
-            resumable = facts["ended"] != "FINISHED" and (
-                (facts.get("resume_dir") and Path(facts["resume_dir"]).is_dir())
-                or (facts.get("parent") and (self.root / facts["parent"]).is_dir())
+            resumable = (facts.get("resume_dir") and Path(facts["resume_dir"]).is_dir()) or (
+                facts["ended"] != "FINISHED"
+                and facts.get("parent")
+                and (self.root / facts["parent"]).is_dir()
             )
             if not resumable:
                 outbox.remove()
