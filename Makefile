@@ -39,7 +39,7 @@ lint: install  ## check format and style
 	@ruff format --check --quiet . || { ruff format --check .; exit 1; }
 	@ruff check --quiet .
 
-bench: install  ## run every benchmark; each ends with one line of JSON
+bench: install  ## run every benchmark; what it compares is its last line, in JSON
 	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do \
 		python -m benchmarks.$$(basename $$file .py); done
 
