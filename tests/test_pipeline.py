@@ -163,7 +163,8 @@ def test_a_killed_stage_resumes_to_the_same_bytes(project, stage, conf, sign, ou
         assert not kept.exists(), "a killed stage left an output"
         run(project, *command)
         assert dvc_md5(kept) == undisturbed
-        assert not list(state.glob("phantom/*")), "state is cleaned up after success"
+        (left,) = state.glob("phantom/*")
+        assert (left / "finished").exists(), "the next stage may remove it"
     finally:
         path.write_text(original)
         shutil.rmtree(kept, ignore_errors=True)

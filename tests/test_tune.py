@@ -16,6 +16,7 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from local_cluster import LocalCluster
 from repro import edit, environment, new_project, run
 
 from echosyn.cluster.outcome import trial_state
@@ -170,16 +171,16 @@ def project(base, tmp_path):
     return copy
 
 
-def tune(project, *arguments, **popen):
-    env = {**environment(project), "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+def tune(project, *arguments, **variables):
+    env = {**environment(project), "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1", **variables}
     return subprocess.Popen(
         [sys.executable, "-m", "echosyn", "tune", *arguments], cwd=project, env=env, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, **popen,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
 
 
-def finished(project, *arguments):
-    with tune(project, *arguments) as process:
+def finished(project, *arguments, **variables):
+    with tune(project, *arguments, **variables) as process:
         out, _ = process.communicate(timeout=100)
     return process.returncode, out
 
@@ -193,9 +194,11 @@ def runs(project):
     return client, client.search_runs([experiment.experiment_id])
 
 
-def test_asha_finds_settings_and_shows_the_patch(project):
-    status, out = finished(project, "lvdm")
-    assert status == 0, out
+def test_asha_on_a_cluster_finds_settings_and_shows_the_patch(project):
+    with LocalCluster(nodes=2) as cluster:
+        status, out = finished(project, "lvdm", RAY_ADDRESS=cluster.address)
+        assert status == 0, out
+        assert not cluster.processes("ImplicitFunc")
     table = pd.read_csv(project / "tuning" / "lvdm" / "trials.csv")
     assert list(table["trial"]) == [f"trial-00{i}" for i in range(4)]
     assert set(table["status"]) <= {"complete", "stopped early"}

@@ -196,13 +196,24 @@ def _trainable(config: dict[str, Any], plan: Plan) -> None:
 
 
 def _shown(plan: Plan, trials: int, name: str) -> Any:
-    """Tune's callback that shows each trial's end, and ends its MLflow run."""
+    """Tune's callback that shows how far trials are, and ends their MLflow runs. The bar counts
+    the steps that a stopped trial was spared as done.
+    """
     from ray import tune
 
     class Shown(tune.Callback):
         def __init__(self) -> None:
             self.ended: set[str] = set()
-            self.progress = bar(trials, f"tune {name}", "trial")
+            self.reached: dict[str, int] = {}
+            self.progress = bar(trials * plan.steps, f"tune {name}", "step")
+
+        def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
+            self._reach(str(trial), result["step"])
+
+        def _reach(self, key: str, step: int) -> None:
+            before = self.reached.get(key, 0)
+            self.reached[key] = max(before, min(step, plan.steps))
+            self.progress.update(self.reached[key] - before)
 
         def on_trial_complete(self, trial: Any, **_: Any) -> None:
             self._end(trial, "FINISHED")
@@ -224,7 +235,7 @@ def _shown(plan: Plan, trials: int, name: str) -> Any:
                 run.tag("outcome", state["status"])
                 run.end(status)
             self.ended.add(key)
-            self.progress.update()
+            self._reach(key, plan.steps)
             if len(self.ended) == trials:
                 self.progress.close()
 
