@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from textwrap import indent
 
 import numpy as np
 import psutil
@@ -443,6 +444,24 @@ def worker():
     return make
 cluster.run_shards(Path("w").resolve(), 20, 1, worker, "s", "item")
 """
+
+
+@pytest.mark.slow
+def test_a_driver_told_to_stop_cleans_up_as_it_does_without_a_cluster(on_cluster, project):
+    """Ray would end it on the spot: no message, and a run in MLflow that failed."""
+    code = f"from echosyn.runtime import run_stage\ndef main():\n{indent(DRIVER, '  ')}\n"
+    code += "run_stage(main)"
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    until(lambda: len(list((project / "w").glob("shard-*"))) >= 2)
+    driver.terminate()
+    _, told = driver.communicate(timeout=20)
+    assert driver.returncode == 1
+    assert told.splitlines()[-1] == "echosyn: stopped; the same command continues where it was"
+    _, left = psutil.wait_procs(on_cluster.processes("_Worker"), timeout=30)
+    assert not left
 
 
 @pytest.mark.slow

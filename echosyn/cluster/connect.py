@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,12 +58,13 @@ def connect(root: Path, quiet: bool = False) -> Iterator[Any]:
     os.environ.update(STAY, **OWN_ENVIRONMENT)
     try:
         _knock(where or "")
-        ray.init(
-            address=where,
-            log_to_driver=not quiet,
-            logging_level=logging.WARNING,
-            runtime_env={"env_vars": worker_env(root)},
-        )
+        with _own_sigterm():
+            ray.init(
+                address=where,
+                log_to_driver=not quiet,
+                logging_level=logging.WARNING,
+                runtime_env={"env_vars": worker_env(root)},
+            )
     except Exception as e:
         raise _explained(e, where or "") from e
     try:
@@ -90,6 +93,15 @@ def connect_here(root: Path, cpus: int) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this process's own answer to SIGTERM: ray.init sets one that skips all cleaning up."""
+    own = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, own)
 
 
 def _knock(where: str) -> None:
