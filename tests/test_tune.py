@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -173,8 +174,9 @@ def project(base, tmp_path):
 
 def tune(project, *arguments, **variables):
     env = {**environment(project), "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1", **variables}
+    del env["PYTHONPATH"]  # as a user types it
     return subprocess.Popen(
-        [sys.executable, "-m", "echosyn", "tune", *arguments], cwd=project, env=env, text=True,
+        [Path(sys.executable).parent / "echosyn", "tune", *arguments], cwd=project, env=env, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
 

@@ -6,9 +6,11 @@ after an interruption goes on; finished, it prints its result again.
 """
 
 import dataclasses
+import importlib
 import logging
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +112,8 @@ def _search_settings(
 
 def _inputs(params: Params, model: str, base: Any, subject: tuple[str, ...]) -> list[Path]:
     """Folders that the stage reads; says so when they are not made yet."""
-    import importlib
-
+    if str(params.root) not in sys.path:
+        sys.path.insert(0, str(params.root))  # an installed command does not start there
     module = importlib.import_module(f"pipelines.{MODELS[model].stage}")
     try:
         _, inputs = module.prepare(params, base, *subject)
