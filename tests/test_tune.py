@@ -175,8 +175,9 @@ def project(base, tmp_path):
 def tune(project, *arguments, **variables):
     env = {**environment(project), "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1", **variables}
     del env["PYTHONPATH"]  # as a user types it
+    command = [Path(sys.executable).parent / "echosyn", "tune", *arguments]
     return subprocess.Popen(
-        [Path(sys.executable).parent / "echosyn", "tune", *arguments], cwd=project, env=env, text=True,
+        command, cwd=project, env=env, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
 
