@@ -5,6 +5,7 @@ import logging
 import os
 import shlex
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -154,14 +155,21 @@ class Jobs:
         self.get(job)  # an unknown one is said at once
         shown = _Shown()
         while True:
-            # A lost connection shows at the next question.
-            with suppress(OSError, RuntimeError, EchosynError):
-                asyncio.run(self._tail(job, shown))
+            # Apart from the main thread, where asyncio would take Ctrl-C for itself.
+            tail = threading.Thread(target=self._tail_once, args=(job, shown), daemon=True)
+            tail.start()
+            while tail.is_alive():
+                tail.join(0.2)
             state = self._patiently(job)
             if state.status in ENDED:
                 shown.upto(self.logs(job))  # what came between the last chunk and the end
                 return state
             time.sleep(1)
+
+    def _tail_once(self, job: str, shown: "_Shown") -> None:
+        # A lost connection shows at the next question.
+        with suppress(OSError, RuntimeError, EchosynError):
+            asyncio.run(self._tail(job, shown))
 
     async def _tail(self, job: str, shown: "_Shown") -> None:
         text = ""
