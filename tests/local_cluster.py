@@ -75,9 +75,10 @@ class LocalCluster:
         if self.jobs:
             self._until(lambda: self._answers(self.jobs_port), "the jobs server")
 
-    def add_node(self):
+    def add_node(self, inside=()):
+        """One more raylet; `inside` is a command that runs the command after it elsewhere."""
         options = (f"--address={self.address}", f"--node-name=node{len(self.nodes)}")
-        self.nodes.append(self._start(*options))
+        self.nodes.append(self._start(*options, inside=inside))
         self._until(lambda: self._alive() >= len(self.nodes), "a node")
 
     def drain(self, index, seconds):
@@ -111,10 +112,10 @@ class LocalCluster:
         groups = {n.pid for n in self.nodes}
         return any(_session(p) in groups for p in (process, *process.parents()))
 
-    def _start(self, *options):
+    def _start(self, *options, inside=()):
         start = ["start", "--block", f"--num-cpus={self.cpus}", "--num-gpus=0"]
         agent = f"--dashboard-agent-listen-port={free_port()}"  # one each, on one machine
-        command = [RAY, *start, agent, *options]
+        command = [*inside, RAY, *start, agent, *options]
         log = (self.folder / f"node-{time.time_ns()}.log").open("w")
         return subprocess.Popen(
             [*command, "--disable-usage-stats", "--object-store-memory=150000000"],

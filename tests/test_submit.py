@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.metadata import distribution
 from pathlib import Path
 
 import psutil
@@ -108,6 +109,39 @@ def family(stage):
     parents = [p for p in stage.parents() if {"dvc", "echosyn.cluster.job"} & set(p.cmdline())]
     assert len(parents) == 2
     return [stage, *parents]
+
+
+# Nodes that cannot work on the project; before `running`, so that one cluster has the machine
+
+
+def can_unshare():
+    done = subprocess.run(
+        ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False
+    )
+    return done.returncode == 0
+
+
+def test_a_node_without_the_folder_and_with_another_torch_is_named(project, tmp_path):
+    if not can_unshare():
+        pytest.skip("this user may not make mount namespaces")
+    metadata = Path(str(distribution("torch").locate_file(""))) / distribution("torch")._path.name
+    other = tmp_path / "METADATA"
+    other.write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.0.1\n")
+    inside = [
+        "unshare", "-m", "sh", "-c",
+        'mount -t tmpfs none "$1" && mount --bind "$2" "$3" && shift 3 && exec "$@"', "sh",
+        str(project), str(other), str(metadata / "METADATA"),
+    ]  # fmt: skip
+    with LocalCluster(nodes=1, jobs=True) as cluster:
+        cluster.add_node(inside=inside)
+        address = ("--address", cluster.jobs_address)
+        status, out, err = echosyn(project, "submit", *address, "phantom")
+        assert status == 1, out + err
+        assert "the cluster cannot work on this project" in out, out + err
+        assert f"does not see the project folder {project}: it must lie on a file system" in out
+        assert re.search(r"node \S+ \(\S+, \w+\) has torch 2\.0\.1, the driver 2\.13", out)
+        assert "Running stage" not in out
+        assert not list((project / ".echosyn" / "cluster").iterdir())
 
 
 # A whole job

@@ -53,9 +53,9 @@ def check_nodes(ray: Any, root: Path) -> str:
         done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE)
         found, problems = {}, []
         for ref, node in asked.items():
-            name = (
-                f"node {nodes[node]['NodeManagerHostname']} ({nodes[node]['NodeManagerAddress']})"
-            )
+            facts = nodes[node]
+            where = f"{facts['NodeManagerAddress']}, {node[:8]}"  # hosts may share a name
+            name = f"node {facts['NodeManagerHostname']} ({where})"
             if ref not in done:
                 problems.append(f"{name} did not answer within {PATIENCE:g} s")
                 continue
