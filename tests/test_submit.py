@@ -19,8 +19,10 @@ import yaml
 from local_cluster import LocalCluster, free_port
 from repro import environment, new_project
 
+from echosyn.cli import main
 from echosyn.cluster.checks import COMPARED, differences, here
 from echosyn.cluster.submit import Job, exit_status, jobs_address
+from echosyn.cluster.trial import MODELS
 from echosyn.errors import EchosynError
 
 # A stage that works until it is told to stop, and saves then; prints a line now and then.
@@ -447,6 +449,13 @@ def test_submit_wants_a_project(tmp_path, running):
 )
 def test_exit_status(status, code, expected):
     assert exit_status(Job("id", status, "all", 0.0, 1.0, code)) == expected
+
+
+def test_the_command_offers_what_can_be_searched(capsys):
+    """It lists the models itself, so that --help imports nothing heavy."""
+    with pytest.raises(SystemExit):
+        main(["tune", "--help"])
+    assert "{" + ",".join(MODELS) + "}" in capsys.readouterr().out
 
 
 def test_help_is_quick_and_needs_nothing_heavy():

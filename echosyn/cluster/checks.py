@@ -49,7 +49,7 @@ def check_nodes(ray: Any, root: Path) -> str:
         for node in nodes:
             there = NodeAffinitySchedulingStrategy(node, soft=False)
             probe = task.options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-            asked[probe.remote(str(mark), list(COMPARED[1:]))] = node
+            asked[probe.remote(str(mark), node, list(COMPARED[1:]))] = node
         done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE)
         found, problems = {}, []
         for ref, node in asked.items():
@@ -71,10 +71,10 @@ def check_nodes(ray: Any, root: Path) -> str:
     return _summary(ray.cluster_resources(), len(nodes))
 
 
-def _probe() -> Callable[[str, list[str]], dict[str, str]]:
+def _probe() -> Callable[[str, str, list[str]], dict[str, str]]:
     """The task. A function made here travels by value: a node may not have this package at all."""
 
-    def probe(mark: str, packages: list[str]) -> dict[str, str]:
+    def probe(mark: str, node: str, packages: list[str]) -> dict[str, str]:
         import importlib.metadata
         import pathlib
         import platform
@@ -88,7 +88,7 @@ def _probe() -> Callable[[str, list[str]], dict[str, str]]:
         path = pathlib.Path(mark)
         try:
             report["nonce"] = path.read_text()
-            answer = path.with_suffix(f".{platform.node()}")
+            answer = path.with_suffix(f".{node}")
             answer.write_text("")
             answer.unlink()
             report["write"] = "yes"
