@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import select
 import signal
 import sys
 import threading
@@ -92,6 +93,45 @@ def end_with_parent(number: int = signal.SIGTERM) -> None:
         ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG
 
 
+def _parent(pid: int) -> int:
+    """The parent of a Linux process; 0 when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    return int(stat.rpartition(")")[2].split()[1])  # a process's name may hold anything
+
+
+def _end_with_dvc(stage: str) -> None:
+    """SIGTERM to this process when the `dvc repro` that runs `stage` dies, however it dies.
+
+    A shell may stand between the two (dash does not replace itself by its last command) and
+    outlive DVC: what DVC started carries DVC_STAGE, DVC itself does not.
+    """
+    end_with_parent()
+    if sys.platform != "linux":
+        return
+    mark = f"DVC_STAGE={stage}".encode()
+    child, pid = os.getpid(), os.getppid()
+    try:
+        while pid and mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            child, pid = pid, _parent(pid)
+        if child == os.getpid():
+            return
+        dvc = os.pidfd_open(pid)
+    except OSError:  # gone, or of another user, as init is that adopts orphans
+        dvc = None
+    if dvc is None or _parent(child) != pid:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
+
+    def watch() -> None:
+        select.select([dvc], [], [])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="dvc", daemon=True).start()
+
+
 def run_stage(main: Callable[[], None]) -> None:
     """Run a stage's main: one clear message and status 1 for what a user can fix.
 
@@ -103,8 +143,8 @@ def run_stage(main: Callable[[], None]) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
-    if os.environ.get("DVC_STAGE"):
-        end_with_parent()
+    if stage := os.environ.get("DVC_STAGE"):
+        _end_with_dvc(stage)
     try:
         prepare()
         main()

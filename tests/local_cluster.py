@@ -27,6 +27,8 @@ ENVIRONMENT = {
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5",
     "ECHOSYN_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+    # The plain one, which does not replace itself by its last command.
+    "SHELL": "/bin/sh",
 }
 
 
