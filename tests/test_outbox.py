@@ -243,7 +243,6 @@ def test_trials_are_nested_and_the_same_key_is_the_same_run(server, project, mon
             trial = trial_run(there, "trial 1", {"loop": {"lr": 0.1}}, "t1")
             train(trial, first, last)
             trial.end(status)
-    sync()
     runs = {r.info.run_name: r for r in server.stages()}
     child, above = runs["trial 1"], runs["tune/lvdm"]
     assert child.data.tags["mlflow.parentRunId"] == above.info.run_id

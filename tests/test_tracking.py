@@ -11,7 +11,15 @@ import yaml
 
 from echosyn import lineage
 from echosyn.errors import EchosynError
-from echosyn.tracking import RELEASES, STAGES, release_run, stage_run, tracking_uri
+from echosyn.tracking import (
+    RELEASES,
+    STAGES,
+    nested_run,
+    release_run,
+    stage_run,
+    tracking_uri,
+    trial_run,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +127,26 @@ def test_other_settings_never_continue_a_run(project):
         with stage_run("train_vae", "all", cfg, resume_dir=Path("state")):
             pass
     assert {run.data.params["lr"] for run in runs()} == {"0.001", "0.002"}
+
+
+def test_a_run_closes_when_what_is_nested_in_it_has_arrived(project, monkeypatch):
+    monkeypatch.setattr("echosyn.tracking.courier.PAUSE", 3600)  # no help from the background
+    with stage_run("train_ef", "phantom-real", {}) as parent:
+        with nested_run(parent, "seed0", {"seed": 3}) as part:
+            part.log(0, {"loss": 1.0})
+        left_open = trial_run(parent, "seed1", {"seed": 4}, "seed1")
+        left_open.log(0, {"loss": 2.0})
+        left_open.end("FINISHED")
+        parent.final({"mae": 2.0, "protocol": "strict"}, "metrics.json")
+    found = {r.info.run_name: r for r in runs()}
+    above = found["train_ef/phantom-real"]
+    assert above.data.metrics == {"mae": 2.0}
+    assert above.data.tags["protocol"] == "strict"
+    assert json.loads(Path("metrics.json").read_text()) == {"mae": 2.0, "protocol": "strict"}
+    for name in ("seed0", "seed1"):
+        assert found[name].info.status == "FINISHED"
+        assert found[name].data.tags["mlflow.parentRunId"] == above.info.run_id
+        assert "loss" in found[name].data.metrics
 
 
 def test_interrupted_run_is_killed_not_failed(project):

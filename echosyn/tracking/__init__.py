@@ -32,6 +32,7 @@ __all__ = [
     "Log",
     "NullRun",
     "StageRun",
+    "nested_run",
     "release_run",
     "stage_run",
     "sync",
@@ -103,12 +104,18 @@ class StageRun:
             self.outbox.add_metrics(self._buffer)
             self._buffer.clear()
 
-    def final(self, values: Mapping[str, float], path: Path | str) -> None:
-        """Record a stage's final numbers in MLflow and, the same ones, as flat JSON at `path`."""
-        numbers = {k: v.item() if hasattr(v, "item") else v for k, v in values.items()}
+    def final(self, values: Mapping[str, float | str], path: Path | str) -> None:
+        """Record a stage's final numbers in MLflow and, the same ones, as flat JSON at `path`.
+
+        Text (how a number was measured) becomes a tag of the same name.
+        """
+        values = {k: v.item() if hasattr(v, "item") else v for k, v in values.items()}
+        numbers = {k: v for k, v in values.items() if not isinstance(v, str)}
         # At the time of the run's start, so that a stage killed after this repeats itself exactly.
         self.outbox.add_metrics([(key, float(value), None, 0) for key, value in numbers.items()])
-        write_json(path, numbers)
+        for key in values.keys() - numbers.keys():
+            self.tag(key, str(values[key]))
+        write_json(path, values)
 
     def tag(self, name: str, value: str) -> None:
         self.outbox.add("tag", name=name, value=str(value))
@@ -149,7 +156,7 @@ def _closing(run: StageRun) -> Iterator[StageRun]:
         run.end("FAILED")
         raise
     finally:
-        left = _courier(_root()).deliver(run.outbox)
+        left = _courier(_root()).deliver_family(run.outbox)
         if left:
             print(
                 f"echosyn: {left} records of this run wait in {run.outbox.folder}: the next stage "
@@ -220,6 +227,13 @@ def trial_run(parent: StageRun, name: str, settings: Mapping[str, Any], key: str
     if not fresh:
         outbox.add("reopen")
     return StageRun(outbox)
+
+
+@contextmanager
+def nested_run(parent: StageRun, name: str, settings: Mapping[str, Any]) -> Iterator[StageRun]:
+    """A part of a stage's work as a run nested in the stage's; closed with its outcome."""
+    with _closing(trial_run(parent, name, settings, name)) as run:
+        yield run
 
 
 def release_run(

@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from echosyn.errors import EchosynError
@@ -57,6 +58,15 @@ class Courier:
             if outbox.exists and outbox.operations():
                 time.sleep(0.1)  # another process is sending it
         return len(outbox.operations()) if outbox.exists else 0
+
+    def deliver_family(self, outbox: Outbox) -> int:
+        """Send what is left of the runs nested in a run, then its own; operations left over."""
+        nested = []
+        for other in outboxes(self.root):
+            with suppress(FileNotFoundError):
+                if other.facts.get("parent") == outbox.key:
+                    nested.append(other)
+        return sum(self.deliver(one) for one in [*nested, outbox])
 
     def round(self) -> None:
         """One attempt at every outbox whose server is not known to be silent."""

@@ -10,6 +10,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,11 @@ class Outbox:
 
 def outboxes(root: Path) -> list[Outbox]:
     """All outboxes under `root`, oldest first."""
-    found = [Outbox(p.parent) for p in root.glob(f"[!.]*/{RUN}")]
-    return sorted(found, key=lambda o: (o.facts["start_time"], o.key))
+    found = []
+    for path in root.glob(f"[!.]*/{RUN}"):
+        with suppress(FileNotFoundError):  # another process has just sent and removed it
+            found.append((read_json(path)["start_time"], path.parent.name, Outbox(path.parent)))
+    return [outbox for *_, outbox in sorted(found, key=lambda entry: entry[:2])]
 
 
 def _name() -> str:
