@@ -30,8 +30,9 @@ from echosyn.models.denoisers import ImageDenoiser, VideoDenoiser
 from echosyn.models.r2plus1d import R2Plus1d
 from echosyn.models.reid import build_reid
 from echosyn.models.vae import FRAME_SIZE, LATENT_SIZE, Vae
+from echosyn.training.arms import ARMS
 from echosyn.training.diffusion import TrainLidmConfig, TrainLvdmConfig
-from echosyn.training.ef import ARMS, TrainEfConfig
+from echosyn.training.ef import TrainEfConfig
 from echosyn.training.reid import TrainReidConfig
 from echosyn.training.vae import TrainVaeConfig
 
@@ -134,6 +135,8 @@ def paper_job(params: Params, videos: int) -> list[Training | Shards]:
     windows = len(window_starts(clips.frames, window, clips.overlap))
     guided = 1 if clips.guidance == 1 else 2
     per_video = clips.steps * windows * guided * lvdm_flops + clips.frames * vae_flops / 2
+    # Every clip of a video of mean length at the regressor's frame rate, as conf/paper asks.
+    clips_tested = max(REAL_FRAMES // REAL_VIDEOS // 2 - ef.frames + 1, 1)
     tested = 2 * REAL_VIDEOS + videos  # real and reconstructed TEST for every arm, and all samples
 
     def training(name: str, cfg: object, flops: float, size: int) -> Training:
@@ -147,8 +150,12 @@ def paper_job(params: Params, videos: int) -> list[Training | Shards]:
         training("train_lvdm", lvdm, lvdm_flops, lvdm_size),
         Shards("sample_hearts", 2 * videos, hearts.shard, hearts.steps * lidm_flops),
         Shards("sample_videos", videos, clips.shard, per_video),
-        *(training(f"train_ef_{arm}", ef, ef_flops, ef_size) for arm in ARMS),
-        Shards("evaluate (EF)", tested, 64, ef.test_clips * ef_flops),
+        *(
+            training(f"train_ef_{arm}, seed {k}", ef, ef_flops, ef_size)
+            for arm in ARMS
+            for k in range(ef.seeds)
+        ),
+        Shards("evaluate (EF)", tested, 64, clips_tested * ef.seeds * ef_flops),
     ]
 
 

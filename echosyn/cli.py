@@ -1,4 +1,4 @@
-"""The command `echosyn`: run the project on a cluster, search for settings, send late records."""
+"""The command `echosyn`: clusters, searches for settings, late records, published weights."""
 
 import argparse
 import sys
@@ -19,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_jobs(commands)
     _add_tune(commands)
     _add_sync(commands)
+    _add_weights(commands)
     args = parser.parse_args(argv)
     try:
         return args.run(args)
@@ -81,6 +82,19 @@ def _add_sync(commands: argparse._SubParsersAction) -> None:
         "sync", help="send to MLflow what waits in .echosyn/outbox for a server that was away"
     )
     sync.set_defaults(run=_sync)
+
+
+def _add_weights(commands: argparse._SubParsersAction) -> None:
+    weights = commands.add_parser(
+        "weights",
+        help="list or fetch the published networks of FID, IS and FVD",
+        description="List the published networks that FID, IS and FVD need, and whether they are "
+        "in the cache. Nothing is downloaded unless `fetch` asks for it.",
+    )
+    actions = weights.add_subparsers(dest="action", metavar="ACTION")
+    fetch = actions.add_parser("fetch", help="download one of them and verify it")
+    fetch.add_argument("name", metavar="NAME", help="as the list has it")
+    weights.set_defaults(run=_weights)
 
 
 def _server(args: argparse.Namespace) -> "Jobs":
@@ -161,6 +175,19 @@ def _tune(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("echosyn: stopped; the same command continues where it was", file=sys.stderr)
         raise
+    return 0
+
+
+def _weights(args: argparse.Namespace) -> int:
+    from echosyn.metrics import weights
+
+    if args.action == "fetch":
+        print(weights.fetch(args.name))
+        return 0
+    print(f"in {weights.cache_folder()}:")
+    for name, w in weights.KNOWN.items():
+        print(f"{name:<10}  {w.bytes / 1e6:5.1f} MB  {w.licence:<10}  {weights.state(name):<11}  "
+              f"{w.use}: {w.file}")  # fmt: skip
     return 0
 
 

@@ -2,9 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -13,7 +16,7 @@ from echosyn.device import autocast, pick_device
 from echosyn.files import atomic_dir
 from echosyn.runtime import state_root
 from echosyn.shards import finish, work_dir
-from echosyn.tracking import stage_run
+from echosyn.tracking import nested_run, stage_run
 from echosyn.training.loop import Task
 
 
@@ -33,10 +36,59 @@ def train(
     work = work_dir(state_root(), stage, subject, settings, inputs)
     with stage_run(stage, subject, settings, inputs, work) as run:
         model = fit(task, cfg.loop, seed, work, run, f"{stage} {subject}", stage)
-        with torch.no_grad(), autocast(pick_device(), cfg.loop.precision):
-            numbers = measure(model)
+        numbers = _measured(measure, model, cfg)
         with atomic_dir(out) as tmp:
             save(model, tmp)
         run.output(out)
         run.final(numbers, Path(f"metrics/{stage}/{subject}.json"))
     finish(work)
+
+
+def train_seeds(
+    stage: str,
+    subject: str,
+    cfg: Any,
+    seed: int,
+    tasks: dict[str, Callable[[int, int], Task]],
+    inputs: list[Path],
+    out: Path,
+    save: Callable[[nn.Module, Path], None],
+    measure: Callable[[str, Task, nn.Module], dict[str, float]],
+) -> None:
+    """Fit each of `tasks`, by name, `cfg.seeds` times, and write the models to out/<name>/seed<k>.
+
+    Every training is a run nested in the stage's and resumes by itself; the stage's numbers are
+    means over seeds, with their standard deviations (`_seed_sd`).
+
+    Args:
+        tasks: make the task from k and its seed, `seed` + k. The name "" stands for `out` itself.
+        measure: numbers of a fitted task; for all names together they must not share keys.
+    """
+    settings = {**dataclasses.asdict(cfg), "seed": seed}
+    work = work_dir(state_root(), stage, subject, settings, inputs)
+    with stage_run(stage, subject, settings, inputs, work) as run:
+        numbers: dict[str, list[float]] = {}
+        with atomic_dir(out) as tmp:
+            for name, k in product(tasks, range(cfg.seeds)):
+                part = Path(name) / f"seed{k}"
+                task, title = tasks[name](k, seed + k), f"{stage} {subject} {part}"
+                with nested_run(run, f"{stage}/{subject}/{part}", {"seed": seed + k}) as log:
+                    model = fit(task, cfg.loop, seed + k, work / part, log, title, stage)
+                    made = _measured(partial(measure, name, task), model, cfg)
+                    log.final(made, work / part / "final.json")
+                save(model, tmp / part)
+                for key, value in made.items():
+                    numbers.setdefault(key, []).append(value)
+        run.output(out)
+        means = {key: float(np.mean(values)) for key, values in numbers.items()}
+        if cfg.seeds > 1:
+            means |= {f"{k}_seed_sd": float(np.std(v, ddof=1)) for k, v in numbers.items()}
+        run.final(means, Path(f"metrics/{stage}/{subject}.json"))
+    finish(work)
+
+
+def _measured(
+    measure: Callable[[nn.Module], dict[str, float]], model: nn.Module, cfg: Any
+) -> dict[str, float]:
+    with torch.no_grad(), autocast(pick_device(), cfg.loop.precision):
+        return measure(model)

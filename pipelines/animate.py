@@ -35,7 +35,7 @@ def main(dataset: str) -> None:
     from echosyn.report.mosaic import webp
     from echosyn.runtime import state_root
     from echosyn.tracking import stage_run
-    from echosyn.training.ef import EfRegressor, predict_ef
+    from echosyn.training.ef import EfRegressor, measure_ef
 
     params = torch_params()
     entries = params.raw.get("animate") or {}
@@ -60,9 +60,9 @@ def main(dataset: str) -> None:
             tiles = [clip for row in rows for clip in row]
             write_bytes(tmp / "mosaic.webp", webp(tiles, fps, columns=2 + len(cfg.ef)))
 
-        model = EfRegressor.load(regressor)
-        real = load_frames(data, model.fps, cache, entry.label)
-        generated = load_frames(out, model.fps, cache)
+        fps = EfRegressor.load(regressor / "seed0").fps
+        real = load_frames(data, fps, cache, entry.label)
+        generated = load_frames(out, fps, cache)
         encoder = HeartEncoder.load(reid)
         own = [
             np.concatenate([generated.video(v * len(cfg.ef) + k) for k in range(len(cfg.ef))])
@@ -72,8 +72,8 @@ def main(dataset: str) -> None:
             **read_json(Path(f"metrics/encode/{dataset}.json")),
             **identity_numbers(latents, own, codec, encoder),
             **ef_numbers(
-                generated.ef, predict_ef(model, generated, 4), real.ef,
-                predict_ef(model, real, 4), params.seed,
+                generated.ef, measure_ef(regressor, generated, 4), real.ef,
+                measure_ef(regressor, real, 4), params.seed,
             ),
         }  # fmt: skip
         run.output(out)

@@ -2,7 +2,8 @@
 
 python -m pipelines.evaluate phantom
 
-Writes metrics/evaluate/<dataset>.json, every headline number, and tables under evaluation/.
+Writes metrics/evaluate/<dataset>.json, every number with its interval and how it was measured, and
+tables and plots under evaluation/. docs/metrics.md says what each number means.
 """
 
 import dataclasses
@@ -14,70 +15,91 @@ from pipelines._stage import command, torch_params
 
 def main(dataset: str) -> None:
     from echosyn.cluster import map_rows
-    from echosyn.data.frames import load_frames
+    from echosyn.data.frames import VideoFolder, load_frames
     from echosyn.data.latents import LatentSet
     from echosyn.diffusion.generate import read_hearts
     from echosyn.diffusion.synthesise import released_hearts
     from echosyn.evaluation import (
         EfEvaluation,
         EvaluateConfig,
+        ProtocolEvaluation,
         QualityEvaluation,
+        Sets,
         privacy_numbers,
     )
-    from echosyn.files import atomic_dir, read_json, write_json
+    from echosyn.files import atomic_dir, read_json, write_bytes
+    from echosyn.metrics.feature_cache import FeatureCache
+    from echosyn.metrics.weights import locate
     from echosyn.privacy.embedding import HeartEncoder
-    from echosyn.report.plots import predictions, requested_vs_measured
+    from echosyn.report import plots
+    from echosyn.report.ef_plots import evaluation_figures
     from echosyn.runtime import state_root
     from echosyn.shards import finish, work_dir
     from echosyn.tracking import stage_run
-    from echosyn.training.ef import ARMS, EfRegressor
+    from echosyn.training.arms import ARMS, folders, more_arms, parse_arm
+    from echosyn.training.ef import EfRegressor
 
     params = torch_params()
     cfg, seed = params.stage("evaluate", EvaluateConfig), params.seed
-    folders = {
-        "real": Path("data/train") / dataset,
-        "reconstructed": Path("reconstructions/train") / dataset,
-        "synthetic": Path("samples") / dataset,
-    }
+    protocol = (params.raw.get("train_ef") or {}).get("protocol", "strict")
+    more = more_arms(params.raw, dataset)
+    of = folders(dataset)
     models, latents = Path("models/ef") / dataset, Path("latents/train") / dataset
     reid, hearts = Path("models/reid") / dataset, Path("hearts") / dataset
-    inputs = [*folders.values(), models, latents, reid, hearts]
-    settings = {**dataclasses.asdict(cfg), "seed": seed}
+    inputs = [*of.values(), models, latents, reid, hearts]
+    settings = {**dataclasses.asdict(cfg), "seed": seed, "arms": list(more), "protocol": protocol}
+    weights = {
+        k: locate(k, v) if (v := getattr(cfg, k)) != "none" else None for k in ("inception", "i3d")
+    }
     work = work_dir(state_root(), "evaluate", dataset, settings, inputs)
     with stage_run("evaluate", dataset, settings, inputs, work) as run:
-        fps, cache = EfRegressor.load(models / "real").fps, state_root() / "frames"
-        videos = {name: load_frames(f, fps, cache) for name, f in folders.items()}
+        fps, state = EfRegressor.load(models / "real/seed0").fps, state_root()
+        videos = {name: load_frames(f, fps, state / "frames") for name, f in of.items()}
         test = videos["real"].split("TEST")
 
         over = partial(map_rows, work, cfg.shard, "evaluate", "video")
         ef = EfEvaluation(cfg, seed, over)
         for arm in ARMS:
-            ef.add(arm, models / arm, test)
+            ef.add(parse_arm(arm).label(protocol), models / arm, test)
+        for arm in more:
+            ef.add(parse_arm(arm).label(protocol), models / "more" / arm, test)
         ef.add("real_on_reconstructed", models / "real", videos["reconstructed"].split("TEST"))
         requested = ef.faithfulness(models / "real", videos["synthetic"])
 
-        quality = QualityEvaluation(cfg, seed, over)
-        quality.measure(
-            videos["real"].split("TRAIN"), test, videos["reconstructed"].split("TRAIN"),
-            videos["synthetic"], models / "real",
-        )  # fmt: skip
+        sets = Sets.of(**videos)
+        quality = QualityEvaluation(cfg, seed, over, FeatureCache(state / "features"))
+        quality.measure(sets, models / "real/seed0")
+        published = ProtocolEvaluation(
+            **weights, strict_names=cfg.strict_names, seed=seed, over=over
+        )
+        streamed = {name: VideoFolder.open(f, cfg.protocol_fps) for name, f in of.items()}
+        published.measure(**vars(Sets.of(**streamed)))
 
         splits = {name: LatentSet(latents, name) for name in ("TRAIN", "VAL", "TEST")}
-        released = released_hearts(read_hearts(hearts), folders["synthetic"])
+        released = released_hearts(read_hearts(hearts), of["synthetic"])
         numbers = {
             **ef.numbers,
             **quality.numbers,
+            **published.numbers,
+            **{
+                f"protocol/{m}/{k}": str(v)
+                for m, d in published.protocol.items()
+                for k, v in d.items()
+            },
             **privacy_numbers(splits, released, HeartEncoder.load(reid), cfg, seed),
         }
         for stage in ("encode", "train_reid", "privacy_filter"):
             numbers |= read_json(Path(f"metrics/{stage}/{dataset}.json"))
 
+        tables = {"predictions": ef.predictions(), "requested": requested}
+        figures = evaluation_figures(tables["predictions"], numbers)
+        figures["requested_vs_measured"] = plots.requested_vs_measured(requested)
         with atomic_dir(Path("evaluation") / dataset) as out:
-            ef.predictions().to_csv(out / "predictions.csv", index=False)
-            requested.to_csv(out / "requested.csv", index=False)
-            write_json(out / "protocol.json", quality.protocol)
-        run.figure(predictions(ef.predictions()), "predictions.png")
-        run.figure(requested_vs_measured(requested), "requested_vs_measured.png")
+            for name, table in tables.items():
+                table.to_csv(out / f"{name}.csv", index=False)
+            for name, figure in figures.items():
+                write_bytes(out / f"{name}.png", plots.png(figure))
+                run.artifact(out / f"{name}.png")
         run.final(numbers, Path(f"metrics/evaluate/{dataset}.json"))
     finish(work)
 

@@ -1,10 +1,11 @@
-"""Train the EF regressor on one arm: what of real, reconstructed and synthetic video it may see.
+"""Train the EF regressors of one arm: what of real, reconstructed and synthetic video they may see.
 
 python -m pipelines.train_ef phantom synthetic
 
 Protocol `strict`: the arm's own VAL stops and selects, so the synthetic arm sees no real video
-before the test. `synthetic_relabelled` replaces the EF asked for by what the real-trained regressor
-measures, and is named so because that regressor has seen real video.
+before the test. `synthetic_relabelled` replaces the EF asked for by what the real-trained
+regressors measure, and is named so because they have seen real video. Protocol `reference`: every
+arm selects on real VAL, as EchoNet-Synthetic does, and is labelled so wherever it is reported.
 """
 
 from pathlib import Path
@@ -18,37 +19,80 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    params: Params, cfg: "TrainEfConfig", dataset: str, arm: str
+    params: Params,
+    cfg: "TrainEfConfig",
+    dataset: str,
+    arm: str,
+    k: int = 0,
+    seed: int | None = None,
 ) -> "tuple[EfTask, list[Path]]":
-    """The task, and the folders it reads."""
+    """The task of the k-th regressor, and the folders it reads."""
     from echosyn.data.frames import load_frames
     from echosyn.runtime import state_root
-    from echosyn.training.ef import EfRegressor, EfTask, arm_folders, relabel
+    from echosyn.training.arms import choose, folders, parse_arm
+    from echosyn.training.ef import EfTask, relabelled
 
-    folders = arm_folders(dataset, arm)
-    sets = [load_frames(f, cfg.fps, state_root() / "frames") for f in folders]
-    inputs = list(folders)
-    if arm == "synthetic_relabelled":
+    plan, seed = parse_arm(arm), params.seed if seed is None else seed
+    of = folders(dataset)
+    inputs = [of[source] for source in plan.sources]
+    sets = {s: load_frames(of[s], cfg.fps, state_root() / "frames") for s in plan.sources}
+    if plan.kind == "synthetic_relabelled":
         teacher = Path("models/ef") / dataset / "real"
         inputs.append(teacher)
-        sets = [relabel(s, EfRegressor.load(teacher), cfg) for s in sets]
-    task = EfTask(cfg, [s.split("TRAIN") for s in sets], [s.split("VAL") for s in sets])
-    return task, inputs
+        sets["synthetic"] = relabelled(sets["synthetic"], teacher, cfg)
+    real = sets.get("real", sets.get("reconstructed"))
+    train, val = (choose(plan, real, sets.get("synthetic"), s, seed) for s in ("TRAIN", "VAL"))
+    if plan.selects_on_real(cfg.protocol):
+        inputs.append(of["real"])
+        frames = load_frames(of["real"], cfg.fps, state_root() / "frames")
+        val = choose(plan, frames, None, "VAL", seed)
+    start = None
+    if plan.start is not None:
+        start = _start(plan.start, k)
+        inputs.append(start)
+    if cfg.init != "none":
+        inputs.append(Path(cfg.init))
+    return EfTask(cfg, train, val, start), list(dict.fromkeys(inputs))
+
+
+def _start(dataset: str, k: int) -> Path:
+    """The k-th real-trained regressor of a dataset, or the first when there are not so many."""
+    arm = Path("models/ef") / dataset / "real"
+    return arm / f"seed{k}" if (arm / f"seed{k}").is_dir() else arm / "seed0"
+
+
+def train_arms(
+    subject: str,
+    params: Params,
+    cfg: "TrainEfConfig",
+    dataset: str,
+    arms: dict[str, str],
+    out: Path,
+) -> None:
+    """Train `arms` (folder under `out`: arm) with every seed."""
+    from functools import cache, partial
+
+    from pipelines._train import train_seeds
+
+    made = cache(partial(prepare, params, cfg, dataset))
+    inputs = [path for arm in arms.values() for path in made(arm, 0, params.seed)[1]]
+    tasks = {name: lambda k, seed, arm=arm: made(arm, k, seed)[0] for name, arm in arms.items()}
+    train_seeds(
+        "train_ef", subject, cfg, params.seed, tasks, list(dict.fromkeys(inputs)), out,
+        lambda model, folder: model.save(folder),
+        lambda name, task, model: {
+            f"train_ef/{arms[name]}/val_{k}": v for k, v in task.validate(model).items()
+        },
+    )  # fmt: skip
 
 
 def main(dataset: str, arm: str) -> None:
     from echosyn.training.ef import TrainEfConfig
-    from pipelines._train import train
 
     params = torch_params()
     cfg = params.stage("train_ef", TrainEfConfig)
-    task, inputs = prepare(params, cfg, dataset, arm)
-
-    train(
-        "train_ef", f"{dataset}-{arm}", cfg, params.seed, task, inputs,
-        Path("models/ef") / dataset / arm, lambda model, folder: model.save(folder),
-        lambda model: {f"train_ef/{arm}/val_{k}": v for k, v in task.validate(model).items()},
-    )  # fmt: skip
+    out = Path("models/ef") / dataset / arm
+    train_arms(f"{dataset}-{arm}", params, cfg, dataset, {"": arm}, out)
 
 
 if __name__ == "__main__":

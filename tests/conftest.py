@@ -22,6 +22,11 @@ def project(tmp_path_factory):
     """A project after `dvc repro` on the smoke preset; tests leave it as they found it."""
     from repro import new_project, run
 
-    folder = new_project(tmp_path_factory.mktemp("project"))
+    arms = ["few_real_50_plus_synthetic", "synthetic_from_phantom"]
+    folder = new_project(
+        tmp_path_factory.mktemp("project"),
+        ef_arms={"phantom": {"start": "phantom", "arms": arms}},
+        classify={"reduced_ef": {"dataset": "phantom", "ef_below": 50}},
+    )
     run(folder, "dvc", "repro")
     return folder

@@ -26,6 +26,7 @@ METRICS = {
     "quality/kd_r3d_clip16_n6x6": 14.25,
     "quality/kd_r3d_clip16_n6x6_floor": 3.5,
 }
+WORDS = {"protocol/r3d/offsets": "random, seed 3"}
 PARAMS = {
     "scale": "smoke",
     "seed": 3,
@@ -55,7 +56,7 @@ def make_project(root: Path) -> Path:
     write_dataset(root / "reconstructions/train/phantom", REAL, 16.0, 8, seed=1)
     write_dataset(root / "samples/phantom", SYNTHETIC, 16.0, 8, seed=2)
     (root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
-    write_json(root / "metrics/evaluate/phantom.json", METRICS)
+    write_json(root / "metrics/evaluate/phantom.json", {**METRICS, **WORDS})
     write_json(root / "metrics/train_vae/all.json", {"train_vae/val_loss": 0.25})
     listed = sha256_file(root / "samples/phantom/FileList.csv")
     write_json(root / "gates/release/phantom.json", {"filelist_sha256": listed})

@@ -1,5 +1,7 @@
 """The EF task: augmentation, clips, labels; the filter on hearts end to end."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from torch import nn
 from echosyn.data.frames import FrameSet
 from echosyn.data.latents import LatentSet, pack, write_index, write_shard
 from echosyn.errors import EchosynError
-from echosyn.models.r2plus1d import R2Plus1dConfig
+from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig
 from echosyn.models.reid import AugmentConfig
 from echosyn.privacy.calibration import CalibrationConfig
 from echosyn.privacy.embedding import HeartEncoder
@@ -18,12 +20,14 @@ from echosyn.training.ef import (
     EfRegressor,
     EfTask,
     TrainEfConfig,
-    _shift,
-    _speckled,
-    arm_folders,
     clip_starts,
+    load_seeds,
+    measure_ef,
     predict_clips,
-    relabel,
+    predict_ef,
+    relabelled,
+    shifted,
+    speckled,
 )
 from echosyn.training.loop import LoopConfig
 
@@ -56,20 +60,20 @@ class FirstPixel(nn.Module):
 
 def test_shift_moves_whole_pixels_and_brings_zeros_in():
     clip = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4) + 1
-    moved = _shift(clip, np.array([1, -2]))
+    moved = shifted(clip, np.array([1, -2]))
     assert (moved[:, 1:, :2] == clip[:, :3, 2:]).all()
     assert moved[:, 0].sum() == moved[:, :, 2:].sum() == 0
-    assert (_shift(clip, np.array([0, 0])) == clip).all()
+    assert (shifted(clip, np.array([0, 0])) == clip).all()
 
 
 def test_speckle_is_multiplicative_and_of_the_strength_asked_for():
     clip = np.full((4, 64, 64), 100, np.uint8)
     clip[:, :32] = 0
-    noisy = _speckled(clip, 0.2, np.random.default_rng(0)).astype(float)
+    noisy = speckled(clip, 0.2, np.random.default_rng(0)).astype(float)
     assert (noisy[:, :32] == 0).all()
     assert noisy[:, 32:].mean() == pytest.approx(99.5, abs=1)
     assert noisy[:, 32:].std() == pytest.approx(20, abs=1)
-    assert (_speckled(clip, 0.0, np.random.default_rng(0)) == clip).all()
+    assert (speckled(clip, 0.0, np.random.default_rng(0)) == clip).all()
 
 
 def test_clips_are_spread_without_repeats():
@@ -78,19 +82,47 @@ def test_clips_are_spread_without_repeats():
     assert clip_starts(5, 16, 4).tolist() == [0]
 
 
-def test_a_prediction_is_the_mean_over_a_videos_clips():
+def test_every_clip_of_a_video_is_asked_and_one_of_them_is_drawn_by_name():
     frames = videos()
-    predicted = predict_clips(FirstPixel(), [(frames, v) for v in range(4)], 6, 3, show=False)
-    expected = [np.mean([frames.video(v)[s, 0, 0] for s in (0, 2, 4)]) for v in range(4)]
-    assert predicted == pytest.approx(expected)
+    of_clips = predict_clips(FirstPixel(), [(frames, v) for v in range(4)], 6, 0, show=False)
+    assert [len(c) for c in of_clips] == [5] * 4
+    expected = [[frames.video(v)[s, 0, 0] for s in range(5)] for v in range(4)]
+    assert np.array_equal(np.stack(of_clips), np.array(expected, np.float32))
+    predicted = predict_ef(FirstPixel(), frames, 3, "fp32", seed=1)
+    means = [np.mean([frames.video(v)[s, 0, 0] for s in (0, 2, 4)]) for v in range(4)]
+    assert predicted[:, 0] == pytest.approx(means)
+    ones = [[frames.video(v)[s, 0, 0] for s in (0, 2, 4)] for v in range(4)]
+    assert all(one in some for one, some in zip(predicted[:, 1], ones, strict=True))
+    # The draw belongs to the video, not to its place in a shard.
+    alone = [predict_ef(FirstPixel(), frames.take([v]), 3, "fp32", seed=1)[0] for v in range(4)]
+    assert np.array_equal(np.stack(alone), predicted)
+    others = [predict_ef(FirstPixel(), frames, 3, "fp32", seed=s)[:, 1] for s in range(2, 8)]
+    assert any(not np.array_equal(other, predicted[:, 1]) for other in others)
 
 
-def test_relabelling_replaces_labels_and_stays_in_range():
-    model, frames = FirstPixel(), videos()
-    labelled = relabel(frames, model, CONFIG)
-    assert ((labelled.ef >= 0) & (labelled.ef <= 100)).all()
-    assert not np.array_equal(labelled.ef, frames.ef)
+@pytest.fixture
+def two_seeds(tmp_path):
+    """A folder of two regressors that answer 30 and 40 + the same slope."""
+    for k in range(2):
+        torch.manual_seed(0)
+        model = EfTask(CONFIG, [videos()], []).build().eval()
+        with torch.no_grad():
+            model.net.fc.bias.fill_(30 + 10 * k)
+        model.save(tmp_path / "arm" / f"seed{k}")
+    return tmp_path / "arm"
+
+
+def test_an_arms_measure_is_the_mean_of_its_seeds_and_labels_with_it(two_seeds):
+    frames = videos()
+    each = [predict_ef(m, frames, 2, "fp32")[:, 0] for m in load_seeds(two_seeds)]
+    assert each[1] == pytest.approx(each[0] + 10, abs=1e-4)
+    assert measure_ef(two_seeds, frames, 2, "fp32") == pytest.approx(each[0] + 5, abs=1e-4)
+    cfg = replace(CONFIG, test_clips=2)
+    labelled = relabelled(frames, two_seeds, cfg)
+    assert labelled.ef == pytest.approx(np.clip(each[0] + 5, 0, 100), abs=1e-3)
     assert frames.ef.tolist() == [40, 45, 50, 55]
+    with pytest.raises(EchosynError, match="no regressor seed0"):
+        load_seeds(two_seeds.parent)
 
 
 def test_a_batch_depends_on_its_rng_alone_and_keeps_labels():
@@ -100,6 +132,20 @@ def test_a_batch_depends_on_its_rng_alone_and_keeps_labels():
     assert not torch.equal(a["clips"], c["clips"])
     assert a["clips"].shape == (2, 6, 32, 32)
     assert a["ef"].tolist() == [45, 55]
+
+
+def test_half_precision_does_not_round_the_ef():
+    torch.manual_seed(0)
+    task = EfTask(CONFIG, [videos()], [])
+    model = task.build().eval()
+    clips = task.batch(np.arange(4), np.random.default_rng(0))["clips"]
+    with torch.no_grad():
+        full = model(clips)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = model(clips)
+    assert half.dtype == torch.float32
+    spread = (full - full.mean()).abs().max()
+    assert 0 < (half - full).abs().max() < 0.1 * spread
 
 
 def test_an_untrained_regressor_answers_the_mean_ef_and_survives_its_folder(tmp_path):
@@ -117,14 +163,40 @@ def test_an_untrained_regressor_answers_the_mean_ef_and_survives_its_folder(tmp_
         assert torch.equal(loaded(clips), out)
 
 
-def test_arms_read_what_their_name_says():
-    assert [str(p) for p in arm_folders("x", "real_plus_synthetic")] == [
-        "data/train/x",
-        "samples/x",
-    ]
-    assert [str(p) for p in arm_folders("x", "synthetic")] == ["samples/x"]
-    with pytest.raises(EchosynError, match="is not one of real"):
-        arm_folders("x", "fake")
+def kinetics(path, outputs):
+    """Weights under torchvision's names, as a file of its kind holds them."""
+    torch.manual_seed(3)
+    net = R2Plus1d(replace(CONFIG.model, outputs=outputs))
+    torch.save(net.state_dict(), path)
+    return net.state_dict()
+
+
+def test_training_starts_from_a_file_of_weights_by_key(tmp_path):
+    path = tmp_path / "r2plus1d.pth"
+    weights = kinetics(path, outputs=400)
+    model = EfTask(replace(CONFIG, init=str(path)), [videos()], []).build()
+    state = model.net.state_dict()
+    assert all(torch.equal(state[k], v) for k, v in weights.items() if not k.startswith("fc."))
+    assert state["fc.weight"].shape == (1, 4)
+    assert model.net.fc.bias.item() == 47.5
+    weights = kinetics(path, outputs=1)  # such as EchoNet-Dynamic's: its output layer fits
+    state = EfTask(replace(CONFIG, init=str(path)), [videos()], []).build().net.state_dict()
+    assert all(torch.equal(state[k], v) for k, v in weights.items())
+    with pytest.raises(EchosynError, match=r"nowhere\.pth does not exist"):
+        EfTask(replace(CONFIG, init="nowhere.pth"), [videos()], []).build()
+    other = replace(CONFIG.model, stem_width=5)
+    with pytest.raises(EchosynError, match=r"weight 'stem.0.weight' has shape \(4, 1, 1, 7, 7\)"):
+        EfTask(replace(CONFIG, init=str(path), model=other), [videos()], []).build()
+
+
+def test_training_goes_on_from_another_regressor(two_seeds):
+    model = EfTask(CONFIG, [videos()], [], start=two_seeds / "seed1").build()
+    first = EfRegressor.load(two_seeds / "seed1")
+    assert model.training
+    assert all(torch.equal(v, first.state_dict()[k]) for k, v in model.state_dict().items())
+    assert (model.mean, model.std) == (first.mean, first.std)
+    with pytest.raises(EchosynError, match="another model, clip length or frame rate"):
+        EfTask(replace(CONFIG, frames=8), [videos()], [], start=two_seeds / "seed1").build()
 
 
 class MeanEncoder(nn.Module):

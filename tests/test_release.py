@@ -3,7 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from small_project import METRICS, REAL, SYNTHETIC, make_project
+from small_project import METRICS, REAL, SYNTHETIC, WORDS, make_project
 
 from echosyn.config import Params, build
 from echosyn.data.filelist import COLUMNS, read_filelist, video_path
@@ -74,6 +74,7 @@ def test_same_inputs_give_the_same_bytes(project, release):
 def test_manifest_says_what_it_was_made_from_and_nothing_of_the_source(release):
     manifest = read_json(release / "manifest.json")
     assert manifest["metrics"] == METRICS
+    assert manifest["protocol"] == WORDS
     assert manifest["params"] == {
         "scale": "smoke",
         "seed": 3,

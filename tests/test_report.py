@@ -184,7 +184,9 @@ def test_report_needs_nothing_else(report):
 def test_report_shows_videos_figures_and_every_number(report):
     page, bare = report
     assert page.count("data:image/webp;base64,") == bare.count("data:image/webp;base64,") == 3
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 6
+    assert "random, seed 3" in page
+    assert "Bland and Altman" in page
     assert bare.count("<svg") == 1  # only the EF of the videos themselves
     for number in collect(METRICS).values():
         assert f"<td>{plain(number.value)}<" in page

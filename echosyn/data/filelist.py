@@ -28,6 +28,8 @@ COLUMNS = (
     "Split",
 )
 PATIENT = "Patient"  # optional: a pseudonym, so that splits can be checked by patient
+CLASS = "Class"  # optional: what the video is a case of, such as PAH or non-PAH
+OPTIONAL = (PATIENT, CLASS)  # columns that follow the others, in this order, when present
 SPLITS = ("TRAIN", "VAL", "TEST")
 VOLUMES = ("ESV", "EDV")
 NUMBERS = ("EF", "ESV", "EDV", "FrameHeight", "FrameWidth", "FPS", "NumberOfFrames")
@@ -135,14 +137,16 @@ def read_filelist(path: Path | str, label: str = "ef") -> pd.DataFrame:
         refuse(column, wrong, "is not a whole number of 1 or more")
         table[column] = table[column].astype(int)
     refuse("FPS", table["FPS"] <= 0, "is not above 0")
-    extra = [PATIENT] if PATIENT in table.columns else []
-    return table[[*COLUMNS, *extra]]
+    return table[_kept(table)]
 
 
 def write_filelist(path: Path | str, table: pd.DataFrame) -> None:
-    """Write the EchoNet columns, and Patient when present, in a fixed order and format."""
-    extra = [PATIENT] if PATIENT in table.columns else []
-    write_text(path, table[[*COLUMNS, *extra]].to_csv(index=False, lineterminator="\n"))
+    """Write the EchoNet columns, and the optional ones present, in a fixed order and format."""
+    write_text(path, table[_kept(table)].to_csv(index=False, lineterminator="\n"))
+
+
+def _kept(table: pd.DataFrame) -> list[str]:
+    return [*COLUMNS, *(name for name in OPTIONAL if name in table.columns)]
 
 
 def video_path(folder: Path | str, name: str) -> Path:

@@ -1,7 +1,11 @@
-"""Decoded frames of a dataset in one memory-mapped array, made once per content and frame rate."""
+"""Frames of a dataset at a frame rate: decoded once into a memory-mapped array, or when asked for.
+
+What a video is called in a cache is its content: the SHA-256 of its file and the frame rate.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +13,17 @@ import numpy as np
 import pandas as pd
 
 from echosyn.data.filelist import read_filelist, video_path
-from echosyn.data.video import read_video, resample_indices
+from echosyn.data.video import map_videos, read_video, resample_indices
 from echosyn.errors import EchosynError
-from echosyn.files import atomic_dir, fingerprint
-from echosyn.progress import track
+from echosyn.files import atomic_dir, fingerprint, sha256_file
 
 
 @dataclass(frozen=True)
 class FrameSet:
     """Videos as runs of one array.
 
-    data uint8 (N, H, W), all videos end to end; table: the FileList; starts, lengths int64 (V,).
+    data uint8 (N, H, W), all videos end to end; table: the FileList; starts, lengths int64 (V,);
+    content str (V,), what identifies each video's frames, None where that is unknown.
     """
 
     data: np.ndarray
@@ -27,13 +31,14 @@ class FrameSet:
     starts: np.ndarray
     lengths: np.ndarray
     fps: float
+    content: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __reduce__(self) -> tuple:
         """Another process opens the frames where they lie instead of getting a copy."""
-        rest = (self.table, self.starts, self.lengths, self.fps)
+        rest = (self.table, self.starts, self.lengths, self.fps, self.content)
         if isinstance(self.data, np.memmap):
             return _open_frames, (str(self.data.filename), *rest)
         return FrameSet, (self.data, *rest)
@@ -54,7 +59,8 @@ class FrameSet:
         """Some videos, in the order given."""
         rows = np.asarray(rows, dtype=np.int64)
         table = self.table.iloc[rows].reset_index(drop=True)
-        return FrameSet(self.data, table, self.starts[rows], self.lengths[rows], self.fps)
+        content = None if self.content is None else self.content[rows]
+        return FrameSet(self.data, table, self.starts[rows], self.lengths[rows], self.fps, content)
 
     @property
     def ef(self) -> np.ndarray:
@@ -63,6 +69,79 @@ class FrameSet:
 
 def _open_frames(path: str, *rest: Any) -> FrameSet:
     return FrameSet(np.load(path, mmap_mode="r"), *rest)
+
+
+@dataclass(frozen=True)
+class VideoFolder:
+    """Videos of a dataset folder, decoded each time they are asked for: for one pass over a dataset
+    that need not lie unpacked on the disk.
+
+    The same table, lengths and frames as the FrameSet of `load_frames`. Lengths int64 (V,) are
+    those that the FileList's NumberOfFrames and FPS make at `fps`.
+    """
+
+    folder: Path
+    table: pd.DataFrame
+    lengths: np.ndarray
+    fps: float
+
+    @classmethod
+    def open(
+        cls, folder: Path | str, fps: float, label: str = "ef", splits: tuple = ()
+    ) -> "VideoFolder":
+        """Read the FileList, decode nothing.
+
+        Raises:
+            EchosynError: the FileList is wrong, or a video that it lists is missing.
+        """
+        folder = Path(folder)
+        table, _ = _listed(folder, label, splits)
+        facts = zip(table["NumberOfFrames"], table["FPS"], strict=True)
+        lengths = [len(resample_indices(n, source_fps, fps)) for n, source_fps in facts]
+        return cls(folder, table, np.array(lengths, np.int64), fps)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def video(self, i: int) -> np.ndarray:
+        """Frames of video i, uint8 (T, H, W).
+
+        Raises:
+            EchosynError: the file cannot be decoded, or is not as long as the FileList says.
+        """
+        path = video_path(self.folder, self.table["FileName"][i])
+        frames = _read_at(path, self.fps)
+        if len(frames) != self.lengths[i]:
+            row = self.table.iloc[i]
+            raise EchosynError(
+                f"{path}: {len(frames)} frames at {self.fps:g} per second, but {self.lengths[i]} by"
+                f" the {row['NumberOfFrames']} frames at {row['FPS']:g} per second of its line in"
+                f" {self.folder / 'FileList.csv'}; correct that line"
+            )
+        return frames
+
+    @cached_property
+    def content(self) -> np.ndarray:
+        """What identifies each video's frames, str (V,); reads every file when first asked."""
+        return _content(
+            [video_path(self.folder, name) for name in self.table["FileName"]], self.fps
+        )
+
+    def split(self, name: str) -> "VideoFolder":
+        return self.take(np.flatnonzero(self.table["Split"] == name))
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "VideoFolder":
+        """Some videos, in the order given."""
+        rows = np.asarray(rows, dtype=np.int64)
+        table = self.table.iloc[rows].reset_index(drop=True)
+        taken = VideoFolder(self.folder, table, self.lengths[rows], self.fps)
+        if "content" in vars(self):
+            vars(taken)["content"] = self.content[rows]
+        return taken
+
+    @property
+    def ef(self) -> np.ndarray:
+        return self.table["EF"].to_numpy(np.float32)
 
 
 def load_frames(
@@ -76,6 +155,19 @@ def load_frames(
         EchosynError: a listed video cannot be read, or sizes differ within the dataset.
     """
     folder, cache = Path(folder), Path(cache)
+    table, paths = _listed(folder, label, splits)
+    content = _content(paths, fps)
+    entry = cache / f"frames-{fingerprint({'fps': fps, 'format': 2, 'videos': content.tolist()})}"
+    if not entry.is_dir():
+        _decode(paths, fps, entry)
+    lengths = np.load(entry / "lengths.npy")
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    data = np.load(entry / "frames.npy", mmap_mode="r")
+    return FrameSet(data, table, starts, lengths, fps, content)
+
+
+def _listed(folder: Path, label: str, splits: tuple) -> tuple[pd.DataFrame, list[Path]]:
+    """The FileList of a dataset folder and the videos that it lists, all there."""
     table = read_filelist(folder / "FileList.csv", label)
     if splits:
         table = table[table["Split"].isin(splits)].reset_index(drop=True)
@@ -83,12 +175,17 @@ def load_frames(
     for path in paths:
         if not path.is_file():
             raise EchosynError(f"{path}: listed in {folder / 'FileList.csv'} but missing")
-    entry = cache / f"frames-{fingerprint({'fps': fps, 'format': 1}, paths)}"
-    if not entry.is_dir():
-        _decode(paths, fps, entry)
-    lengths = np.load(entry / "lengths.npy")
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    return FrameSet(np.load(entry / "frames.npy", mmap_mode="r"), table, starts, lengths, fps)
+    return table, paths
+
+
+def _content(paths: list[Path], fps: float) -> np.ndarray:
+    hashes = map_videos(sha256_file, paths, "hash")
+    return np.array([f"{sha256}@{float(fps)!r}fps" for sha256 in hashes], dtype=str)
+
+
+def _read_at(path: Path, fps: float) -> np.ndarray:
+    frames, source_fps = read_video(path)
+    return frames[resample_indices(len(frames), source_fps, fps)]
 
 
 def _decode(paths: list[Path], fps: float, entry: Path) -> None:
@@ -96,9 +193,8 @@ def _decode(paths: list[Path], fps: float, entry: Path) -> None:
     with atomic_dir(entry) as tmp:
         lengths, size = [], None
         with (tmp / "raw").open("wb") as raw:
-            for path in track(paths, "decode", "video"):
-                frames, source_fps = read_video(path)
-                frames = frames[resample_indices(len(frames), source_fps, fps)]
+            decoded = map_videos(lambda path: _read_at(path, fps), paths, "decode")
+            for path, frames in zip(paths, decoded, strict=True):
                 if size is not None and frames.shape[1:] != size:
                     raise EchosynError(f"{path}: frames {frames.shape[1:]}, others have {size}")
                 size = frames.shape[1:]

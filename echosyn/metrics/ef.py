@@ -3,12 +3,21 @@
 EF in percent. Intervals are 95 % percentile bootstraps over videos, as in EchoNet-Dynamic.
 """
 
+from itertools import chain
+
 import numpy as np
 
 from echosyn.errors import EchosynError
-from echosyn.metrics.interval import Estimate, bootstrap_sums, percentile_interval
+from echosyn.metrics.interval import (
+    Estimate,
+    bootstrap_sums,
+    percentile_interval,
+    resample_counts,
+)
+from echosyn.metrics.roc import Roc
 
 RESAMPLES = 10_000
+CUTOFFS = (35, 40, 45, 50)  # percent, as in EchoNet-Dynamic
 
 
 def ef_scores(
@@ -16,21 +25,72 @@ def ef_scores(
 ) -> dict[str, Estimate]:
     """`r2` (coefficient of determination), `mae` and `rmse` of predictions (N,) of EF (N,).
 
-    R2 is NaN where every true EF is the same.
+    Of several regressors, predictions (S, N): the mean of their scores, with an interval that
+    resamples both the videos and the regressors. R2 is NaN where every true EF is the same.
 
     Raises:
         EchosynError: no values, different lengths, a value that is not finite.
     """
-    t, p = _paired(true, predicted, "true EF", "predicted EF")
+    t, p = _checked(true, predicted)
     c, e = t - t.mean(), p - t  # centred: sums of squares without cancellation
-    terms = np.stack([np.ones_like(t), c, c**2, e**2, np.abs(e)], 1)
+    each = np.stack([e**2, np.abs(e)], -1).transpose(1, 0, 2).reshape(len(t), -1)  # (N, S * 2)
+    terms = np.concatenate([np.stack([np.ones_like(t), c, c**2], 1), each], 1)
 
     def scores(s: np.ndarray) -> np.ndarray:
-        n, sum_c, sum_c2, sum_e2, sum_abs = np.moveaxis(s, -1, 0)
-        r2 = 1 - _ratio(sum_e2, sum_c2 - sum_c**2 / n)
-        return np.stack([r2, sum_abs / n, np.sqrt(sum_e2 / n)], -1)
+        n, sum_c, sum_c2 = (s[..., i, None] for i in range(3))
+        errors = s[..., 3:].reshape(*s.shape[:-1], len(p), 2)
+        r2 = 1 - _ratio(errors[..., 0], sum_c2 - sum_c**2 / n)
+        return np.stack([r2, errors[..., 1] / n, np.sqrt(errors[..., 0] / n)], -1)  # (..., S, 3)
 
-    return _estimates(("r2", "mae", "rmse"), *bootstrap_sums(terms, scores, resamples, seed))
+    values, drawn = bootstrap_sums(terms, scores, resamples, seed)
+    weights = seed_weights(len(p), resamples, seed)
+    mixed = np.einsum("rs,rsk->rk", weights, drawn)
+    return _estimates(("r2", "mae", "rmse"), values.mean(0), mixed)
+
+
+def seed_weights(seeds: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each of `seeds` regressors is in each bootstrap draw, as shares (R, S)."""
+    rng = np.random.default_rng([seed, seeds])
+    return rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
+
+
+def cutoff_auc(
+    true: np.ndarray, predicted: np.ndarray, seed: int, resamples: int = 1000
+) -> dict[int, Estimate]:
+    """AUC of telling EF below 35, 40, 45 and 50 % by the predicted EF, (N,) or (S, N).
+
+    Of several regressors the mean, its interval as of `ef_scores`. A cut-off with no video on one
+    side is left out.
+    """
+    t, p = _checked(true, predicted)
+    weights = seed_weights(len(p), resamples, seed)
+    found = {}
+    for cutoff in CUTOFFS:
+        below = t < cutoff
+        if below.all() or not below.any():
+            continue
+        rocs = [Roc(-row[below], -row[~below]) for row in p]
+        sides = [
+            chain.from_iterable(resample_counts(int(side.sum()), resamples, int(s)))
+            for side, s in zip(
+                (below, ~below),
+                np.random.SeedSequence([seed, cutoff]).generate_state(2),
+                strict=True,
+            )
+        ]
+        drawn = [
+            sum(w * roc.auc(a, b) for w, roc in zip(row, rocs, strict=True) if w)
+            for row, a, b in zip(weights, *sides, strict=True)
+        ]
+        value = float(np.mean([roc.auc() for roc in rocs]))
+        found[cutoff] = Estimate(value, *percentile_interval(np.array(drawn)))
+    return found
+
+
+def _checked(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """True EF (N,) and predictions (S, N), each row checked against it."""
+    rows = [_paired(true, row, "true EF", "predicted EF") for row in np.atleast_2d(predicted)]
+    return rows[0][0], np.stack([p for _, p in rows])
 
 
 def requested_vs_measured(

@@ -17,6 +17,7 @@ from echosyn.files import atomic_dir, read_json, sha256_file, write_json, write_
 from echosyn.progress import track
 from echosyn.release.card import card
 from echosyn.release.manifest import MANIFEST, SCHEMA, file_table
+from echosyn.report.numbers import texts
 
 # https://semver.org, the suggested regular expression with its build part left out.
 VERSION = re.compile(
@@ -87,7 +88,8 @@ def build_release(
             "generator": f"echosyn {__version__}",
             "videos": len(table),
             **provenance,
-            "metrics": dict(metrics),
+            "metrics": {k: v for k, v in metrics.items() if not isinstance(v, str)},
+            "protocol": texts(metrics),
         }
         write_text(partial / "README.md", card(manifest, table))
         manifest["files"] = file_table(partial)

@@ -11,6 +11,7 @@ from echosyn.data.video import read_video
 from echosyn.files import write_bytes
 from echosyn.release.manifest import MANIFEST, read_manifest
 from echosyn.report import plots
+from echosyn.report.ef_plots import predictions
 from echosyn.report.mosaic import clip, gif, spread
 
 VIDEOS, COLUMNS, SECONDS = 8, 4, 2.0
@@ -37,7 +38,7 @@ def write_evidence(folder: Path, release: Path, evaluation: Path, scores: Path) 
         requested = pd.read_csv(evaluation / "requested.csv")
         figures["requested_vs_measured"] = plots.requested_vs_measured(requested)
     if (evaluation / "predictions.csv").exists():
-        figures["predictions"] = plots.predictions(pd.read_csv(evaluation / "predictions.csv"))
+        figures["predictions"] = predictions(pd.read_csv(evaluation / "predictions.csv"))
     tau = manifest["metrics"].get("privacy/tau")
     if tau is not None and scores.exists():
         figures["privacy"] = plots.privacy_histogram(pd.read_csv(scores), tau)

@@ -10,7 +10,7 @@ import pandas as pd
 from echosyn.data.filelist import read_filelist, video_path
 from echosyn.data.video import read_video
 from echosyn.lineage import flatten
-from echosyn.report import plots
+from echosyn.report import ef_plots, plots
 from echosyn.report.mosaic import clip, nearest, spread, webp
 from echosyn.report.numbers import privacy_sentences
 from echosyn.report.page import Mosaic, Plot, render
@@ -28,7 +28,7 @@ def build_report(
     requested: pd.DataFrame | None,
     predictions: pd.DataFrame | None,
     scores: pd.DataFrame | None,
-    metrics: Mapping[str, float],
+    metrics: Mapping[str, float | str],
     others: Mapping[str, Mapping[str, float]],
     manifest: Mapping[str, Any],
 ) -> str:
@@ -63,13 +63,18 @@ def build_report(
             )
         )
     if predictions is not None:
-        figures.append(
-            Plot(
-                plots.svg(plots.predictions(predictions), "predictions"),
-                "EF of the real test videos, as predicted by networks trained on different videos.",
-                wide=True,
-            )
-        )
+        captions = {
+            "predictions": "EF of the real test videos, as predicted by networks trained on "
+            "different videos; mean over seeds.",
+            "bland_altman": "The same as Bland and Altman draw it: bias, and 95% limits of "
+            "agreement.",
+            "residuals_by_band": "Predicted minus true EF where the true EF is low, middling or "
+            "normal.",
+            "scarce_curve": "R² with few real training videos, without and with synthetic ones.",
+        }
+        for name, figure in ef_plots.evaluation_figures(predictions, metrics).items():
+            wide = name != "scarce_curve"
+            figures.append(Plot(plots.svg(figure, name), captions[name], wide=wide))
     histogram = None
     if scores is not None and "privacy/tau" in metrics:
         histogram = Plot(

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 
 TITLES = {
     "ef": "Ejection fraction",
+    "ef_one_clip": "Ejection fraction from one clip a video",
+    "ef_below": "Telling an ejection fraction below a cut-off",
     "vae": "Autoencoder",
     "reid": "Re-identification network",
     "privacy": "Privacy",
     "coverage": "Coverage of the training data",
     "quality": "Distance to the real videos",
+    "us": "Ultrasound texture",
 }
 REFERENCES = {
     "_floor": "floor: real data",
@@ -27,6 +30,11 @@ LABELS = {
     "r2": "R²",
     "mae": "MAE (EF points)",
     "rmse": "RMSE (EF points)",
+    "r2_seed_sd": "R² between seeds (sd)",
+    "auc_35": "AUC, EF < 35%",
+    "auc_40": "AUC, EF < 40%",
+    "auc_45": "AUC, EF < 45%",
+    "auc_50": "AUC, EF < 50%",
     "psnr_db": "PSNR (dB)",
     "ssim": "SSIM",
     "auc": "AUC",
@@ -84,8 +92,14 @@ def plain(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 0.001 else f"{float(f'{value:.3g}'):g}"
 
 
-def collect(metrics: Mapping[str, float]) -> dict[str, Number]:
+def texts(metrics: Mapping[str, float | str]) -> dict[str, str]:
+    """What an evaluation says in words: how its numbers were measured."""
+    return {k: v for k, v in metrics.items() if isinstance(v, str)}
+
+
+def collect(metrics: Mapping[str, float | str]) -> dict[str, Number]:
     """The numbers by key, in the order of LABELS, each with its interval and its references."""
+    metrics = {k: v for k, v in metrics.items() if not isinstance(v, str)}
 
     def number(key: str) -> Number:
         found = {name: f"{key}{ending}" for ending, name in REFERENCES.items()}

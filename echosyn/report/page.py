@@ -6,7 +6,16 @@ from html import escape
 from typing import Any
 
 from echosyn.report.mosaic import data_uri
-from echosyn.report.numbers import Number, Table, collect, label, percent, plain, tables
+from echosyn.report.numbers import (
+    Number,
+    Table,
+    collect,
+    label,
+    percent,
+    plain,
+    tables,
+    texts,
+)
 from echosyn.report.style import CSS
 
 # What a reader looks for first, in this order; a tile appears when its number was measured.
@@ -140,6 +149,8 @@ def _numbers(metrics: Mapping[str, float]) -> str:
     for title, group in tables(metrics).items():
         parts.append(f"<h3>{escape(title)}</h3>")
         parts += [_table(t) for t in group]
+    if words := texts(metrics):
+        parts.append(_listing("how these numbers were measured", words, False))
     return "\n".join(parts)
 
 

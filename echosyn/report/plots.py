@@ -1,7 +1,6 @@
-"""The report's figures, from data frames. The same data give the same bytes."""
+"""Figures from data frames, and how figures become bytes. The same data give the same bytes."""
 
 import io
-import itertools
 import re
 
 import matplotlib as mpl
@@ -40,9 +39,9 @@ def requested_vs_measured(table: pd.DataFrame) -> Figure:
         table: columns ef_requested and ef_measured, in percent.
     """
     with mpl.rc_context(STYLE):
-        figure, (axes,) = _figure(1)
+        figure, (axes,) = figure_of(1)
         x, y = table["ef_requested"].to_numpy(), table["ef_measured"].to_numpy()
-        _identity(axes, x, y)
+        identity(axes, x, y)
         axes.scatter(x, y, s=16, color=SYNTHETIC, alpha=0.7, linewidths=0)
         if len(table) > 2 and np.ptp(x) > 0:
             slope, offset = np.polyfit(x, y, 1)
@@ -54,31 +53,10 @@ def requested_vs_measured(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def predictions(table: pd.DataFrame) -> Figure:
-    """Predicted against true EF on the real test videos, one panel per training set.
-
-    Args:
-        table: columns arm, ef_true and ef_predicted (percent), one row per arm and video.
-    """
-    arms = list(dict.fromkeys(table["arm"]))
-    with mpl.rc_context(STYLE):
-        figure, panels = _figure(len(arms))
-        for arm, axes, colour in zip(arms, panels, itertools.cycle(ARM_COLOURS), strict=False):
-            rows = table[table["arm"] == arm]
-            x, y = rows["ef_true"].to_numpy(), rows["ef_predicted"].to_numpy()
-            _identity(axes, table["ef_true"].to_numpy(), table["ef_predicted"].to_numpy())
-            axes.scatter(x, y, s=10, color=colour, alpha=0.6, linewidths=0)
-            axes.set_title(arm.replace("_", " "), loc="left", size=10)
-            axes.set_xlabel("true EF (%)")
-        for axes in panels[::COLUMNS]:
-            axes.set_ylabel("predicted EF (%)")
-    return figure
-
-
 def ef_distribution(real: pd.DataFrame, synthetic: pd.DataFrame) -> Figure:
     """EF of the real and of the synthetic videos, from two FileLists (column EF, percent)."""
     with mpl.rc_context(STYLE):
-        figure, (axes,) = _figure(1)
+        figure, (axes,) = figure_of(1)
         bins = np.arange(0, 101, 5)
         for name, table, colour in (("real", real, REAL), ("synthetic", synthetic, SYNTHETIC)):
             weights = np.full(len(table), 1 / len(table))
@@ -98,7 +76,7 @@ def privacy_histogram(scores: pd.DataFrame, tau: float) -> Figure:
         tau: the threshold above which a synthetic heart is thrown out.
     """
     with mpl.rc_context(STYLE):
-        figure, (axes,) = _figure(1, width=6.4)
+        figure, (axes,) = figure_of(1, width=6.4)
         bins = np.histogram_bin_edges(np.append(scores["similarity"], tau), bins=40)
         kinds = (("heldout", "real, held out", REAL), ("synthetic", "synthetic", SYNTHETIC))
         for kind, name, colour in kinds:
@@ -141,7 +119,8 @@ def png(figure: Figure) -> bytes:
     return out.getvalue()
 
 
-def _figure(panels: int, width: float | None = None) -> tuple[Figure, list[Axes]]:
+def figure_of(panels: int, width: float | None = None) -> tuple[Figure, list[Axes]]:
+    """A figure with a grid of panels, drawn under `STYLE`."""
     columns = min(panels, COLUMNS)
     rows = -(-panels // columns)
     size = (
@@ -156,7 +135,8 @@ def _figure(panels: int, width: float | None = None) -> tuple[Figure, list[Axes]
     return figure, axes
 
 
-def _identity(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
+def identity(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    """Equal limits and the line where y is x."""
     lo, hi = min(x.min(), y.min()) - 2, max(x.max(), y.max()) + 2
     axes.plot([lo, hi], [lo, hi], color=GRID, lw=1, ls=":")
     axes.set_xlim(lo, hi)

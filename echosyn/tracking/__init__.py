@@ -232,7 +232,7 @@ def trial_run(parent: StageRun, name: str, settings: Mapping[str, Any], key: str
 @contextmanager
 def nested_run(parent: StageRun, name: str, settings: Mapping[str, Any]) -> Iterator[StageRun]:
     """A part of a stage's work as a run nested in the stage's; closed with its outcome."""
-    with _closing(trial_run(parent, name, settings, name)) as run:
+    with _closing(trial_run(parent, name, settings, name.replace("/", "-"))) as run:
         yield run
 
 

@@ -1,20 +1,23 @@
 """The EF regressor: R(2+1)D on clips, trained by the one loop, tested clip by clip."""
 
 import dataclasses
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from echosyn.config import setting
 from echosyn.data.frames import FrameSet
-from echosyn.device import autocast
+from echosyn.device import autocast, pick_device
 from echosyn.errors import EchosynError
 from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig, normalise_clips
-from echosyn.models.store import load_model, save_model
+from echosyn.models.store import fill, load_model, read_weights, save_model
 from echosyn.progress import bar
+from echosyn.training.arms import PROTOCOLS
 from echosyn.training.loop import LoopConfig
 
 
@@ -32,29 +35,16 @@ class TrainEfConfig:
         0.0, lo=0.0, hi=2.0, help="largest sd of multiplicative noise per pixel and frame"
     )
     output_scale: float = setting(12.0, lo=1e-3, help="EF percent per unit of the network's output")
-    test_clips: int = setting(4, lo=1, help="clips per video whose mean is the prediction")
-
-
-ARMS = ("real", "reconstructed", "synthetic", "synthetic_relabelled", "real_plus_synthetic")
-
-
-def arm_folders(dataset: str, arm: str) -> list[Path]:
-    """The dataset folders whose TRAIN and VAL an arm learns from, relative to the project.
-
-    Raises:
-        EchosynError: an unknown arm.
-    """
-    real, synthetic = Path("data/train") / dataset, Path("samples") / dataset
-    folders = {
-        "real": [real],
-        "reconstructed": [Path("reconstructions/train") / dataset],
-        "synthetic": [synthetic],
-        "synthetic_relabelled": [synthetic],
-        "real_plus_synthetic": [real, synthetic],
-    }
-    if arm not in folders:
-        raise EchosynError(f"arm {arm!r} is not one of {', '.join(ARMS)}")
-    return folders[arm]
+    test_clips: int = setting(4, lo=0, help="clips per video whose mean is the prediction, 0: all")
+    seeds: int = setting(1, lo=1, hi=100, help="regressors trained, alike but for their seed")
+    protocol: str = setting(
+        "strict",
+        choices=PROTOCOLS,
+        help="strict: an arm selects on its own VAL; reference: every arm on real VAL",
+    )
+    init: str = setting(
+        "none", help="none, or a file of weights to start from, such as torchvision's Kinetics"
+    )
 
 
 class EfRegressor(nn.Module):
@@ -73,9 +63,12 @@ class EfRegressor(nn.Module):
         return normalise_clips(clips, [self.mean] * c, [self.std] * c)
 
     def forward(self, clips: Tensor) -> Tensor:
-        bias = self.net.fc.bias
+        features, head = self.net.features(self.inputs(clips)), self.net.fc
+        # Half precision knows EF to a quarter of a point at best: the head computes in full.
+        with torch.autocast(features.device.type, enabled=False):
+            deviation = functional.linear(features.float(), head.weight)[:, 0]
         # The bias is in percent already; only the slope is scaled.
-        return (self.net(self.inputs(clips))[:, 0] - bias[0]) * self.scale + bias[0]
+        return deviation * self.scale + head.bias[0]
 
     def save(self, folder: Path | str) -> None:
         config = {
@@ -99,11 +92,37 @@ def _from_config(config: dict) -> EfRegressor:
     return EfRegressor(R2Plus1d.from_config(config["model"]), **facts)
 
 
-class EfTask:
-    """Random clips with a random shift, gain and speckle; see echosyn.training.loop.Task."""
+def start_from(net: R2Plus1d, path: Path | str) -> None:
+    """Fill a network by key with torchvision's or EchoNet-Dynamic's weights, or another one's.
 
-    def __init__(self, cfg: TrainEfConfig, train: list[FrameSet], val: list[FrameSet]) -> None:
-        self.cfg = cfg
+    An output layer of another size (Kinetics has 400 classes) is left as it is.
+
+    Raises:
+        EchosynError: the file is missing, damaged or of another architecture.
+    """
+    weights = read_weights(path)
+    own = {k: v for k, v in net.state_dict().items() if k.startswith("fc.")}
+    if any(weights.get(k) is None or weights[k].shape != v.shape for k, v in own.items()):
+        weights |= own
+    fill(net, weights, path)
+
+
+class EfTask:
+    """Random clips with a random shift, gain and speckle; see echosyn.training.loop.Task.
+
+    Args:
+        train, val: sets of videos; val may be empty.
+        start: folder of the regressor to start from, weights, normalisation and all.
+    """
+
+    def __init__(
+        self,
+        cfg: TrainEfConfig,
+        train: list[FrameSet],
+        val: list[FrameSet],
+        start: Path | None = None,
+    ) -> None:
+        self.cfg, self.start = cfg, start
         self.train = [(s, v) for s in train for v in range(len(s))]
         self.val = [(s, v) for s in val for v in range(len(s))]
         sample = np.stack([s.video(v)[0] for s, v in self.train]) if self.train else np.zeros(1)
@@ -116,9 +135,22 @@ class EfTask:
         return len(self.train)
 
     def build(self) -> nn.Module:
-        net = R2Plus1d(dataclasses.replace(self.cfg.model, output_bias=self.centre))
         cfg = self.cfg
+        if self.start is not None:
+            return self._continued(EfRegressor.load(self.start), self.start)
+        net = R2Plus1d(dataclasses.replace(cfg.model, output_bias=self.centre))
+        if cfg.init != "none":
+            start_from(net, cfg.init)
         return EfRegressor(net, self.mean, self.std, cfg.output_scale, cfg.frames, cfg.fps)
+
+    def _continued(self, model: EfRegressor, folder: Path) -> EfRegressor:
+        wanted = dataclasses.replace(self.cfg.model, output_bias=model.net.config.output_bias)
+        if (model.net.config, model.frames, model.fps) != (wanted, self.cfg.frames, self.cfg.fps):
+            raise EchosynError(
+                f"{folder}: another model, clip length or frame rate than conf/<scale>/train_ef."
+                "yaml has; train both at the same scale"
+            )
+        return model.train()
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
         cfg = self.cfg
@@ -126,10 +158,12 @@ class EfTask:
         for i in indices:
             frames, v = self.train[i]
             start = int(rng.integers(max(int(frames.lengths[v]) - cfg.frames, 0) + 1))
-            clip = _shift(frames.clip(v, start, cfg.frames), rng.integers(-cfg.pad, cfg.pad + 1, 2))
+            clip = shifted(
+                frames.clip(v, start, cfg.frames), rng.integers(-cfg.pad, cfg.pad + 1, 2)
+            )
             gain = 1 + cfg.gain * rng.uniform(-1, 1)
             sd = cfg.speckle * rng.random() if cfg.speckle else 0.0
-            clips.append(_speckled(clip * gain, sd, rng))
+            clips.append(speckled(clip * gain, sd, rng))
             efs.append(frames.ef[v])
         return {"clips": torch.from_numpy(np.stack(clips)), "ef": torch.tensor(np.array(efs))}
 
@@ -140,12 +174,14 @@ class EfTask:
     def validate(self, model: nn.Module) -> dict[str, float]:
         if not self.val:
             return {"loss": float("nan")}
-        predicted = predict_clips(model, self.val, self.cfg.frames, 1, show=False)
+        predicted = np.array(
+            [p.mean() for p in predict_clips(model, self.val, self.cfg.frames, 1, show=False)]
+        )
         error = predicted - np.array([s.ef[v] for s, v in self.val])
         return {"loss": float((error**2).mean()), "mae": float(np.abs(error).mean())}
 
 
-def _speckled(clip: np.ndarray, sd: float, rng: np.random.Generator) -> np.ndarray:
+def speckled(clip: np.ndarray, sd: float, rng: np.random.Generator) -> np.ndarray:
     """Multiply each pixel of each frame (T, H, W) by 1 + sd noise; uint8.
 
     Decoded latents have no speckle. A regressor that has only seen them takes the flicker of real
@@ -156,7 +192,7 @@ def _speckled(clip: np.ndarray, sd: float, rng: np.random.Generator) -> np.ndarr
     return np.clip(clip, 0, 255).astype(np.uint8)
 
 
-def _shift(clip: np.ndarray, by: np.ndarray) -> np.ndarray:
+def shifted(clip: np.ndarray, by: np.ndarray) -> np.ndarray:
     """Move a clip (T, H, W) by whole pixels, zeros coming in."""
     out = np.zeros_like(clip)
     h, w = clip.shape[1:]
@@ -168,8 +204,11 @@ def _shift(clip: np.ndarray, by: np.ndarray) -> np.ndarray:
 
 
 def clip_starts(length: int, frames: int, clips: int) -> np.ndarray:
-    """Starts of up to `clips` clips spread evenly over a video, without repeats."""
-    return np.unique(np.linspace(0, max(length - frames, 0), clips).round().astype(int))
+    """Starts of up to `clips` clips spread evenly over a video, without repeats; 0: every start."""
+    last = max(length - frames, 0)
+    if clips == 0:
+        return np.arange(last + 1)
+    return np.unique(np.linspace(0, last, clips).round().astype(int))
 
 
 @torch.inference_mode()
@@ -180,42 +219,67 @@ def predict_clips(
     clips: int,
     batch: int = 16,
     show: bool = True,
-) -> np.ndarray:
-    """Mean prediction over evenly spaced clips of each video, EF in percent (V,)."""
-    jobs = [
-        (k, s, v, int(start))
-        for k, (s, v) in enumerate(videos)
-        for start in clip_starts(int(s.lengths[v]), frames, clips)
-    ]
+) -> list[np.ndarray]:
+    """EF in percent of evenly spaced clips of each video, one array per video, in clip order."""
+    starts = [clip_starts(int(s.lengths[v]), frames, clips) for s, v in videos]
+    jobs = [(s, v, int(t)) for (s, v), some in zip(videos, starts, strict=True) for t in some]
     device = next(model.parameters()).device
-    total, count = np.zeros(len(videos)), np.zeros(len(videos))
-    with bar(len(jobs), "EF", "clip") if show else _silent() as progress:
+    predicted = []
+    with bar(len(jobs), "EF", "clip", show=show) as progress:
         for i in range(0, len(jobs), batch):
             part = jobs[i : i + batch]
-            x = torch.from_numpy(np.stack([s.clip(v, start, frames) for _, s, v, start in part]))
-            owners = [k for k, *_ in part]
-            np.add.at(total, owners, model(x.to(device)).float().cpu().numpy())
-            np.add.at(count, owners, 1)
+            x = torch.from_numpy(np.stack([s.clip(v, start, frames) for s, v, start in part]))
+            predicted.append(model(x.to(device)).float().cpu().numpy())
             progress.update(len(part))
-    return total / count
-
-
-def relabel(frames: FrameSet, model: EfRegressor, cfg: TrainEfConfig) -> FrameSet:
-    """The same videos labelled with the EF that `model` measures in them."""
-    measured = predict_ef(model, frames, cfg.test_clips, cfg.loop.precision)
-    return dataclasses.replace(frames, table=frames.table.assign(EF=np.clip(measured, 0, 100)))
+    ends = np.cumsum([len(some) for some in starts])[:-1]
+    return np.split(np.concatenate(predicted), ends)
 
 
 def predict_ef(
-    model: EfRegressor, frames: FrameSet, clips: int, precision: str = "auto"
+    model: EfRegressor, frames: FrameSet, clips: int, precision: str = "auto", seed: int = 0
 ) -> np.ndarray:
-    """EF of every video of a set, in percent (V,)."""
+    """EF of every video of a set, in percent, (V, 2): the mean over clips, and one clip's.
+
+    That one is drawn per video from `seed` and its place in the dataset, as EchoNet-Dynamic tests
+    on one random clip.
+    """
     with autocast(next(model.parameters()).device, precision):
         videos = [(frames, v) for v in range(len(frames))]
-        return predict_clips(model, videos, model.frames, clips)
+        of_clips = predict_clips(model, videos, model.frames, clips)
+    names = frames.table["FileName"]
+    drawn = [
+        some[np.random.default_rng([seed, zlib.crc32(name.encode())]).integers(len(some))]
+        for some, name in zip(of_clips, names, strict=True)
+    ]
+    return np.stack([[some.mean() for some in of_clips], drawn], 1)
 
 
-def _silent() -> object:
-    from tqdm import tqdm
+def load_seeds(folder: Path | str) -> list[EfRegressor]:
+    """The regressors of an arm, one per seed.
 
-    return tqdm(disable=True)
+    Raises:
+        EchosynError: the folder holds none, or one that cannot be read.
+    """
+    found = sorted(Path(folder).glob("seed*"), key=lambda p: int(p.name.removeprefix("seed")))
+    if not found:
+        raise EchosynError(
+            f"{folder}: no regressor seed0, seed1, ...; run the stage that trains it"
+        )
+    return [EfRegressor.load(f) for f in found]
+
+
+def measure_ef(
+    folder: Path | str, frames: FrameSet, clips: int, precision: str = "auto"
+) -> np.ndarray:
+    """EF of every video by the mean of an arm's regressors and of clips, in percent (V,)."""
+    made = [
+        predict_ef(model.to(pick_device()), frames, clips, precision)[:, 0]
+        for model in load_seeds(folder)
+    ]
+    return np.mean(made, axis=0)
+
+
+def relabelled(frames: FrameSet, teacher: Path, cfg: TrainEfConfig) -> FrameSet:
+    """The same videos labelled with the EF that a trained arm measures in them, within 0-100."""
+    measured = measure_ef(teacher, frames, cfg.test_clips, cfg.loop.precision)
+    return dataclasses.replace(frames, table=frames.table.assign(EF=np.clip(measured, 0, 100)))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from echosyn.data.filelist import COLUMNS, PATIENT, SAFE_NAME, SPLITS, VOLUMES
+from echosyn.data.filelist import COLUMNS, OPTIONAL, PATIENT, SAFE_NAME, SPLITS, VOLUMES
 from echosyn.validation.tables import MEASURED, Tables
 
 NUMBER = r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*"
@@ -61,7 +61,7 @@ def _has_columns(check: Check, tables: Tables) -> bool:
 
 
 def _text(tables: Tables, gate: str, label: str) -> list[Check]:
-    columns = [*COLUMNS, *([PATIENT] if PATIENT in tables.text else [])]
+    columns = [*COLUMNS, *(name for name in OPTIONAL if name in tables.text)]
     optional = {"EF", *VOLUMES} if label == "none" else set(VOLUMES) if gate == "release" else set()
 
     def matches(column: str, pattern: str, title: str) -> Check:

@@ -1,0 +1,38 @@
+"""Settings of the evaluation, and the way its work is spread."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from echosyn.config import PRECISIONS, setting
+
+# name, number of items, worker (see echosyn.cluster.map_rows) -> one array over all items
+MapRows = Callable[[str, int, Callable[[], Callable[[range], np.ndarray]]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Section `evaluate`."""
+
+    test_clips: int = setting(4, lo=0, help="clips per video whose mean is the EF, 0: every one")
+    quality_videos: int = setting(2048, lo=2, help="at most this many videos a side in distances")
+    frames_per_video: int = setting(4, lo=1, help="frames per video in image distances")
+    motion_frames: int = setting(
+        16,
+        lo=16,
+        hi=128,
+        help="frames of a clip in the motion distance, fewer if videos are shorter",
+    )
+    hearts_per_person: int = setting(8, lo=1, help="hearts per person in membership and coverage")
+    resamples: int = setting(10_000, lo=100, hi=1_000_000, help="bootstrap resamples of EF scores")
+    shard: int = setting(64, lo=1, help="videos per unit of work, the unit of resume")
+    precision: str = setting("auto", choices=PRECISIONS)
+    inception: str = setting(
+        "none", help="weights of FID and IS: none, published (`echosyn weights fetch`), or a path"
+    )
+    i3d: str = setting("none", help="weights of FVD: none, published, or a path")
+    strict_names: bool = setting(
+        False, help="stop when a published protocol's counts are not met, instead of renaming it"
+    )
+    protocol_fps: float = setting(32.0, lo=1.0, hi=120.0, help="frame rate of FID, IS and FVD")

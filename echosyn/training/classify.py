@@ -1,0 +1,224 @@
+"""Classification of videos into two classes, cross-validated by patient: real, synthetic, both.
+
+Arms: `real` learns from the real videos of the other folds, `synthetic` from synthetic videos
+only, also when it selects its weights, `both` from the two together. All are tested on the real
+videos of the fold that was left out, so no model is tested on a patient whose videos it trained on.
+`synthetic` does not depend on the fold; it is trained anew for each all the same, from another
+start, so that every arm is the mean of as many trainings and none owes its score to one lucky one.
+
+The generator is another matter: it has seen the real TRAIN videos, so what `synthetic` and `both`
+score on those says nothing. The headline of every arm is therefore measured on the real VAL and
+TEST videos alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from echosyn.config import setting
+from echosyn.data.frames import FrameSet
+from echosyn.device import autocast
+from echosyn.errors import EchosynError
+from echosyn.metrics.classification import RESAMPLES
+from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig, normalise_clips
+from echosyn.training.ef import predict_clips, shifted, speckled
+from echosyn.training.folds import Labelled, hold_out, patient_folds
+from echosyn.training.loop import LoopConfig
+
+ARMS = ("real", "synthetic", "both")
+FIT = 13  # stream of random numbers
+
+
+@dataclass(frozen=True)
+class ClassifyConfig:
+    """conf/<scale>/classify.yaml."""
+
+    model: R2Plus1dConfig
+    loop: LoopConfig
+    fps: float = setting(16.0, lo=1.0, hi=120.0, help="frame rate of clips")
+    frames: int = setting(16, lo=4, help="frames per clip")
+    pad: int = setting(6, lo=0, hi=32, help="pixels of random shift")
+    gain: float = setting(0.15, lo=0.0, hi=0.9, help="largest relative change of brightness")
+    speckle: float = setting(
+        0.0, lo=0.0, hi=2.0, help="largest sd of multiplicative noise per pixel and frame"
+    )
+    test_clips: int = setting(4, lo=1, help="clips per video whose mean probability is taken")
+    folds: int = setting(5, lo=2, hi=100, help="parts of the real patients, each tested once")
+    validation: float = setting(
+        0.15, lo=0.0, hi=0.5, help="share of a model's training patients that selects its weights"
+    )
+    resamples: int = setting(RESAMPLES, lo=100, help="bootstrap draws behind each interval")
+
+    def check(self) -> str | None:
+        if self.model.outputs != 1:
+            return f"model: outputs {self.model.outputs}, but a binary classifier has 1"
+        return None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model to train, and the rows of the real videos that it is tested on."""
+
+    name: str
+    arm: str
+    train: list[Labelled]
+    val: list[Labelled]
+    test: np.ndarray
+    seed: int
+
+
+def plan_jobs(
+    real: Labelled, synthetic: Labelled, fold: np.ndarray, cfg: ClassifyConfig, seed: int
+) -> list[Job]:
+    """Every model of the cross-validation. Those of one fold start from the same weights and hold
+    out the same patients.
+
+    Raises:
+        EchosynError: all real videos are in TRAIN, or real and synthetic frames differ in size.
+    """
+    if real.seen.all():
+        raise EchosynError(
+            "every real video of the task is in TRAIN, from which the generator has learned: "
+            "nothing is left to test on; put patients of both classes into VAL and TEST"
+        )
+    sizes = [x.frames.data.shape[1:] for x in (real, synthetic)]
+    if sizes[0] != sizes[1]:
+        raise EchosynError(f"real frames are {sizes[0]}, synthetic ones {sizes[1]} pixels")
+
+    def job(arm: str, sources: list[Labelled], k: int) -> Job:
+        state = int(np.random.SeedSequence([seed, FIT, k]).generate_state(1)[0])
+        held = [hold_out(s, cfg.validation, state) for s in sources]
+        train = [s.take(~h) for s, h in zip(sources, held, strict=True)]
+        val = [s.take(h) for s, h in zip(sources, held, strict=True)]
+        return Job(f"{arm}-{k}", arm, train, val, np.flatnonzero(fold == k), state)
+
+    jobs = []
+    for k in range(cfg.folds):
+        others = real.take(fold != k)
+        sources = {"real": [others], "synthetic": [synthetic], "both": [others, synthetic]}
+        jobs += [job(arm, sources[arm], k) for arm in ARMS]
+    return jobs
+
+
+class ClipClassifier(nn.Module):
+    """Clips uint8 (B, T, H, W) to the logit of the positive class (B,)."""
+
+    def __init__(self, net: R2Plus1d, mean: float, std: float) -> None:
+        super().__init__()
+        self.net, self.mean, self.std = net, mean, std
+
+    def forward(self, clips: Tensor) -> Tensor:
+        c = self.net.config.in_channels
+        return self.net(normalise_clips(clips, [self.mean] * c, [self.std] * c))[:, 0]
+
+
+class ClassifierTask:
+    """Random clips with the EF task's augmentation, both classes of equal total weight.
+
+    See echosyn.training.loop.Task.
+    """
+
+    def __init__(self, cfg: ClassifyConfig, train: list[Labelled], val: list[Labelled]) -> None:
+        self.cfg = cfg
+        self.train, self.positive = _joined(train)
+        self.val, self.val_positive = _joined(val)
+        sample = np.stack([s.video(v)[0] for s, v in self.train])
+        self.mean, self.std = float(sample.mean()), float(sample.std()) or 1.0
+        counts = np.bincount(self.positive, minlength=2)
+        self.weight = (len(self.positive) / (2 * np.maximum(counts, 1))).astype(np.float32)
+
+    @property
+    def size(self) -> int:
+        return len(self.train)
+
+    def build(self) -> nn.Module:
+        return ClipClassifier(R2Plus1d(self.cfg.model), self.mean, self.std)
+
+    def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
+        cfg, clips = self.cfg, []
+        for i in indices:
+            frames, v = self.train[i]
+            start = int(rng.integers(max(int(frames.lengths[v]) - cfg.frames, 0) + 1))
+            clip = shifted(
+                frames.clip(v, start, cfg.frames), rng.integers(-cfg.pad, cfg.pad + 1, 2)
+            )
+            gain = 1 + cfg.gain * rng.uniform(-1, 1)
+            sd = cfg.speckle * rng.random() if cfg.speckle else 0.0
+            clips.append(speckled(clip * gain, sd, rng))
+        truth = self.positive[indices]
+        return {
+            "clips": torch.from_numpy(np.stack(clips)),
+            "truth": torch.from_numpy(truth.astype(np.float32)),
+            "weight": torch.from_numpy(self.weight[truth.astype(int)]),
+        }
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        logits, truth = model(batch["clips"]).float(), batch["truth"]
+        each = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+        right = ((logits > 0) == (truth > 0.5)).float()
+        return (each * batch["weight"]).mean(), {"accuracy": right.mean()}
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """`loss` is the cross-entropy of one clip per video, the mean of the classes' means."""
+        if not self.val:
+            return {"loss": float("nan")}
+        clips = predict_clips(model, self.val, self.cfg.frames, 1, show=False)
+        logits = np.array([c.mean() for c in clips], np.float64)
+        each = np.logaddexp(0, np.where(self.val_positive, -logits, logits))
+        sides = [each[side] for side in (self.val_positive, ~self.val_positive) if side.any()]
+        right = float(((logits > 0) == self.val_positive).mean())
+        return {"loss": float(np.mean([s.mean() for s in sides])), "accuracy": right}
+
+
+def _joined(parts: list[Labelled]) -> tuple[list[tuple[FrameSet, int]], np.ndarray]:
+    videos = [(x.frames, v) for x in parts for v in range(len(x))]
+    return videos, np.concatenate([np.zeros(0, bool), *(x.positive for x in parts)])
+
+
+def probabilities(model: nn.Module, frames: FrameSet, cfg: ClassifyConfig) -> np.ndarray:
+    """Probability that each video is positive, the mean over evenly spaced clips (V,)."""
+    videos = [(frames, v) for v in range(len(frames))]
+    with autocast(next(model.parameters()).device, cfg.loop.precision):
+        logits = predict_clips(model, videos, cfg.frames, cfg.test_clips, show=False)
+    return np.array([(1 / (1 + np.exp(-np.asarray(x, np.float64)))).mean() for x in logits])
+
+
+def predict_all(
+    real: Labelled,
+    synthetic: Labelled,
+    cfg: ClassifyConfig,
+    seed: int,
+    test: Callable[[Job], np.ndarray],
+) -> pd.DataFrame:
+    """One row per arm and real video, arm by arm, videos in the order of their FileList.
+
+    Columns arm, fold (the video's), FileName, Patient, Split, truth (1 positive) and probability.
+
+    Args:
+        test: trains a job's model and returns its probabilities.
+    """
+    fold = patient_folds(real, cfg.folds, seed)
+    found = {arm: np.full(len(real), np.nan) for arm in ARMS}
+    for job in plan_jobs(real, synthetic, fold, cfg, seed):
+        found[job.arm][job.test] = test(job)
+    facts = real.frames.table
+    tables = [
+        pd.DataFrame(
+            {
+                "arm": arm,
+                "fold": fold,
+                "FileName": facts["FileName"],
+                "Patient": real.patient,
+                "Split": facts["Split"],
+                "truth": real.positive.astype(int),
+                "probability": values,
+            }
+        )
+        for arm, values in found.items()
+    ]
+    return pd.concat(tables, ignore_index=True)

@@ -1,0 +1,27 @@
+"""Train the further arms of the EF comparison that `ef_arms` in params.yaml names.
+
+python -m pipelines.train_ef_arms phantom
+
+Mixtures of real and synthetic video at several ratios, few real videos with and without synthetic
+ones, and arms that start from another dataset's regressor (echosyn.training.arms has the names).
+"""
+
+from pathlib import Path
+
+from pipelines._stage import command, torch_params
+
+
+def main(dataset: str) -> None:
+    from echosyn.training.arms import more_arms
+    from echosyn.training.ef import TrainEfConfig
+    from pipelines.train_ef import train_arms
+
+    params = torch_params()
+    cfg = params.stage("train_ef", TrainEfConfig)
+    arms = more_arms(params.raw, dataset)
+    out = Path("models/ef") / dataset / "more"
+    train_arms(f"{dataset}-more", params, cfg, dataset, {arm: arm for arm in arms}, out)
+
+
+if __name__ == "__main__":
+    command(main, dataset="name under `ef_arms` in params.yaml")
