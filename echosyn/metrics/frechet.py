@@ -6,7 +6,7 @@ will do: the centred features themselves, or their triangular factor. A covarian
 since the square root of its rounding errors would not be small.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +60,7 @@ def frechet_distance(real: np.ndarray, fake: np.ndarray) -> float:
         EchosynError: an empty set, sets of different width, a feature that is not finite.
     """
     real, fake = check_features(real, fake)
-    return _between(_Sample.of(real), _Sample.of(fake))
+    return _between(_Sample.of(real), _Sample.of(fake), _nuclear)
 
 
 def frechet_from_moments(
@@ -68,7 +68,8 @@ def frechet_from_moments(
 ) -> float:
     """Distance of two Gaussians given as means (D,) and covariances (D, D)."""
     factors = [_root(np.asarray(c, np.float64)) for c in (cov_real, cov_fake)]
-    return _distance(np.asarray(mean_real), factors[0], np.asarray(mean_fake), factors[1])
+    means = np.asarray(mean_real), np.asarray(mean_fake)
+    return _distance(means[0], factors[0], means[1], factors[1], _nuclear)
 
 
 def frechet_interval(
@@ -84,7 +85,7 @@ def frechet_interval(
     The interval covers sampling error, not the bias of small N.
     """
     real, fake = check_features(real, fake)
-    value = _between(_Sample.of(real), _Sample.of(fake))
+    value = _between(_Sample.of(real), _Sample.of(fake), _nuclear)
     parts = []
     for x, groups in ((real, real_groups), (fake, fake_groups)):
         parts.append(blocks_of(np.arange(len(x)) if groups is None else groups, blocks))
@@ -92,7 +93,7 @@ def frechet_interval(
     if k < 2:
         return Estimate(value, float("nan"), float("nan"))
     left = zip(_leave_outs(real, parts[0] % k, k), _leave_outs(fake, parts[1] % k, k), strict=True)
-    return jackknife_interval(value, np.array([_between(a, b) for a, b in left]))
+    return jackknife_interval(value, np.array([_between(a, b, _nuclear_fast) for a, b in left]))
 
 
 def check_features(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -141,14 +142,34 @@ def _root(cov: np.ndarray) -> np.ndarray:
     return (vectors[:, keep] * np.sqrt(values[keep])).T
 
 
-def _between(a: _Sample, b: _Sample) -> float:
+def _between(a: _Sample, b: _Sample, nuclear: Callable[[np.ndarray], float]) -> float:
     fa, fb = a.factor / np.sqrt(a.count), b.factor / np.sqrt(b.count)
-    return _distance(a.mean, fa, b.mean, fb)
+    return _distance(a.mean, fa, b.mean, fb, nuclear)
 
 
-def _distance(mu1: np.ndarray, f1: np.ndarray, mu2: np.ndarray, f2: np.ndarray) -> float:
-    cross = torch.tensor(f1 @ f2.T)
-    # PyTorch's LAPACK (MKL) takes a fifth of NumPy's time here.
-    nuclear = float(torch.linalg.svdvals(cross).sum()) if cross.numel() else 0.0
-    value = np.sum((mu1 - mu2) ** 2) + np.sum(f1**2) + np.sum(f2**2) - 2 * nuclear
+def _distance(
+    mu1: np.ndarray,
+    f1: np.ndarray,
+    mu2: np.ndarray,
+    f2: np.ndarray,
+    nuclear: Callable[[np.ndarray], float],
+) -> float:
+    cross = f1 @ f2.T
+    shared = nuclear(cross) if cross.size else 0.0
+    value = np.sum((mu1 - mu2) ** 2) + np.sum(f1**2) + np.sum(f2**2) - 2 * shared
     return float(max(value, 0.0))
+
+
+def _nuclear(cross: np.ndarray) -> float:
+    """The sum of the singular values."""
+    return float(torch.linalg.svdvals(torch.tensor(cross)).sum())
+
+
+def _nuclear_fast(cross: np.ndarray) -> float:
+    """The same in half the time, from their squares: those below about 1e-7 of the largest are lost
+    in rounding and left out. Too coarse for a value, but alike in all replicates of an interval."""
+    values = np.linalg.eigvalsh(
+        cross @ cross.T if len(cross) <= cross.shape[1] else cross.T @ cross
+    )
+    keep = values > values[-1] * len(values) * np.finfo(np.float64).eps
+    return float(np.sqrt(values[keep]).sum())

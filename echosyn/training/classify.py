@@ -26,7 +26,7 @@ from echosyn.device import autocast
 from echosyn.errors import EchosynError
 from echosyn.metrics.classification import RESAMPLES
 from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig, normalise_clips
-from echosyn.training.ef import predict_clips, shifted, speckled
+from echosyn.training.ef import brightened, predict_clips, shifted, speckled
 from echosyn.training.folds import Labelled, hold_out, patient_folds
 from echosyn.training.loop import LoopConfig
 
@@ -149,7 +149,7 @@ class ClassifierTask:
             )
             gain = 1 + cfg.gain * rng.uniform(-1, 1)
             sd = cfg.speckle * rng.random() if cfg.speckle else 0.0
-            clips.append(speckled(clip * gain, sd, rng))
+            clips.append(speckled(brightened(clip, gain), sd, rng))
         truth = self.positive[indices]
         return {
             "clips": torch.from_numpy(np.stack(clips)),

@@ -163,7 +163,7 @@ class EfTask:
             )
             gain = 1 + cfg.gain * rng.uniform(-1, 1)
             sd = cfg.speckle * rng.random() if cfg.speckle else 0.0
-            clips.append(speckled(clip * gain, sd, rng))
+            clips.append(speckled(brightened(clip, gain), sd, rng))
             efs.append(frames.ef[v])
         return {"clips": torch.from_numpy(np.stack(clips)), "ef": torch.tensor(np.array(efs))}
 
@@ -181,15 +181,21 @@ class EfTask:
         return {"loss": float((error**2).mean()), "mae": float(np.abs(error).mean())}
 
 
+def brightened(clip: np.ndarray, gain: float) -> np.ndarray:
+    """A uint8 clip times `gain`, cut at 255."""
+    return np.clip(np.arange(256) * gain, 0, 255).astype(np.uint8)[clip]
+
+
 def speckled(clip: np.ndarray, sd: float, rng: np.random.Generator) -> np.ndarray:
     """Multiply each pixel of each frame (T, H, W) by 1 + sd noise; uint8.
 
     Decoded latents have no speckle. A regressor that has only seen them takes the flicker of real
     speckle for motion, so for a high EF, unless it met flicker in training.
     """
-    if sd:
-        clip = clip * (1 + sd * rng.standard_normal(clip.shape, np.float32))
-    return np.clip(clip, 0, 255).astype(np.uint8)
+    if not sd:
+        return clip
+    noisy = clip * (1 + sd * rng.standard_normal(clip.shape, np.float32))
+    return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
 def shifted(clip: np.ndarray, by: np.ndarray) -> np.ndarray:
