@@ -136,8 +136,8 @@ def paper_job(params: Params, videos: int) -> list[Training | Shards]:
     windows = len(window_starts(clips.frames, window, clips.overlap))
     guided = 1 if clips.guidance == 1 else 2
     per_video = clips.steps * windows * guided * lvdm_flops + clips.frames * vae_flops / 2
-    # Every clip of a video of mean length at the regressor's frame rate, as conf/paper asks; TEST by
-    # every arm and once reconstructed, and all samples by the real-trained regressors.
+    # Every clip of a video of mean length at the regressor's frame rate, as conf/paper asks; TEST
+    # by every arm and once reconstructed, and all samples by the real-trained regressors.
     clips_tested = max(REAL_FRAMES // 2 - ef.frames + 1, 1)
     tested = TEST_VIDEOS * (len(ARMS) + 1) + videos
 
