@@ -48,6 +48,9 @@ def test_headline_numbers_are_there_under_their_names(project):
         )
     ]
     wanted += ["coverage/learned_fraction", "coverage/learned_fraction_real"]
+    more = ("few_real_50_plus_synthetic", "synthetic_from_phantom")
+    wanted += [f"ef_one_clip/{arm}/mae" for arm in (*arms, *more)]
+    wanted += ["us/spectrum_db", "us/temporal_mean_real", "protocol/motion/extractor_sha256"]
     assert not [k for k in wanted if k not in numbers]
     quality = [k for k in numbers if k.startswith("quality/fd_")]
     assert any(k.endswith("_floor") for k in quality)
@@ -134,18 +137,21 @@ def test_an_edited_knob_reruns_what_depends_on_it_and_nothing_else(project):
 @pytest.mark.parametrize(
     ("stage", "conf", "sign", "out"),
     [
-        ("train_lidm", {"loop": LONGER}, "checkpoint-*", "models/lidm/phantom"),
-        ("sample_hearts", {"steps": 40, "hearts": 80}, "shard-00001", "hearts/phantom"),
+        ("train_lidm phantom", {"loop": LONGER}, "checkpoint-*", "models/lidm/phantom"),
+        ("sample_hearts phantom", {"steps": 40, "hearts": 80}, "shard-00001", "hearts/phantom"),
+        ("train_ef phantom real", {"loop": LONGER}, "seed1/checkpoint-*", "models/ef/phantom/real"),
     ],
 )  # fmt: skip
 def test_a_killed_stage_resumes_to_the_same_bytes(project, stage, conf, sign, out):
+    stage, *subject = stage.split()
+    name = "-".join(subject)
     path = project / "conf/smoke" / f"{stage}.yaml"
     original = path.read_text()
     edit(path, **conf)
     kept = project / out
     backup = project / "backup"
     shutil.copytree(kept, backup)
-    command = [sys.executable, "-m", f"pipelines.{stage}", "phantom"]
+    command = [sys.executable, "-m", f"pipelines.{stage}", *subject]
     state = project / ".echosyn" / stage
     try:
         run(project, *command)
@@ -156,14 +162,14 @@ def test_a_killed_stage_resumes_to_the_same_bytes(project, stage, conf, sign, ou
             command, cwd=project, env=environment(project), stderr=subprocess.DEVNULL
         ) as process:
             deadline = time.monotonic() + 120
-            while not list(state.glob(f"phantom/*/{sign}")) and time.monotonic() < deadline:
+            while not list(state.glob(f"{name}/*/{sign}")) and time.monotonic() < deadline:
                 time.sleep(0.005)
             process.send_signal(signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
         assert not kept.exists(), "a killed stage left an output"
         run(project, *command)
         assert dvc_md5(kept) == undisturbed
-        (left,) = state.glob("phantom/*")
+        (left,) = state.glob(f"{name}/*")
         assert (left / "finished").exists(), "the next stage may remove it"
     finally:
         path.write_text(original)

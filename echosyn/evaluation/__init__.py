@@ -1,6 +1,6 @@
 """A synthetic dataset measured against the real one: EF, image and motion quality, coverage."""
 
-from echosyn.evaluation.config import EvaluateConfig, MapRows
+from echosyn.evaluation.config import EvaluateConfig
 from echosyn.evaluation.ef import EfEvaluation
 from echosyn.evaluation.privacy import privacy_numbers
 from echosyn.evaluation.protocol import ProtocolEvaluation
@@ -9,7 +9,6 @@ from echosyn.evaluation.quality import QualityEvaluation, Sets
 __all__ = [
     "EfEvaluation",
     "EvaluateConfig",
-    "MapRows",
     "ProtocolEvaluation",
     "QualityEvaluation",
     "Sets",

@@ -1,14 +1,8 @@
-"""Settings of the evaluation, and the way its work is spread."""
+"""Settings of the evaluation."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from echosyn.config import PRECISIONS, setting
-
-# name, number of items, worker (see echosyn.cluster.map_rows) -> one array over all items
-MapRows = Callable[[str, int, Callable[[], Callable[[range], np.ndarray]]], np.ndarray]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import pandas as pd
 
 from echosyn.data.frames import FrameSet
 from echosyn.device import pick_device
-from echosyn.evaluation.config import EvaluateConfig, MapRows
+from echosyn.evaluation.config import EvaluateConfig
 from echosyn.metrics.ef import cutoff_auc, ef_scores, requested_vs_measured
+from echosyn.metrics.streaming import MapRows
 from echosyn.training.ef import load_seeds, predict_ef
 
 COLUMNS = ["arm", "seed", "FileName", "ef_true", "ef_predicted", "ef_one_clip"]

@@ -10,7 +10,7 @@ import numpy as np
 from echosyn.data.frames import FrameSet
 from echosyn.device import pick_device
 from echosyn.errors import EchosynError
-from echosyn.evaluation.config import EvaluateConfig, MapRows
+from echosyn.evaluation.config import EvaluateConfig
 from echosyn.metrics.bands import EDGES, band_distances, ef_bands
 from echosyn.metrics.extract import Clip, extract
 from echosyn.metrics.feature_cache import FeatureCache
@@ -25,6 +25,7 @@ from echosyn.metrics.frechet import frechet_interval
 from echosyn.metrics.kernel import kernel_distance
 from echosyn.metrics.motion import MotionFeatures
 from echosyn.metrics.prdc import prdc
+from echosyn.metrics.streaming import MapRows
 from echosyn.metrics.ultrasound import compare_statistics, image_statistics, set_means
 from echosyn.training.ef import EfRegressor
 
