@@ -131,7 +131,7 @@ def test_figures_average_seeds_repeat_and_say_bias_and_limits():
     means = table[table["arm"] == "real"].groupby("FileName", sort=False).mean(numeric_only=True)
     error = means["ef_predicted"] - means["ef_true"]
     title = made["bland_altman"].axes[0].get_title(loc="left")
-    assert title == f"real: {error.mean():+.1f} ± {1.959964 * error.std():.1f}"
+    assert title == f"real\nbias {error.mean():+.1f}, limits ±{1.959964 * error.std():.1f}"
     drawn = made["predictions"].axes[0].collections[0].get_offsets()
     assert np.allclose(np.sort(drawn[:, 1]), np.sort(means["ef_predicted"]))
     ticks = [t.get_text() for t in made["residuals_by_band"].axes[1].get_xticklabels()]

@@ -19,6 +19,7 @@ from echosyn.report.plots import (
     ARM_COLOURS,
     COLUMNS,
     GRID,
+    INK,
     REAL,
     STYLE,
     SYNTHETIC,
@@ -55,7 +56,7 @@ def bland_altman(table: pd.DataFrame) -> Figure:
             axes.axhline(level, color=colour, lw=1.2, ls=style)
         axes.axhline(0, color=GRID, lw=1, ls=":")
         axes.set_ylim(-reach, reach)
-        return f": {bias:+.1f} ± {spread:.1f}"
+        return f"\nbias {bias:+.1f}, limits ±{spread:.1f}"
 
     return _panels(table, draw, "mean of true and predicted EF (%)", "predicted - true (points)")
 
@@ -75,7 +76,12 @@ def residuals_by_band(table: pd.DataFrame) -> Figure:
         parts = [(predicted - true)[band.holds(true)] for band in bands]
         where = [i for i, part in enumerate(parts) if len(part)]
         drawn = axes.boxplot(
-            [parts[i] for i in where], positions=where, widths=0.6, sym=".", patch_artist=True
+            [parts[i] for i in where],
+            positions=where,
+            widths=0.6,
+            sym=".",
+            patch_artist=True,
+            **{f"{part}props": {"color": INK} for part in ("median", "whisker", "cap")},
         )
         for box in drawn["boxes"]:
             box.set(facecolor=colour, alpha=0.55, edgecolor=colour)
@@ -136,7 +142,7 @@ def _panels(
         for arm, axes, colour in zip(arms, panels, itertools.cycle(ARM_COLOURS), strict=False):
             true, predicted = means.loc[arm].to_numpy().T
             note = draw(axes, true, predicted, colour)
-            axes.set_title(arm.replace("_", " ") + note, loc="left", size=10)
+            axes.set_title(arm.replace("_", " ") + note, loc="left", size=9)
         for axes in panels[-COLUMNS:]:
             axes.set_xlabel(x_label)
         for axes in panels[::COLUMNS]:
