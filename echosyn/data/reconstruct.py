@@ -44,7 +44,7 @@ class VideoCodec:
     @torch.inference_mode()
     def encode(self, frames: np.ndarray) -> tuple[Tensor, Tensor]:
         """uint8 (T, H, W) to unit-scale posterior mean and log-variance, float32 (T, 4, h, w)."""
-        source = torch.from_numpy(np.ascontiguousarray(frames))
+        source = torch.from_numpy(np.array(frames, order="C"))
         _, std = self.vae.statistics(torch.zeros(1, device=self.device))
         means, logvars = [], []
         with autocast(self.device, self.precision):
