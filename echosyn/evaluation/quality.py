@@ -92,22 +92,17 @@ class QualityEvaluation:
         self.cfg, self.seed, self.over, self.cache = cfg, seed, over, cache
         self.numbers: dict[str, float | str] = {}
 
-    def measure(self, sets: Sets, regressor: Path, labelled: bool = True) -> None:
-        """Measure in every feature space.
-
-        Args:
-            regressor: folder of a real-trained regressor, the space `efnet`.
-            labelled: both the real and the synthetic videos have an EF.
-        """
+    def measure(self, sets: Sets, regressor: Path) -> None:
+        """Measure in every feature space; `regressor` is the folder of a real-trained one."""
         sets = sets.matched(self.cfg.quality_videos)
         self._space(RandomFeatures2d, sets, self.cfg.frames_per_video, bands=False)
         self._space(RandomFeatures3d, sets, 1, bands=False)
-        self._space(partial(efnet, regressor), sets, 1, bands=labelled)
+        self._space(partial(efnet, regressor), sets, 1, bands=True)
         shortest = min(int(s.lengths.min()) for s in vars(sets).values())
         frames = min(self.cfg.motion_frames, shortest)
         if frames >= LEAST_MOTION:  # a last frame repeated would count as a heart that stops
             motion = partial(MotionFeatures, frames, sets.test.fps)
-            self._space(motion, sets, 1, bands=labelled)
+            self._space(motion, sets, 1, bands=True)
         else:
             self.numbers["protocol/motion/left_out"] = f"the shortest video has {shortest} frames"
         self._ultrasound(sets)
