@@ -124,7 +124,7 @@ def _rows(name: str, x: np.ndarray) -> Tensor:
 def _part_maxima(rows: Tensor, gallery: Tensor, block: int, part: int) -> Tensor:
     """Single-precision maxima (parts, N) over each `part` rows of the gallery.
 
-    A maximum is several times faster than an argmax, and a tile of products fits the cache.
+    Positions are not needed yet, and a tile of products fits the cache.
     `block` is a multiple of `part`.
     """
     maxima = torch.empty(-(-len(gallery) // part), len(rows))
