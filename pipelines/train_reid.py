@@ -34,7 +34,8 @@ def main(dataset: str) -> None:
 
     train(
         "train_reid", dataset, cfg, params.seed, task, folders, Path("models/reid") / dataset,
-        save_reid, lambda model: measure_reid(model, test, cfg.test_frames, params.seed),
+        save_reid,
+        lambda model: measure_reid(model, test, cfg.test_frames, params.seed, cfg.augment),
     )  # fmt: skip
 
 

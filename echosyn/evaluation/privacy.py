@@ -5,7 +5,7 @@ import torch
 from echosyn.data.latents import LatentSet
 from echosyn.evaluation.config import EvaluateConfig
 from echosyn.privacy.audit import membership_auc
-from echosyn.privacy.coverage import learned_fraction, nearest_videos
+from echosyn.privacy.coverage import coverage_numbers, nearest_videos
 from echosyn.privacy.embedding import HeartEncoder, frames_of, join, people_of
 
 
@@ -29,10 +29,7 @@ def privacy_numbers(
     queries = encoder(released)
     auc = membership_auc(gallery, names[rows], other_rows, other_people, queries, seed)
     one_each = other_rows[:: cfg.hearts_per_person]
-    at = min(len(queries), len(one_each))
     numbers = auc.flat("privacy/membership_auc")
-    for name, rows_of in (("learned_fraction", queries), ("learned_fraction_real", one_each)):
-        nearest = nearest_videos(rows_of, gallery, rows)
-        numbers |= learned_fraction(nearest, len(train), seed, at).flat(f"coverage/{name}")
-    numbers["coverage/queries"] = at
+    drawn, real = (nearest_videos(x, gallery, rows) for x in (queries, one_each))
+    numbers |= coverage_numbers(drawn, real, len(train), seed, train.table["EF"].to_numpy())
     return numbers

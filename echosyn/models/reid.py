@@ -6,6 +6,7 @@ compared by Pearson correlation, whose published weights load unchanged. The one
 calibration must be the one that filters.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,17 +22,25 @@ from echosyn.models.resnet import ResNet50
 
 @dataclass(frozen=True)
 class ReidConfig:
-    """Which encoder and its sizes; `widths` and `temperature` are the small encoder's."""
+    """Which encoder and its sizes; the last three are the small encoder's."""
 
     encoder: str = setting("small", choices=("small", "resnet50"))
     in_channels: int = setting(4, lo=1, hi=64, help="channels of a latent")
     embedding: int = setting(64, lo=2, help="numbers per embedding; 128 in the reference")
     widths: tuple[int, ...] = setting((32, 64, 128), lo=8, help="channels of each convolution")
     temperature: float = setting(0.1, lo=0.001, hi=10.0, help="of the contrastive loss")
+    hard_negatives: float = setting(
+        0.0,
+        lo=0.0,
+        hi=10.0,
+        help="beta: how much more the nearest other people weigh",
+    )
 
     def check(self) -> str | None:
         if any(w % 8 for w in self.widths):
             return f"widths {self.widths}: GroupNorm(8) needs multiples of 8"
+        if self.hard_negatives and self.encoder != "small":
+            return f"hard_negatives {self.hard_negatives}: only the small encoder weighs negatives"
         return None
 
 
@@ -44,13 +53,18 @@ class AugmentConfig:
     gain: float = setting(0.15, lo=0.0, hi=1.0, help="largest relative change of amplitude")
     noise: float = setting(0.15, lo=0.0, help="largest standard deviation of added noise")
     flip: float = setting(0.0, lo=0.0, hi=1.0, help="probability of a left-right mirror image")
+    rotation: float = setting(0.0, lo=0.0, hi=180.0, help="largest rotation either way, in degrees")
+    blur: float = setting(0.0, lo=0.0, help="largest sd of a Gaussian blur, in latent cells")
+    crop: float = setting(0.0, lo=0.0, hi=0.9, help="largest share cut off each axis, scaled back")
 
 
 def augment_latents(z: Tensor, cfg: AugmentConfig, generator: torch.Generator) -> Tensor:
     """A disguised copy of each latent of (B, C, h, w), drawn from `generator` alone.
 
-    Each latent gets its own shift, zoom and flip (one bilinear resampling, borders repeated), gain
-    and noise level. Units are those of `z`: latents standardised per channel are expected.
+    Each latent gets its own shift, zoom, flip, rotation and crop window (together one bilinear
+    resampling, borders repeated), then blur, gain and noise level. A change of time is another
+    frame of the video, which the caller takes. Units are those of `z`: latents standardised per
+    channel are expected.
     """
     b, (h, w) = len(z), z.shape[-2:]
 
@@ -62,30 +76,60 @@ def augment_latents(z: Tensor, cfg: AugmentConfig, generator: torch.Generator) -
     mirror = torch.where((uniform(1) + 1) / 2 < cfg.flip, -1.0, 1.0)
     level = (uniform(1).abs() * cfg.noise).view(b, 1, 1, 1)
     noise = torch.randn(z.shape, generator=generator, device=generator.device).to(z.device)
-    if cfg.shift or cfg.zoom or cfg.flip:
+    more = uniform(5)
+    angle, sd = more[:, 0] * math.radians(cfg.rotation), more[:, 1].abs() * cfg.blur
+    window, corner = 1 - more[:, 2:3].abs() * cfg.crop, more[:, 3:]
+    if cfg.shift or cfg.zoom or cfg.flip or cfg.rotation or cfg.crop:
+        cells = torch.tensor([2 / w, 2 / h], device=z.device)
+        scale = (zoom * window)[:, 0]
+        cos, sin = scale * torch.cos(angle), scale * torch.sin(angle)
         theta = torch.zeros(b, 2, 3, device=z.device)
-        theta[:, 0, 0], theta[:, 1, 1] = (mirror * zoom)[:, 0], zoom[:, 0]
-        theta[:, 0, 2], theta[:, 1, 2] = shift[:, 0] * 2 / w, shift[:, 1] * 2 / h
+        theta[:, 0, 0], theta[:, 0, 1] = mirror[:, 0] * cos, -sin * h / w  # turned in cells
+        theta[:, 1, 0], theta[:, 1, 1] = mirror[:, 0] * sin * w / h, cos
+        theta[:, :, 2] = shift * cells + corner * (1 - window)
         grid = F.affine_grid(theta, list(z.shape), align_corners=False).to(z.dtype)
         z = F.grid_sample(z, grid, padding_mode="border", align_corners=False)
+    if cfg.blur:
+        z = _smoothing(h, sd).to(z.dtype) @ z @ _smoothing(w, sd).mT.to(z.dtype)
     return z * gain.view(b, 1, 1, 1).to(z.dtype) + (level * noise).to(z.dtype)
 
 
-def contrastive_loss(a: Tensor, b: Tensor, temperature: float, ids: Tensor | None = None) -> Tensor:
+def _smoothing(n: int, sd: Tensor) -> Tensor:
+    """Matrices (B, 1, n, n) of Gaussian blurs of sd (B,) cells, cut off at the borders."""
+    at = torch.arange(n, device=sd.device)
+    distance = (at[:, None] - at[None, :]).float()
+    kernel = torch.exp(-0.5 * (distance / sd.clamp_min(1e-3).view(-1, 1, 1)) ** 2)
+    return (kernel / kernel.sum(-1, keepdim=True)).unsqueeze(1)
+
+
+def contrastive_loss(
+    a: Tensor,
+    b: Tensor,
+    temperature: float,
+    ids: Tensor | None = None,
+    hard_negatives: float = 0.0,
+) -> Tensor:
     """NT-Xent / InfoNCE over unit embeddings a, b of (B, D); row i of both is one person.
 
     The negatives of a_i are every other person's b and a (Chen et al. 2020, arXiv 2002.05709,
     equation 1), both ways round. `ids` (B,) marks rows of one person, which are then no negatives
-    of each other.
+    of each other. With `hard_negatives` beta above 0 a row's negatives j weigh in proportion to
+    exp(beta s_j / temperature), their mean weight staying 1 (Robinson et al. 2021, arXiv
+    2010.04592, without their correction for false negatives, which `ids` rules out).
     """
     n = len(a)
     both = torch.cat([a, b]).float()
     logits = both @ both.T / temperature  # (2B, 2B)
     ids = torch.arange(n, device=a.device) if ids is None else ids.to(a.device)
     ids = ids.repeat(2)
-    target = (torch.arange(2 * n, device=a.device) + n) % (2 * n)
+    rows = torch.arange(2 * n, device=a.device)
+    target = (rows + n) % (2 * n)
     ignore = ids[:, None] == ids[None, :]
-    ignore[torch.arange(2 * n, device=a.device), target] = False
+    if hard_negatives:
+        tilt = (hard_negatives * logits).masked_fill(ignore, float("-inf"))
+        weight = torch.log_softmax(tilt, 1) + (~ignore).sum(1, keepdim=True).log()
+        logits = logits + weight.masked_fill(ignore, 0.0)
+    ignore = ignore & (rows[None, :] != target[:, None])
     return F.cross_entropy(logits.masked_fill(ignore, float("-inf")), target)
 
 
@@ -141,7 +185,8 @@ class SmallEncoder(nn.Module):
         """Loss of latents a, b (B, C, h, w), B >= 2; row i of both is one person."""
         fa, fb = everyone(self.embed(a)), everyone(self.embed(b))
         ids = None if ids is None else everyone(ids)
-        return contrastive_loss(fa, fb, self.config.temperature, ids)
+        cfg = self.config
+        return contrastive_loss(fa, fb, cfg.temperature, ids, cfg.hard_negatives)
 
 
 class SiameseResNet50(nn.Module):

@@ -16,6 +16,7 @@ from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir, read_json, sha256_file, write_json, write_text
 from echosyn.progress import track
 from echosyn.release.card import card
+from echosyn.release.leaks import real_names, refuse_leaks
 from echosyn.release.manifest import MANIFEST, SCHEMA, file_table
 from echosyn.report.numbers import texts
 
@@ -94,6 +95,7 @@ def build_release(
         write_text(partial / "README.md", card(manifest, table))
         manifest["files"] = file_table(partial)
         write_json(partial / MANIFEST, manifest)
+        refuse_leaks(partial, real_names(real, label), people=())
     return manifest
 
 

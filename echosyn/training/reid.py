@@ -1,18 +1,22 @@
-"""The re-identification encoder as a task of the loop: pairs of frames of one TRAIN video."""
+"""The re-identification encoder as a task of the loop: pairs of frames of one person in TRAIN."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from echosyn.config import setting
 from echosyn.data.latents import LatentSet
+from echosyn.errors import EchosynError
+from echosyn.metrics.interval import Estimate
 from echosyn.models.reid import AugmentConfig, ReidConfig, augment_latents, build_reid
 from echosyn.models.store import save_model
-from echosyn.privacy.embedding import HeartEncoder, join
+from echosyn.privacy.embedding import HeartEncoder, join, people_of
 from echosyn.privacy.verification import verification_scores
 from echosyn.training.loop import LoopConfig
 
@@ -24,8 +28,11 @@ class TrainReidConfig:
     model: ReidConfig
     loop: LoopConfig
     augment: AugmentConfig
+    other_video: float = setting(
+        0.5, lo=0.0, hi=1.0, help="share of pairs across two videos, where a person has several"
+    )
     validation_items: int = setting(64, lo=2, help="VAL pairs for the validation loss")
-    test_frames: int = setting(8, lo=2, help="frames per video when AUC and EER are measured")
+    test_frames: int = setting(8, lo=2, help="frames per TEST video when it is measured")
 
 
 class PairLoss(nn.Module):
@@ -39,16 +46,71 @@ class PairLoss(nn.Module):
         return self.encoder.pair_loss(a, b, ids)
 
 
-class ReidTask:
-    """Two disguised frames of each video; every other video of the batch is a negative."""
+class _Videos:
+    """Videos of several latent sets, with the person of each; sets never share a person.
 
-    def __init__(self, cfg: TrainReidConfig, train: LatentSet, val: LatentSet) -> None:
+    Person numbers come from `Patient`, or, where a set or a video has none, from the video.
+    """
+
+    def __init__(self, sets: Sequence[LatentSet]) -> None:
+        self.where = [(s, i) for s in sets for i in range(len(s))]
+        self.lengths = [int(n) for s in sets for n in s.lengths]
+        names = [
+            (k, *(("video", file) if pd.isna(who) else ("person", str(who))))
+            for k, s in enumerate(sets)
+            for who, file in zip(people_of(s), s.table["FileName"], strict=True)
+        ]
+        numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
+        self.person = np.array([numbers[name] for name in names], np.int64)
+        self.videos: list[list[int]] = [[] for _ in numbers]
+        for i, person in enumerate(self.person):
+            self.videos[person].append(i)
+
+    def __len__(self) -> int:
+        return len(self.where)
+
+    def frame(self, i: int, rng: np.random.Generator) -> Tensor:
+        """A random frame (C, h, w) of video i."""
+        latents, row = self.where[i]
+        f = int(rng.integers(self.lengths[i]))
+        return latents.mean(row, f, f + 1)[0]
+
+    def partner(self, i: int, other_video: float, rng: np.random.Generator) -> int:
+        """Video i, or with probability `other_video` another of its person, if there is one."""
+        others = [v for v in self.videos[self.person[i]] if v != i]
+        if others and rng.random() < other_video:
+            return others[int(rng.integers(len(others)))]
+        return i
+
+
+class ReidTask:
+    """Two disguised frames of one person; every other person of the batch is a negative.
+
+    Args:
+        train: latents of one dataset, or of several to train jointly; items are videos.
+        val: the same for the validation loss, which is NaN with fewer than two people.
+
+    Raises:
+        EchosynError: videos of one person only, who could not be told from anybody.
+    """
+
+    def __init__(
+        self,
+        cfg: TrainReidConfig,
+        train: LatentSet | Sequence[LatentSet],
+        val: LatentSet | Sequence[LatentSet],
+    ) -> None:
         self.cfg = cfg
-        self.train = train
+        self.train, held = (_Videos([s] if isinstance(s, LatentSet) else s) for s in (train, val))
+        if len(self.train.videos) == 1:
+            raise EchosynError(
+                f"train_reid: all {len(self.train)} TRAIN videos are of one person; telling people "
+                "apart needs two or more (see the column Patient)"
+            )
         self.val = None
-        if len(val) > 1:
-            chosen = np.arange(min(len(val), cfg.validation_items))
-            self.val = self._draw(val, chosen, np.random.default_rng(0))
+        chosen = np.arange(min(len(held), cfg.validation_items))
+        if len(np.unique(held.person[chosen])) > 1:
+            self.val = self._draw(held, chosen, np.random.default_rng(0))
 
     @property
     def size(self) -> int:
@@ -58,16 +120,16 @@ class ReidTask:
         return PairLoss(build_reid(dataclasses.asdict(self.cfg.model)))
 
     def _draw(
-        self, latents: LatentSet, indices: np.ndarray, rng: np.random.Generator
+        self, videos: _Videos, indices: np.ndarray, rng: np.random.Generator
     ) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         pairs: tuple[list[Tensor], list[Tensor]] = ([], [])
         for i in indices:
-            for side in pairs:
-                f = int(rng.integers(latents.lengths[i]))
-                side.append(latents.mean(i, f, f + 1)[0])
+            partner = videos.partner(i, self.cfg.other_video, rng)
+            for side, video in zip(pairs, (i, partner), strict=True):
+                side.append(videos.frame(video, rng))
         a, b = (augment_latents(torch.stack(s), self.cfg.augment, generator) for s in pairs)
-        return {"a": a, "b": b, "ids": torch.as_tensor(indices)}
+        return {"a": a, "b": b, "ids": torch.as_tensor(videos.person[indices])}
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
         return self._draw(self.train, indices, rng)
@@ -83,11 +145,33 @@ class ReidTask:
         return {"loss": float(self.loss(model, part)[0])}
 
 
-def measure_reid(model: PairLoss, test: LatentSet, frames: int, seed: int) -> dict[str, float]:
-    """AUC and EER, with intervals, of telling unseen people apart from `frames` frames each."""
+def measure_reid(
+    model: PairLoss,
+    test: LatentSet,
+    frames: int,
+    seed: int,
+    disguise: AugmentConfig | None = None,
+) -> dict[str, float]:
+    """AUC, EER and recall, with intervals, of telling unseen people apart.
+
+    Args:
+        test: one dataset: people of two are told apart by their machines.
+        frames: of each video.
+        disguise: also measure (`reid/disguised_...`) with one frame of every pair disguised so.
+    """
+    encoder = HeartEncoder(model.encoder)
     latents, people = join([test], frames)
-    scores = verification_scores(HeartEncoder(model.encoder)(latents), people, seed)
-    return {**scores["auc"].flat("reid/auc"), **scores["eer"].flat("reid/eer")}
+    rows = encoder(latents)
+    numbers = _flat(verification_scores(rows, people, seed), "reid/")
+    if disguise is not None:
+        copies = augment_latents(latents, disguise, torch.Generator().manual_seed(seed))
+        scores = verification_scores(rows, people, seed, probes=encoder(copies))
+        numbers |= _flat(scores, "reid/disguised_")
+    return numbers
+
+
+def _flat(scores: dict[str, Estimate], prefix: str) -> dict[str, float]:
+    return {k: v for name, e in scores.items() for k, v in e.flat(prefix + name).items()}
 
 
 def save_reid(model: PairLoss, folder: Path) -> None:

@@ -1,0 +1,258 @@
+"""The privacy page: complete, self-contained, escaped, and silent about what was not measured."""
+
+import base64
+import io
+import re
+from html import unescape
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from echosyn.metrics.interval import Estimate
+from echosyn.privacy.coverage import coverage_numbers
+from echosyn.privacy.verdict import Thresholds, judge
+from echosyn.report import plots, privacy_plots
+from echosyn.report.numbers import collect, plain
+from echosyn.report.privacy_evidence import (
+    Check,
+    Pair,
+    PrivacyEvidence,
+    Scores,
+    attack_table,
+    band_table,
+    verdict_checks,
+)
+from echosyn.report.privacy_page import LOCAL_ONLY, render
+
+CHECKS = (
+    Check("exact planted copies caught", "0.9987 (0.9954 to 1)", "at least 0.99", "pass"),
+    Check(
+        "lightly disguised copies caught", "0.8765", "at least 0.95", "fail", meaning="It hides."
+    ),
+    Check("nearness", "-", "interval around 0.5", "not measured"),
+    Check("fingerprint bound", "-", "at most 0.01", "not measured", counts=False),
+)
+METRICS = {
+    "privacy/tau": 0.9123,
+    "privacy/tau_lo": 0.9011,
+    "privacy/tau_hi": 0.9234,
+    "privacy/rejection_rate": 0.1357,
+    "privacy/false_rejection_calibrated": 0.05,
+    "privacy/false_rejection_heldout": 0.0468,
+    "privacy/false_rejection_heldout_lo": 0.0321,
+    "privacy/false_rejection_heldout_hi": 0.0654,
+    "privacy/planted_exact_recall": 0.9987,
+    "reid/auc": 0.9876,
+}
+
+
+def pictures(n: int) -> list[np.ndarray]:
+    return list(np.random.default_rng(0).integers(0, 256, (n, 12, 10), np.uint8))
+
+
+def evidence(**changes) -> PrivacyEvidence:
+    r = np.random.default_rng(0)
+    ef = np.repeat([30.0, 50.0, 65.0], 40)
+    hearts = coverage_numbers(r.integers(40, 120, 300), r.integers(0, 120, 90), 120, 0, ef)
+    drawn = {"synthetic": r.beta(8, 3, 200), "heldout": r.beta(8, 4, 90)}
+    table = pd.concat([pd.DataFrame({"kind": k, "similarity": v}) for k, v in drawn.items()])
+    one, two, three, four = pictures(4)
+    whole = {
+        "dataset": "phantom",
+        "checks": CHECKS,
+        "metrics": {**METRICS, **hearts},
+        "videos": 1234,
+        "tested": ["Every frame of every video was compared."],
+        "scores": (
+            Scores("hearts", table, Estimate(0.9123, 0.9011, 0.9234)),
+            Scores("videos in pixels", table.rename(columns={"similarity": "ncc"}),
+                   Estimate(0.8765, 0.8666, 0.8888), "ncc"),
+        ),
+        "planted": pd.DataFrame(
+            {
+                "level": ["hearts"] * 5 + ["videos"] * 3,
+                "disguise": ["exact", "noise", "noise", "flip", "flip", "exact", "noise", "noise"],
+                "strength": [1.0, 0.15, 0.45, 0.15, 1.0, 1.0, 0.35, 0.75],
+                "recall": [1.0, 0.9432, 0.8111, 0.9, 0.7654, 0.9876, 0.8421, 0.5],
+                "recall_lo": [0.99, 0.91, 0.77, 0.85, 0.71, 0.97, 0.81, float("nan")],
+                "recall_hi": [1.0, 0.96, 0.85, 0.95, 0.81, 1.0, 0.87, float("nan")],
+            }
+        ),
+        "membership": pd.DataFrame(
+            {"attack": ["nearest neighbour", "loss"], "auc": [0.5123, 0.5432],
+             "lo": [0.4711, 0.5012], "hi": [0.5534, float("nan")]}
+        ),
+        "bands": band_table(hearts),
+        "pairs": (
+            Pair(one, two, 0.8123, "SYN0001", "0XREAL7"),
+            Pair(three, four, 0.9087, "SYN0002", "0XREAL9"),
+        ),
+    }  # fmt: skip
+    return PrivacyEvidence(**(whole | changes))
+
+
+def plain_evidence(**changes) -> PrivacyEvidence:
+    """Without figures, which take long to draw."""
+    none = {"scores": (), "planted": None, "membership": None, "bands": None}
+    return evidence(**(none | changes))
+
+
+@pytest.fixture(scope="module")
+def page():
+    return render(evidence())
+
+
+def test_page_needs_nothing_else_and_repeats(page):
+    assert render(evidence()) == page
+    assert "<script" not in page
+    assert "<link" not in page
+    assert "<a " not in page
+    assert "@import" not in page
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    assert not re.search(r"url\((?!#)", page)
+    assert not re.search(r" on\w+=", page)
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_every_number_is_shown(page):
+    whole = evidence()
+    for number in collect(whole.metrics).values():
+        assert f"<td>{plain(number.value)}<" in page
+        assert number.interval in page
+    for check in CHECKS:
+        for text in (check.name, check.measured, check.required, check.result, check.meaning):
+            assert text in page
+    for row in whole.planted.itertuples():
+        interval = f" ({100 * row.recall_lo:.3g}% to {100 * row.recall_hi:.3g}%)"
+        known = row.recall_lo == row.recall_lo
+        assert f"<td>{100 * row.recall:.3g}%{interval if known else ''}</td>" in page
+        assert f"<td>{plain(row.strength)}</td>" in page
+    assert "0.512<small>(0.471 to 0.553)</small>" in page
+    assert "<td>0.543</td>" in page  # an interval with an end that is not known is not shown
+    for row in whole.bands.itertuples():
+        assert row.band in page
+        assert f"{100 * row.synthetic:.3g}% ({100 * row.synthetic_lo:.3g}%" in page
+        assert f"{100 * row.real:.3g}% ({100 * row.real_lo:.3g}%" in page
+    assert "Every frame of every video was compared." in page
+    assert "1,234 videos" in page
+    assert "13.6%" in page
+    assert "4.68% (3.21% to 6.54%)" in page
+
+
+def test_verdict_comes_first_and_names_what_failed(page):
+    assert "Do not release: 2 of 4 checks did not pass." in page
+    assert page.index("Do not release") < page.index("<svg")
+    order = [page.index(name) for name in ("lightly", "nearness", "fingerprint", "exact planted")]
+    assert order == sorted(order)
+    good = render(plain_evidence(checks=[CHECKS[0], CHECKS[3]]))
+    assert "Every required check passed, 1 in all. Optional and not passed: 1." in good
+    assert "Do not release" not in good
+    for nothing in ((), (CHECKS[3],)):
+        assert "Do not release: nothing was checked." in render(plain_evidence(checks=nothing))
+
+
+def test_the_verdict_of_the_audits_is_shown():
+    verdict = judge({"privacy/planted_exact_recall": 0.5}, Thresholds())
+    checks = verdict_checks(verdict)
+    assert [c.stops for c in checks] == [f in verdict.failures() for f in verdict.findings]
+    page = render(plain_evidence(checks=checks))
+    assert f"Do not release: {len(verdict.failures())} of {len(checks)}" in page
+    assert all(text in unescape(page) for text in verdict.table().to_numpy().ravel())
+
+
+def test_bands_that_no_heart_reached_are_named(page):
+    assert "Never represented: EF below 40%." in page
+    assert page.count("<svg") == 5
+
+
+def test_pairs_are_shown_most_alike_first_and_keep_the_page_in_the_house(page):
+    shown = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    found = [np.array(Image.open(io.BytesIO(base64.b64decode(data)))) for data in shown]
+    one, two, three, four = pictures(4)
+    assert len(found) == 4
+    for got, expected in zip(found, (three, four, one, two), strict=True):
+        assert (got == expected).all()
+    assert page.count(LOCAL_ONLY) == 2
+    assert page.index("similarity 0.909") < page.index("similarity 0.812")
+    assert "0XREAL9" in page
+    public = render(plain_evidence(pairs=()))
+    assert LOCAL_ONLY not in public
+    assert "0XREAL" not in public
+    assert "data:image" not in public
+
+
+def test_what_was_not_measured_has_no_section():
+    bare = render(PrivacyEvidence("phantom", (), {}))
+    assert re.findall("<h2>(.*?)</h2>", bare) == ["What was tested"]
+    assert "<svg" not in bare
+    assert "<img" not in bare
+    assert "Nothing was measured." in bare
+    pair = Pair(*pictures(2), 0.5, "SYN1", "0XREAL1")
+    given = {
+        "scores": ((evidence().scores[0],), "Similarity to the training patients", 1),
+        "planted": (evidence().planted, "Planted copies", 1),
+        "membership": (evidence().membership, "Who was in the training set?", 1),
+        "bands": (evidence().bands, "Coverage of the training patients", 1),
+        "pairs": ((pair,), "The most similar pairs that were accepted", 0),
+    }
+    for name, (value, title, figures) in given.items():
+        one = render(PrivacyEvidence("phantom", (), {}, **{name: value}))
+        assert re.findall("<h2>(.*?)</h2>", one) == ["What was tested", title]
+        assert one.count("<svg") == figures
+
+
+def test_what_people_wrote_is_escaped():
+    bad = "<b>&\"'</b>"
+    picture = pictures(1)[0]
+    page = render(
+        PrivacyEvidence(
+            bad,
+            [Check(bad, bad, bad, bad, meaning=bad)],
+            {f"privacy/{bad.replace('/', '')}": 1.0},
+            tested=[bad],
+            scores=[Scores(bad, pd.DataFrame({"kind": ["synthetic"], bad: [0.3]}),
+                           Estimate(0.5, 0.4, 0.6), bad)],
+            planted=pd.DataFrame({"disguise": [bad], "strength": [1.0], "recall": [0.5],
+                                  "recall_lo": [0.4], "recall_hi": [0.6], "level": [bad]}),
+            membership=pd.DataFrame({"attack": [bad], "auc": [0.5], "lo": [0.4], "hi": [0.6]}),
+            bands=pd.DataFrame({"band": [bad], "synthetic": [0.0], "synthetic_lo": [0.0],
+                                "synthetic_hi": [0.1]}),
+            pairs=[Pair(picture, picture, 0.5, bad, bad)],
+        )
+    )  # fmt: skip
+    assert "<b>" not in page
+    assert "&lt;b&gt;" in page
+    assert re.search(r'alt="[^"]*&quot;[^"]*"', page)
+
+
+def test_band_table_reads_the_metrics():
+    table = band_table(evidence().metrics)
+    assert list(table["band"]) == ["EF below 40%", "EF 40 to 55%", "EF 55% and above"]
+    assert list(table["videos"]) == [40, 40, 40]
+    assert (table["synthetic_lo"] <= table["synthetic"]).all()
+    assert {"real", "real_lo", "real_hi"} <= set(table.columns)
+    assert band_table({"coverage/learned_fraction": 0.5}) is None
+    only = band_table({"coverage/videos/ef_lt37p5/learned_fraction": 0.5}, "coverage/videos")
+    assert list(only["band"]) == ["EF below 37.5%"]
+
+
+def test_figures_show_tau_and_its_interval():
+    scores = pd.DataFrame({"kind": ["heldout", "synthetic"] * 5, "similarity": np.arange(10) / 10})
+    drawn = plots.svg(privacy_plots.similarity_histogram(scores, Estimate(0.7, 0.65, 0.75)), "a")
+    assert "τ = 0.7 (0.65 to 0.75)" in drawn
+    unknown = Estimate(0.7, float("nan"), float("nan"))
+    bare = plots.svg(privacy_plots.similarity_histogram(scores, unknown), "a")
+    assert "τ = 0.7<" in bare
+
+
+def test_attack_table_reads_the_metrics():
+    metrics = {"privacy/membership_loss_auc": 0.5, "privacy/membership_loss_auc_lo": 0.4,
+               "privacy/membership_auc": 0.6, "privacy/membership_dcr_share": 0.5}  # fmt: skip
+    table = attack_table(metrics)
+    assert list(table["auc"]) == [0.6, 0.5]
+    assert table["lo"].isna().tolist() == [True, False]
+    assert attack_table({"privacy/tau": 0.5}) is None
+    assert "<svg" in render(plain_evidence(membership=table))

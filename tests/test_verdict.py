@@ -1,0 +1,155 @@
+"""The verdict: every check can pass, fail, be too uncertain and be missing."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echosyn.config import build
+from echosyn.errors import EchosynError
+from echosyn.privacy.verdict import CHECKS, FAIL, MISSING, PASS, WIDE, Thresholds, judge
+
+GOOD = {
+    "privacy/planted_exact_recall": 1.0,
+    "privacy/planted_light_recall": 0.97,
+    "privacy/false_rejection_heldout": 0.06,
+    "privacy/false_rejection_heldout_lo": 0.03,
+    "privacy/false_rejection_heldout_hi": 0.1,
+    "privacy/false_rejection_calibrated": 0.05,
+    "privacy/rejection_rate": 0.08,
+    **{
+        f"privacy/membership_{name}{end}": value
+        for name in ("auc", "dcr_share", "nn_auc", "loss_auc")
+        for end, value in (("", 0.52), ("_lo", 0.45), ("_hi", 0.59))
+    },
+    "privacy/fingerprint_bound": 0.01,
+}
+BAD = {  # what makes each check fail
+    "planted_exact": {"privacy/planted_exact_recall": 0.98},
+    "planted_light": {"privacy/planted_light_recall": 0.94},
+    "false_rejection": {"privacy/false_rejection_heldout_lo": 0.051},
+    "rejection": {"privacy/rejection_rate": 0.51},
+    "membership": {"privacy/membership_auc_lo": 0.51},
+    "dcr_share": {"privacy/membership_dcr_share_lo": 0.51},
+    "nearest_neighbour": {"privacy/membership_nn_auc_hi": 0.49},
+    "loss": {"privacy/membership_loss_auc_lo": 0.501},
+    "fingerprint": {"privacy/fingerprint_bound": 0.06},
+}
+NARROW = [c for c in CHECKS if c.narrow]
+
+
+def results(numbers, thresholds=Thresholds()):  # noqa: B008 (frozen)
+    verdict = judge(numbers, thresholds)
+    return {f.check.name: f.result for f in verdict.findings}, verdict
+
+
+def test_a_good_release_passes_every_check():
+    found, verdict = results(GOOD)
+    assert set(found.values()) == {PASS}
+    assert verdict.passed
+    verdict.enforce("the release")
+    assert verdict.numbers() == {
+        "privacy/verdict_passed": 1.0,
+        "privacy/checks_passed": len(CHECKS),
+        "privacy/checks_failed": 0.0,
+        "privacy/checks_not_measured": 0.0,
+    }
+
+
+@pytest.mark.parametrize("name", [c.name for c in CHECKS])
+def test_each_check_alone_fails_the_release(name):
+    found, verdict = results({**GOOD, **BAD[name]})
+    assert [k for k, v in found.items() if v != PASS] == [name]
+    assert found[name] == FAIL
+    assert not verdict.passed
+    with pytest.raises(EchosynError, match=rf"the release fails 1 privacy checks:\n  {name}: fail"):
+        verdict.enforce("the release")
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.name)
+def test_what_was_not_measured_fails_unless_optional(check):
+    without = {k: v for k, v in GOOD.items() if k != check.key}
+    found, verdict = results(without)
+    assert found[check.name] == MISSING
+    assert verdict.passed == (check.name == "fingerprint")
+    assert verdict.numbers()["privacy/checks_not_measured"] == 1.0
+    _, lenient = results(without, Thresholds(optional=(check.name,)))
+    assert lenient.passed
+    _, strict = results(without, Thresholds(optional=()))
+    assert not strict.passed
+
+
+def test_nothing_measured_fails_everything():
+    found, verdict = results({})
+    assert set(found.values()) == {MISSING}
+    assert len(verdict.failures()) == len(CHECKS) - 1
+
+
+def test_an_interval_or_target_that_is_missing_is_not_a_pass():
+    found, _ = results({k: v for k, v in GOOD.items() if k != "privacy/membership_auc_lo"})
+    assert found["membership"] == MISSING
+    found, _ = results({k: v for k, v in GOOD.items() if not k.endswith("_calibrated")})
+    assert found["false_rejection"] == MISSING
+    found, _ = results({**GOOD, "privacy/planted_exact_recall": float("nan")})
+    assert found["planted_exact"] == MISSING
+
+
+@pytest.mark.parametrize("check", NARROW, ids=lambda c: c.name)
+def test_an_interval_that_cannot_tell_is_no_pass(check):
+    wide = {f"{check.key}_lo": 0.0, f"{check.key}_hi": 1.0}
+    found, verdict = results({**GOOD, **wide})
+    assert found[check.name] == WIDE
+    assert not verdict.passed
+    found, _ = results({**GOOD, **wide}, Thresholds(widest=1.0))
+    assert found[check.name] == PASS
+
+
+def test_a_release_that_the_filter_pushed_away_from_training_patients_passes_by_share():
+    low = {
+        f"privacy/membership_dcr_share{e}": v for e, v in (("", 0.3), ("_lo", 0.2), ("_hi", 0.4))
+    }
+    assert results({**GOOD, **low})[0]["dcr_share"] == PASS
+
+
+def test_avoidance_is_allowed_below_one_half_only_and_only_by_nearness():
+    below = {
+        f"privacy/membership_{name}{end}": value
+        for name in ("auc", "nn_auc", "loss_auc")
+        for end, value in (("", 0.44), ("_lo", 0.42), ("_hi", 0.46))
+    }
+    found, _ = results({**GOOD, **below}, Thresholds(avoidance=0.05))
+    assert [k for k, v in found.items() if v == FAIL] == ["loss"]
+    found, _ = results({**GOOD, **below}, Thresholds(avoidance=0.03))
+    assert [k for k, v in found.items() if v == FAIL] == ["membership", "nearest_neighbour", "loss"]
+    _, above = results({**GOOD, **BAD["membership"]}, Thresholds(avoidance=0.5))
+    assert not above.passed
+
+
+def test_an_optional_check_that_was_measured_must_pass():
+    _, verdict = results({**GOOD, "privacy/fingerprint_bound": 0.9})
+    assert not verdict.passed
+
+
+def test_the_table_says_it_in_words():
+    table = judge({**GOOD, **BAD["membership"]}, Thresholds()).table().set_index("check")
+    assert len(table) == len(CHECKS)
+    row = table.loc["Nearness to the release does not reveal who was trained on"]
+    assert row["measured"] == "0.520 (0.510 to 0.590)"
+    assert row["required"] == "interval around 0.5, no wider than 0.4"
+    assert row["result"] == "fail"
+    assert "lie closer to training patients" in row["meaning"]
+    passed = table.loc["Exact copies are caught"]
+    assert (passed["measured"], passed["required"]) == ("1.000", "at least 0.99")
+    assert "broken" not in passed["meaning"]
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_recall_is_held_against_its_threshold(recall, least):
+    found, _ = results(
+        {**GOOD, "privacy/planted_exact_recall": recall}, Thresholds(planted_exact=least)
+    )
+    assert (found["planted_exact"] == PASS) == (recall >= least)
+
+
+def test_optional_names_are_checked():
+    with pytest.raises(EchosynError, match="'losses' is not a check; known: planted_exact"):
+        build(Thresholds, {"optional": ["losses"]}, "params.yaml: audit")
