@@ -74,7 +74,7 @@ def calibrate_symmetric(
             f"{int(np.ceil(1 / cfg.false_rejection))} to place its quantile"
         )
     similarities, _ = max_similarity(heldout, gallery)
-    tau = _quantile_interval(similarities, people, cfg, seed)
+    tau = quantile_interval(similarities, people, cfg, seed)
     return Calibration(
         "symmetric", tau, cfg.false_rejection, len(gallery), len(heldout), len(np.unique(people)),
         similarities,
@@ -92,14 +92,14 @@ def calibrate_reference(
             low for what tau is applied to, and the filter refuses more than `false_rejection`.
     """
     similarities, _ = max_similarity(train_first, test_first)
-    tau = _quantile_interval(similarities, np.arange(len(train_first)), cfg, seed)
+    tau = quantile_interval(similarities, np.arange(len(train_first)), cfg, seed)
     return Calibration(
         "reference", tau, cfg.false_rejection, len(test_first), len(train_first), len(train_first),
         similarities,
     )  # fmt: skip
 
 
-def _quantile_interval(
+def quantile_interval(
     similarities: np.ndarray, people: np.ndarray, cfg: CalibrationConfig, seed: int
 ) -> Estimate:
     """The lowest observed tau that refuses at most the stated share, and its interval."""

@@ -25,8 +25,8 @@ from echosyn.metrics.interval import Estimate, percentile_interval, resample_cou
 from echosyn.privacy.calibration import (
     Calibration,
     CalibrationConfig,
-    _quantile_interval,
     accepted,
+    quantile_interval,
 )
 from echosyn.privacy.copies import CopyConfig, CopyDetector, first_best
 from echosyn.privacy.similarity import max_similarity
@@ -282,7 +282,7 @@ def calibrate_maxima(
             f"rate of {cfg.false_rejection:g} per detector needs {needed}: hold out more, or "
             "raise `false_rejection`"
         )
-    tau = _quantile_interval(maxima, people, cfg, seed)
+    tau = quantile_interval(maxima, people, cfg, seed)
     return Calibration(
         "symmetric", tau, cfg.false_rejection, comparisons, len(maxima), count, maxima
     )
