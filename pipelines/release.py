@@ -45,7 +45,7 @@ def main(dataset: str) -> None:
             digest=sha256_file(out / MANIFEST),
             metrics=manifest["metrics"],
             params=manifest["params"],
-            tags={f"md5:{path}": value for path, value in md5.items()},
+            tags={**{f"md5:{k}": v for k, v in md5.items()}, **manifest["protocol"]},
             artifacts=Path(folder),
         )
     print(f"release: {out}, {manifest['name']} {manifest['version']}, {manifest['videos']} videos")
