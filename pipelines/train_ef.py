@@ -8,6 +8,8 @@ regressors measure, and is named so because they have seen real video. Protocol 
 arm selects on real VAL, as EchoNet-Synthetic does, and is labelled so wherever it is reported.
 """
 
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from echosyn.config import Params
 from pipelines._stage import command, torch_params
 
 if TYPE_CHECKING:
+    from echosyn.data.frames import FrameSet
     from echosyn.training.ef import EfTask, TrainEfConfig
 
 
@@ -25,39 +28,57 @@ def prepare(
     arm: str,
     k: int = 0,
     seed: int | None = None,
+    videos: "Callable[[str], FrameSet] | None" = None,
 ) -> "tuple[EfTask, list[Path]]":
-    """The task of the k-th regressor, and the folders it reads."""
-    from echosyn.data.frames import load_frames
-    from echosyn.runtime import state_root
+    """The task of the k-th regressor, and the folders it reads; `videos` as of `sources_of`."""
     from echosyn.training.arms import choose, folders, parse_arm
-    from echosyn.training.ef import EfTask, relabelled
+    from echosyn.training.ef import EfTask
 
     plan, seed = parse_arm(arm), params.seed if seed is None else seed
-    of = folders(dataset)
+    of, videos = folders(dataset), videos or sources_of(dataset, cfg)
     inputs = [of[source] for source in plan.sources]
-    sets = {s: load_frames(of[s], cfg.fps, state_root() / "frames") for s in plan.sources}
+    names = dict(zip(plan.sources, plan.sources, strict=True))
     if plan.kind == "synthetic_relabelled":
-        teacher = Path("models/ef") / dataset / "real"
-        inputs.append(teacher)
-        sets["synthetic"] = relabelled(sets["synthetic"], teacher, cfg)
+        inputs.append(_real_arm(dataset))
+        names["synthetic"] = plan.kind
+    sets = {source: videos(name) for source, name in names.items()}
     real = sets.get("real", sets.get("reconstructed"))
     train, val = (choose(plan, real, sets.get("synthetic"), s, seed) for s in ("TRAIN", "VAL"))
     if plan.selects_on_real(cfg.protocol):
         inputs.append(of["real"])
-        frames = load_frames(of["real"], cfg.fps, state_root() / "frames")
-        val = choose(plan, frames, None, "VAL", seed)
+        val = choose(plan, videos("real"), None, "VAL", seed)
     start = None
     if plan.start is not None:
         start = _start(plan.start, k)
-        inputs.append(start)
+        inputs.append(_real_arm(plan.start))
     if cfg.init != "none":
         inputs.append(Path(cfg.init))
     return EfTask(cfg, train, val, start), list(dict.fromkeys(inputs))
 
 
+def sources_of(dataset: str, cfg: "TrainEfConfig") -> "Callable[[str], FrameSet]":
+    """Reads `real`, `reconstructed`, `synthetic` or `synthetic_relabelled` videos, each once."""
+    from echosyn.data.frames import load_frames
+    from echosyn.runtime import state_root
+    from echosyn.training.arms import folders
+    from echosyn.training.ef import relabelled
+
+    @cache
+    def read(source: str) -> "FrameSet":
+        if source == "synthetic_relabelled":
+            return relabelled(read("synthetic"), _real_arm(dataset), cfg)
+        return load_frames(folders(dataset)[source], cfg.fps, state_root() / "frames")
+
+    return read
+
+
+def _real_arm(dataset: str) -> Path:
+    return Path("models/ef") / dataset / "real"
+
+
 def _start(dataset: str, k: int) -> Path:
     """The k-th real-trained regressor of a dataset, or the first when there are not so many."""
-    arm = Path("models/ef") / dataset / "real"
+    arm = _real_arm(dataset)
     return arm / f"seed{k}" if (arm / f"seed{k}").is_dir() else arm / "seed0"
 
 
@@ -70,11 +91,10 @@ def train_arms(
     out: Path,
 ) -> None:
     """Train `arms` (folder under `out`: arm) with every seed."""
-    from functools import cache, partial
-
     from pipelines._train import train_seeds
 
-    made = cache(partial(prepare, params, cfg, dataset))
+    videos = sources_of(dataset, cfg)
+    made = cache(partial(prepare, params, cfg, dataset, videos=videos))
     inputs = [path for arm in arms.values() for path in made(arm, 0, params.seed)[1]]
     tasks = {name: lambda k, seed, arm=arm: made(arm, k, seed)[0] for name, arm in arms.items()}
     train_seeds(

@@ -193,4 +193,4 @@ def test_relabelled_arms_carry_what_the_teacher_measures_and_name_it_as_input(pr
     assert len(train) == 4
     task, inputs, _, _ = prepared(project, "synthetic_from_a")
     assert task.start is not None
-    assert inputs == ["samples/a", "models/ef/a/real/seed0"]
+    assert inputs == ["samples/a", "models/ef/a/real"], "every seed's start is an input"

@@ -26,7 +26,7 @@ from echosyn.device import autocast
 from echosyn.errors import EchosynError
 from echosyn.metrics.classification import RESAMPLES
 from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig, normalise_clips
-from echosyn.training.ef import brightened, predict_clips, shifted, speckled
+from echosyn.training.ef import predict_clips, training_clip
 from echosyn.training.folds import Labelled, hold_out, patient_folds
 from echosyn.training.loop import LoopConfig
 
@@ -140,16 +140,9 @@ class ClassifierTask:
         return ClipClassifier(R2Plus1d(self.cfg.model), self.mean, self.std)
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
-        cfg, clips = self.cfg, []
+        clips = []
         for i in indices:
-            frames, v = self.train[i]
-            start = int(rng.integers(max(int(frames.lengths[v]) - cfg.frames, 0) + 1))
-            clip = shifted(
-                frames.clip(v, start, cfg.frames), rng.integers(-cfg.pad, cfg.pad + 1, 2)
-            )
-            gain = 1 + cfg.gain * rng.uniform(-1, 1)
-            sd = cfg.speckle * rng.random() if cfg.speckle else 0.0
-            clips.append(speckled(brightened(clip, gain), sd, rng))
+            clips.append(training_clip(*self.train[i], self.cfg, rng))
         truth = self.positive[indices]
         return {
             "clips": torch.from_numpy(np.stack(clips)),

@@ -4,6 +4,7 @@ import dataclasses
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -153,17 +154,10 @@ class EfTask:
         return model.train()
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
-        cfg = self.cfg
         clips, efs = [], []
         for i in indices:
             frames, v = self.train[i]
-            start = int(rng.integers(max(int(frames.lengths[v]) - cfg.frames, 0) + 1))
-            clip = shifted(
-                frames.clip(v, start, cfg.frames), rng.integers(-cfg.pad, cfg.pad + 1, 2)
-            )
-            gain = 1 + cfg.gain * rng.uniform(-1, 1)
-            sd = cfg.speckle * rng.random() if cfg.speckle else 0.0
-            clips.append(speckled(brightened(clip, gain), sd, rng))
+            clips.append(training_clip(frames, v, self.cfg, rng))
             efs.append(frames.ef[v])
         return {"clips": torch.from_numpy(np.stack(clips)), "ef": torch.tensor(np.array(efs))}
 
@@ -179,6 +173,26 @@ class EfTask:
         )
         error = predicted - np.array([s.ef[v] for s, v in self.val])
         return {"loss": float((error**2).mean()), "mae": float(np.abs(error).mean())}
+
+
+class ClipSettings(Protocol):
+    """How clips are cut and disturbed in training."""
+
+    frames: int
+    pad: int
+    gain: float
+    speckle: float
+
+
+def training_clip(
+    videos: FrameSet, i: int, cfg: ClipSettings, rng: np.random.Generator
+) -> np.ndarray:
+    """A random clip of video i with a random shift, gain and speckle, uint8 (frames, H, W)."""
+    start = int(rng.integers(max(int(videos.lengths[i]) - cfg.frames, 0) + 1))
+    clip = shifted(videos.clip(i, start, cfg.frames), rng.integers(-cfg.pad, cfg.pad + 1, 2))
+    gain = 1 + cfg.gain * rng.uniform(-1, 1)
+    sd = cfg.speckle * rng.random() if cfg.speckle else 0.0
+    return speckled(brightened(clip, gain), sd, rng)
 
 
 def brightened(clip: np.ndarray, gain: float) -> np.ndarray:
