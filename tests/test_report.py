@@ -10,7 +10,7 @@ from PIL import Image
 from small_project import METRICS, make_project
 
 from echosyn.report import mosaic, plots
-from echosyn.report.numbers import collect, plain, privacy_sentences, tables
+from echosyn.report.numbers import LABELS, collect, plain, privacy_sentences, tables
 
 
 def movie(level: int, frames: int = 5) -> np.ndarray:
@@ -79,6 +79,10 @@ def test_collect_attaches_intervals_and_references():
     assert list(numbers) == ["q/x"]
     assert str(numbers["q/x"]) == "3 (2 to 4)"
     assert numbers["q/x"].references["floor: real data"].value == 1.0
+
+
+def test_no_two_numbers_are_called_the_same():
+    assert len(set(LABELS.values())) == len(LABELS)
 
 
 def test_a_name_that_only_looks_like_an_interval_is_a_number():

@@ -23,6 +23,7 @@ REFERENCES = {
     "_floor": "floor: real data",
     "_reconstruction": "reconstructed",
     "_vs_train": "against TRAIN",
+    "_real": "held-out real",
 }
 # Also the order of the rows and columns of a table.
 LABELS = {
@@ -45,13 +46,10 @@ LABELS = {
     "planted_disguised_recall": "Altered planted copies caught",
     "membership_auc": "Membership inference AUC",
     "learned_fraction": "Share of training videos represented",
-    "learned_fraction_real": "The same, by held-out real videos",
-    "learned_fraction_uniform": "The same, if all were equally likely",
+    "learned_fraction_uniform": "That share, if all were equally likely",
     "irs_inf": "Share that endless samples would reach (IRS)",
-    "irs_inf_real": "The same, by held-out real videos",
     "irs_adjusted": "IRS over that of real videos",
     "chao1": "Lower bound of that share (Chao 1)",
-    "chao1_real": "The same, by held-out real videos",
     "recall_at_0p1pct": "Recall at 0.1% false matches",
     "real": "Real",
     "reconstructed": "Reconstructed",
