@@ -32,13 +32,14 @@ from echosyn.cluster.pool import map_shards
 from echosyn.cluster.settings import Placement
 from echosyn.config import Params
 from echosyn.data.reconstruct import VideoCodec
-from echosyn.diffusion.generate import HEARTS, HeartFile, VideoSampler
+from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.objectives import make_objective
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.synthesise import SamplePlan, sample_shard, synthetic_table
 from echosyn.files import sha256_file
 from echosyn.models.denoisers import VideoDenoiser
 from echosyn.models.vae import LATENT_SIZE, Vae
+from echosyn.privacy.filter import HEARTS, AcceptedHearts
 from echosyn.shards import Make, Shard, plan_shards
 from echosyn.training.diffusion import TrainLvdmConfig
 from echosyn.training.vae import TrainVaeConfig
@@ -72,11 +73,13 @@ def prepare(folder: Path) -> Callable[[], Make]:
     cfg = dataclasses.replace(params.stage("sample_videos", SampleVideosConfig), batch=SHARD)
     rng = np.random.default_rng(0)
     hearts = rng.standard_normal((VIDEOS, 4, LATENT_SIZE, LATENT_SIZE), np.float32)
-    save_file({"hearts": torch.from_numpy(hearts)}, folder / HEARTS)
+    every = np.arange(VIDEOS)
+    stored = {"hearts": torch.from_numpy(hearts), "indices": torch.from_numpy(every)}
+    save_file(stored, folder / HEARTS)
     names = [f"video{i:03d}" for i in range(VIDEOS)]
     ef = rng.uniform(20, 70, VIDEOS)
     table = synthetic_table(names, ef, ["TRAIN"] * VIDEOS, cfg.frames, FPS)
-    plan = SamplePlan(HeartFile(folder), np.arange(VIDEOS), table)
+    plan = SamplePlan(AcceptedHearts(folder), every, table)
 
     def worker() -> Make:
         sampler, codec = VideoSampler(folder / "lvdm", cfg), VideoCodec(Vae.load(folder / "vae"))

@@ -30,12 +30,20 @@ def train(
     out: Path,
     save: Callable[[nn.Module, Path], None],
     measure: Callable[[nn.Module], dict[str, float]],
+    as_built: bool = False,
 ) -> None:
-    """Fit `task`, resuming a killed run; write the model with `save`, then log `measure`."""
+    """Fit `task`, resuming a killed run; write the model with `save`, then log `measure`.
+
+    Args:
+        as_built: do not fit: the task builds a model that was trained elsewhere.
+    """
     settings = {**dataclasses.asdict(cfg), "seed": seed}
     work = work_dir(state_root(), stage, subject, settings, inputs)
     with stage_run(stage, subject, settings, inputs, work) as run:
-        model = fit(task, cfg.loop, seed, work, run, f"{stage} {subject}", stage)
+        if as_built:
+            model = task.build().to(pick_device()).eval()
+        else:
+            model = fit(task, cfg.loop, seed, work, run, f"{stage} {subject}", stage)
         numbers = _measured(measure, model, cfg)
         with atomic_dir(out) as tmp:
             save(model, tmp)

@@ -16,21 +16,16 @@ from pipelines._stage import command, torch_params
 def main(dataset: str) -> None:
     from echosyn.cluster import map_rows
     from echosyn.data.frames import VideoFolder, load_frames
-    from echosyn.data.latents import LatentSet
-    from echosyn.diffusion.generate import read_hearts
-    from echosyn.diffusion.synthesise import released_hearts
     from echosyn.evaluation import (
         EfEvaluation,
         EvaluateConfig,
         ProtocolEvaluation,
         QualityEvaluation,
         Sets,
-        privacy_numbers,
     )
     from echosyn.files import atomic_dir, read_json, write_bytes
     from echosyn.metrics.feature_cache import FeatureCache
     from echosyn.metrics.weights import locate
-    from echosyn.privacy.embedding import HeartEncoder
     from echosyn.report import plots
     from echosyn.report.ef_plots import evaluation_figures
     from echosyn.runtime import state_root
@@ -44,9 +39,8 @@ def main(dataset: str) -> None:
     protocol = (params.raw.get("train_ef") or {}).get("protocol", "strict")
     more = more_arms(params.raw, dataset)
     of = folders(dataset)
-    models, latents = Path("models/ef") / dataset, Path("latents/train") / dataset
-    reid, hearts = Path("models/reid") / dataset, Path("hearts") / dataset
-    inputs = [*of.values(), models, latents, reid, hearts]
+    models = Path("models/ef") / dataset
+    inputs = [*of.values(), models]
     settings = {**dataclasses.asdict(cfg), "seed": seed, "arms": list(more), "protocol": protocol}
     weights = {
         k: locate(k, v) if (v := getattr(cfg, k)) != "none" else None for k in ("inception", "i3d")
@@ -75,8 +69,6 @@ def main(dataset: str) -> None:
         streamed = {name: VideoFolder.open(f, cfg.protocol_fps) for name, f in of.items()}
         published.measure(**vars(Sets.of(**streamed)))
 
-        splits = {name: LatentSet(latents, name) for name in ("TRAIN", "VAL", "TEST")}
-        released = released_hearts(read_hearts(hearts), of["synthetic"])
         numbers = {
             **ef.numbers,
             **quality.numbers,
@@ -86,9 +78,8 @@ def main(dataset: str) -> None:
                 for m, d in published.protocol.items()
                 for k, v in d.items()
             },
-            **privacy_numbers(splits, released, HeartEncoder.load(reid), cfg, seed),
         }
-        for stage in ("encode", "train_reid", "privacy_filter"):
+        for stage in ("encode", "train_reid", "privacy_filter", "filter_videos", "privacy_audit"):
             numbers |= read_json(Path(f"metrics/{stage}/{dataset}.json"))
 
         tables = {"predictions": ef.predictions(), "requested": requested}

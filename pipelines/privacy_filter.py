@@ -1,8 +1,8 @@
-"""Refuse hearts that the re-identification encoder finds too close to a patient.
+"""Refuse hearts that the re-identification encoder finds too close to a patient, and draw more.
 
 python -m pipelines.privacy_filter phantom
 
-Writes privacy/<dataset>/scores.csv, which stays local: it never enters a release.
+Writes privacy/<dataset>/hearts: the accepted hearts, tau, and scores.csv, which stays local.
 """
 
 import dataclasses
@@ -12,26 +12,54 @@ from pipelines._stage import command, torch_params
 
 
 def main(dataset: str) -> None:
-    from echosyn.diffusion.generate import read_hearts
+    from torch import Tensor
+
+    from echosyn.cluster import run_shards
+    from echosyn.diffusion.generate import HeartSampler, read_hearts, read_shards
+    from echosyn.diffusion.settings import SampleHeartsConfig, SampleVideosConfig
     from echosyn.files import atomic_dir
+    from echosyn.models.vae import LATENT_SIZE
     from echosyn.privacy.embedding import HeartEncoder
     from echosyn.privacy.filter import PrivacyConfig, filter_hearts
     from echosyn.report.plots import privacy_histogram
+    from echosyn.runtime import state_root
+    from echosyn.shards import Make, finish, work_dir
     from echosyn.tracking import stage_run
 
     params = torch_params()
     cfg = params.stage("privacy_filter", PrivacyConfig)
+    sampling = params.stage("sample_hearts", SampleHeartsConfig)
+    wanted = sum(params.stage("sample_videos", SampleVideosConfig).counts.values())
     hearts, latents = Path("hearts") / dataset, Path("latents/train") / dataset
-    model, out = Path("models/reid") / dataset, Path("privacy") / dataset
-    settings = {**dataclasses.asdict(cfg), "seed": params.seed}
-    with stage_run("privacy_filter", dataset, settings, [hearts, latents, model]) as run:
+    model, generator = Path("models/reid") / dataset, Path("models/lidm") / dataset
+    out, inputs = Path("privacy") / dataset / "hearts", [hearts, latents, model, generator]
+    settings = {**dataclasses.asdict(cfg), "seed": params.seed, "wanted": wanted}
+    everything = {**settings, "sampling": dataclasses.asdict(sampling)}
+    work = work_dir(state_root(), "privacy_filter", dataset, everything, inputs)
+    with stage_run("privacy_filter", dataset, settings, inputs, work) as run:
+
+        def draw(first: int, count: int) -> Tensor:
+            def worker() -> Make:
+                sampler = HeartSampler(generator, sampling, LATENT_SIZE)
+                return lambda rows, folder: sampler.write_shard(
+                    range(first + rows.start, first + rows.stop), folder, params.seed
+                )
+
+            part = work / f"from-{first}"
+            return read_shards(
+                run_shards(part, count, sampling.shard, worker, "privacy_filter", "heart")
+            )
+
         encoder = HeartEncoder.load(model)
-        result = filter_hearts(read_hearts(hearts), latents, encoder, cfg, params.seed)
+        result = filter_hearts(
+            read_hearts(hearts), latents, encoder, cfg, params.seed, wanted, draw
+        )
         with atomic_dir(out) as tmp:
             result.write(tmp)
         run.output(out)
         run.figure(privacy_histogram(result.table(), result.calibration.tau.value), "privacy.png")
         run.final(result.numbers(), Path(f"metrics/privacy_filter/{dataset}.json"))
+    finish(work)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ from pipelines._stage import command
 def main(dataset: str) -> None:
     import tempfile
 
-    from echosyn.config import Params
+    from echosyn.config import Params, build
     from echosyn.files import read_json, sha256_file
-    from echosyn.release.build import ReleaseConfig, build_release, require_gate
+    from echosyn.privacy.verdict import Thresholds
+    from echosyn.release.build import ReleaseConfig, build_release, require_audit, require_gate
     from echosyn.release.evidence import write_evidence
     from echosyn.release.manifest import MANIFEST
     from echosyn.release.provenance import provenance
@@ -24,6 +25,9 @@ def main(dataset: str) -> None:
     config = params.stage("release", ReleaseConfig)
     samples, out = Path("samples", dataset), Path("releases", dataset)
     require_gate(Path("gates/release", f"{dataset}.json"), samples)
+    settings, where = params.settings("privacy_audit")
+    thresholds = build(Thresholds, settings.get("thresholds"), f"{where}: thresholds")
+    require_audit(Path("audit", dataset), samples, thresholds)
     manifest = build_release(
         samples,
         Path("data/train", dataset),
@@ -37,7 +41,10 @@ def main(dataset: str) -> None:
     md5 = {**manifest["lineage"]["data"], **manifest["lineage"]["models"]}
     with tempfile.TemporaryDirectory() as folder:
         write_evidence(
-            Path(folder), out, Path("evaluation", dataset), Path("privacy", dataset, "scores.csv")
+            Path(folder),
+            out,
+            Path("evaluation", dataset),
+            Path("privacy", dataset, "hearts/scores.csv"),
         )
         release_run(
             name=manifest["name"],

@@ -33,7 +33,7 @@ def main(dataset: str) -> None:
         samples=Path("samples", dataset),
         requested=table(f"evaluation/{dataset}/requested.csv"),
         predictions=table(f"evaluation/{dataset}/predictions.csv"),
-        scores=table(f"privacy/{dataset}/scores.csv"),
+        scores=table(f"privacy/{dataset}/hearts/scores.csv"),
         metrics=read_json(f"metrics/evaluate/{dataset}.json"),
         others={
             f"{path.parent.name} {path.stem}": read_json(path)

@@ -2,7 +2,8 @@
 
 python -m pipelines.sample_videos phantom
 
-Writes samples/<dataset> in EchoNet layout; EF is the one asked for.
+Writes candidates/<dataset> in EchoNet layout; EF is the one asked for. filter_videos decides which
+of them are released.
 """
 
 import dataclasses
@@ -19,21 +20,21 @@ def main(dataset: str) -> None:
     from echosyn.diffusion.settings import SampleVideosConfig
     from echosyn.diffusion.synthesise import finish_samples, plan_samples, sample_shard
     from echosyn.models.vae import Vae
+    from echosyn.privacy.filter import AcceptedHearts
     from echosyn.runtime import state_root
     from echosyn.shards import Make, finish, work_dir
     from echosyn.tracking import stage_run
 
     params = torch_params()
     cfg = params.stage("sample_videos", SampleVideosConfig)
-    hearts, privacy = Path("hearts") / dataset, Path("privacy") / dataset
-    latents = Path("latents/train") / dataset
-    inputs = [hearts, privacy, Path("models/lvdm"), Path("models/vae"), latents / "index.csv"]
+    hearts, latents = Path("privacy") / dataset / "hearts", Path("latents/train") / dataset
+    inputs = [hearts, Path("models/lvdm"), Path("models/vae"), latents / "index.csv"]
     settings = {**dataclasses.asdict(cfg), "seed": params.seed}
     work = work_dir(state_root(), "sample_videos", dataset, settings, inputs)
-    out = Path("samples") / dataset
+    out = Path("candidates") / dataset
     with stage_run("sample_videos", dataset, settings, inputs, work) as run:
         real = LatentSet(latents, "TRAIN")
-        plan = plan_samples(dataset, cfg, hearts, privacy, real, params.seed)
+        plan = plan_samples(dataset, cfg, AcceptedHearts(hearts), real, params.seed)
 
         def worker() -> Make:
             sampler = VideoSampler(Path("models/lvdm"), cfg)

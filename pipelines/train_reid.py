@@ -1,5 +1,7 @@
 """Train the re-identification encoder of a dataset on pairs of TRAIN frames, and test it.
 
+With `joint` it learns from all datasets together; each still has an encoder of its own to test.
+
 python -m pipelines.train_reid phantom
 """
 
@@ -7,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from echosyn.config import Params
-from pipelines._stage import command, torch_params
+from pipelines._stage import command, subfolders, torch_params
 
 if TYPE_CHECKING:
     from echosyn.training.reid import ReidTask, TrainReidConfig
@@ -18,8 +20,12 @@ def prepare(params: Params, cfg: "TrainReidConfig", dataset: str) -> "tuple[Reid
     from echosyn.data.latents import LatentSet
     from echosyn.training.reid import ReidTask
 
-    latents = Path("latents/train") / dataset
-    return ReidTask(cfg, LatentSet(latents, "TRAIN"), LatentSet(latents, "VAL")), [latents]
+    own = Path("latents/train") / dataset
+    folders = [own, *(f for f in subfolders("latents/train") if cfg.joint and f != own)]
+    train, val = ([LatentSet(f, split) for f in folders] for split in ("TRAIN", "VAL"))
+    if cfg.init != "none":
+        folders.append(Path(cfg.init))
+    return ReidTask(cfg, train, val), folders
 
 
 def main(dataset: str) -> None:
@@ -36,6 +42,7 @@ def main(dataset: str) -> None:
         "train_reid", dataset, cfg, params.seed, task, folders, Path("models/reid") / dataset,
         save_reid,
         lambda model: measure_reid(model, test, cfg.test_frames, params.seed, cfg.augment),
+        as_built=cfg.as_published,
     )  # fmt: skip
 
 

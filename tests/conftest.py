@@ -27,6 +27,7 @@ def project(tmp_path_factory):
         tmp_path_factory.mktemp("project"),
         ef_arms={"phantom": {"start": "phantom", "arms": arms}},
         classify={"reduced_ef": {"dataset": "phantom", "ef_below": 50}},
+        fingerprint={"phantom": {}},
     )
     run(folder, "dvc", "repro")
     return folder

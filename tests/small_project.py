@@ -26,6 +26,28 @@ METRICS = {
     "quality/kd_r3d_clip16_n6x6": 14.25,
     "quality/kd_r3d_clip16_n6x6_floor": 3.5,
 }
+AUDITED = {  # what every check of a release passes
+    "privacy/planted_exact_recall": 1.0,
+    "privacy/planted_light_recall": 0.97,
+    "privacy/false_rejection_heldout": 0.06,
+    "privacy/false_rejection_heldout_lo": 0.03,
+    "privacy/false_rejection_heldout_hi": 0.1,
+    "privacy/false_rejection_calibrated": 0.05,
+    "privacy/rejection_rate": 0.08,
+    "privacy_videos/planted_exact_recall": 1.0,
+    "privacy_videos/planted_light_recall": 0.96,
+    "privacy_videos/false_rejection_heldout": 0.01,
+    "privacy_videos/false_rejection_heldout_lo": 0.0,
+    "privacy_videos/false_rejection_heldout_hi": 0.04,
+    "privacy_videos/false_rejection_calibrated": 0.05,
+    "privacy_videos/rejection_rate": 0.02,
+    **{
+        f"privacy/membership_{name}{end}": value
+        for name in ("auc", "dcr_share", "nn_auc", "loss_auc")
+        for end, value in (("", 0.52), ("_lo", 0.45), ("_hi", 0.59))
+    },
+    "privacy/fingerprint_relative": 0.2,
+}
 WORDS = {"protocol/r3d/offsets": "random, seed 3"}
 PARAMS = {
     "scale": "smoke",
@@ -60,6 +82,8 @@ def make_project(root: Path) -> Path:
     write_json(root / "metrics/train_vae/all.json", {"train_vae/val_loss": 0.25})
     listed = sha256_file(root / "samples/phantom/FileList.csv")
     write_json(root / "gates/release/phantom.json", {"filelist_sha256": listed})
+    audit = {"filelist_sha256": listed, "numbers": AUDITED}
+    write_json(root / "audit/phantom/audit.json", audit)
     write_tables(root)
     write_lock(root)
     return root
@@ -82,7 +106,7 @@ def write_tables(root: Path) -> None:
     for path, table in (
         ("evaluation/phantom/requested.csv", requested),
         ("evaluation/phantom/predictions.csv", arms),
-        ("privacy/phantom/scores.csv", scores),
+        ("privacy/phantom/hearts/scores.csv", scores),
     ):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(table).to_csv(root / path, index=False)

@@ -7,9 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from echosyn.data.frames import FrameSet
+from echosyn.data.latents import LatentSet
 from echosyn.data.phantom import PhantomConfig, render_patient
 from echosyn.errors import EchosynError
-from echosyn.privacy.copies import CopyConfig, CopyDetector, first_best, masked_ncc
+from echosyn.privacy.copies import CopyConfig, CopyDetector, first_best, frame_rows, masked_ncc
+from echosyn.privacy.embedding import frames_of_video
 
 TRAIN, HELDOUT, FRAMES = 16, 8, 32
 EVERY = 8  # frames of the heartbeat that tests look at
@@ -160,6 +163,37 @@ def test_the_gallery_is_the_rows_that_were_named(hearts):
     assert found.ncc[0] < 0.95
     assert found.row[1] == 3
     assert found.ncc[1] > 0.999
+
+
+def test_a_detector_made_of_what_another_kept_is_the_same(hearts, detector):
+    data = hearts[0].reshape(-1, 112, 112)
+    again = CopyDetector(data, detector.rows, detector.cfg, kept=detector.state())
+    frames = hearts[1].reshape(-1, 112, 112)[::9]
+    expected, found = detector(frames), again(frames)
+    for name, values in vars(expected).items():
+        assert np.array_equal(getattr(found, name), values), name
+
+
+class NumberedLatents(LatentSet):
+    """Whose latents are the row numbers of their frames."""
+
+    def __init__(self, starts, lengths):
+        self.starts, self.videos = starts, lengths
+
+    def mean(self, i, start=0, stop=None):
+        return torch.arange(self.starts[i], self.starts[i] + self.videos[i])[start:stop]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=5), st.integers(0, 40))
+def test_gallery_rows_are_the_frames_that_latents_are_taken_at(lengths, count):
+    starts = np.cumsum([0, *lengths[:-1]])
+    frames = FrameSet(np.zeros((sum(lengths), 1, 1)), None, starts, np.array(lengths), 16.0)
+    latents = NumberedLatents(starts, lengths)
+    rows, videos = frame_rows(frames, count)
+    for v in range(len(lengths)):
+        taken = frames_of_video(latents, v, count)
+        assert (rows[videos == v] == taken.numpy()).all()
 
 
 def test_a_gallery_of_one_frame_works(hearts):

@@ -9,13 +9,8 @@ import torch
 from torch import nn
 
 from echosyn.data.frames import FrameSet
-from echosyn.data.latents import LatentSet, pack, write_index, write_shard
 from echosyn.errors import EchosynError
 from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig
-from echosyn.models.reid import AugmentConfig
-from echosyn.privacy.calibration import CalibrationConfig
-from echosyn.privacy.embedding import HeartEncoder
-from echosyn.privacy.filter import PrivacyConfig, filter_hearts, read_accepted
 from echosyn.training.ef import (
     EfRegressor,
     EfTask,
@@ -197,60 +192,3 @@ def test_training_goes_on_from_another_regressor(two_seeds):
     assert (model.mean, model.std) == (first.mean, first.std)
     with pytest.raises(EchosynError, match="another model, clip length or frame rate"):
         EfTask(replace(CONFIG, frames=8), [videos()], [], start=two_seeds / "seed1").build()
-
-
-class MeanEncoder(nn.Module):
-    """Embeds a latent as its coarse picture: enough to tell well-separated people apart."""
-
-    similarity = "cosine"
-
-    def __init__(self):
-        super().__init__()
-        self.unused = nn.Parameter(torch.zeros(1))
-
-    def embed(self, x):
-        return nn.functional.adaptive_avg_pool2d(x, 3).flatten(1)
-
-
-@pytest.fixture
-def people(tmp_path):
-    """60 people, a random coarse pattern each, a little noise per frame."""
-    rng = torch.Generator().manual_seed(0)
-    folder = tmp_path / "z"
-    folder.mkdir()
-    rows, shard = [], {}
-    for i in range(60):
-        anatomy = nn.functional.interpolate(torch.randn(1, 4, 3, 3, generator=rng), size=14)
-        z = anatomy + 0.1 * torch.randn(6, 4, 14, 14, generator=rng)
-        shard[f"v{i}"] = pack(z, z * 0)
-        split = "TRAIN" if i < 30 else "VAL" if i < 45 else "TEST"
-        rows.append((f"v{i}", 50.0, split, 16.0, 6, "s.safetensors"))
-    write_shard(folder / "s.safetensors", shard)
-    columns = ["FileName", "EF", "Split", "FPS", "NumberOfFrames", "Shard"]
-    write_index(folder, pd.DataFrame(rows, columns=columns))
-    return folder
-
-
-def test_the_filter_refuses_copies_and_lets_strangers_pass(people, tmp_path):
-    cfg = PrivacyConfig(
-        calibration=CalibrationConfig(resamples=100),
-        disguise=AugmentConfig(shift=0.3, zoom=0.02, gain=0.1, noise=0.1),
-        gallery_frames=3,
-        heldout_frames=3,
-    )
-    copies = LatentSet(people, "TRAIN").frames(4, 2) + 0.02
-    generator = torch.Generator().manual_seed(5)
-    coarse = torch.randn(20, 4, 3, 3, generator=generator)
-    strangers = nn.functional.interpolate(coarse, size=14)
-    hearts = torch.cat([copies, strangers])
-    result = filter_hearts(hearts, people, HeartEncoder(MeanEncoder()), cfg, seed=0)
-    assert result.accepted[:2].tolist() == [False, False]
-    assert result.accepted[2:].mean() > 0.7
-    numbers = result.numbers()
-    assert numbers["privacy/planted_exact_recall"] == 1
-    assert numbers["privacy/planted_disguised_recall"] > 0.95
-    assert numbers["privacy/comparisons"] == 90
-    result.write(tmp_path)
-    assert read_accepted(tmp_path, 22).tolist() == np.flatnonzero(result.accepted).tolist()
-    with pytest.raises(EchosynError, match="decides on 22 hearts, but 9"):
-        read_accepted(tmp_path, 9)

@@ -87,7 +87,7 @@ def test_declared_files_exist_and_params_are_tracked(stage):
         if (ROOT / "conf" / scale / f"{name}.yaml").is_file():
             assert f"conf/${{scale}}/{name}.yaml" in confs
     sections = yaml.safe_load((ROOT / "params.yaml").read_text())
-    if name in sections and name not in ("animate", "classify", "phantom"):
+    if name in sections and name not in ("animate", "classify", "fingerprint", "phantom"):
         assert name in spec["params"], f"{stage} reads params section {name} without tracking it"
 
 

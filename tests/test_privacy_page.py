@@ -17,14 +17,17 @@ from echosyn.report import plots, privacy_plots
 from echosyn.report.numbers import collect, plain
 from echosyn.report.privacy_evidence import (
     Check,
+    Clip,
     Pair,
     PrivacyEvidence,
     Scores,
     attack_table,
     band_table,
+    loosened,
     verdict_checks,
 )
-from echosyn.report.privacy_page import LOCAL_ONLY, render
+from echosyn.report.privacy_page import render
+from echosyn.report.privacy_pairs import LOCAL_ONLY, MOST_PAIRS
 
 CHECKS = (
     Check("exact planted copies caught", "0.9987 (0.9954 to 1)", "at least 0.99", "pass"),
@@ -75,6 +78,7 @@ def evidence(**changes) -> PrivacyEvidence:
                 "level": ["hearts"] * 5 + ["videos"] * 3,
                 "disguise": ["exact", "noise", "noise", "flip", "flip", "exact", "noise", "noise"],
                 "strength": [1.0, 0.15, 0.45, 0.15, 1.0, 1.0, 0.35, 0.75],
+                "limit": [float("nan"), 0.15, 0.45, 0.15, 1.0, float("nan"), 0.35, 0.77],
                 "recall": [1.0, 0.9432, 0.8111, 0.9, 0.7654, 0.9876, 0.8421, 0.5],
                 "recall_lo": [0.99, 0.91, 0.77, 0.85, 0.71, 0.97, 0.81, float("nan")],
                 "recall_hi": [1.0, 0.96, 0.85, 0.95, 0.81, 1.0, 0.87, float("nan")],
@@ -83,6 +87,11 @@ def evidence(**changes) -> PrivacyEvidence:
         "membership": pd.DataFrame(
             {"attack": ["nearest neighbour", "loss"], "auc": [0.5123, 0.5432],
              "lo": [0.4711, 0.5012], "hi": [0.5534, float("nan")]}
+        ),
+        "fingerprint": pd.DataFrame(
+            {"time": [0.4, 1.0], "marked": [0.9321, 0.0123], "marked_lo": [0.9, 0.001],
+             "marked_hi": [0.96, 0.03], "unmarked": [0.0, 0.0234], "unmarked_lo": [0.0, 0.01],
+             "unmarked_hi": [0.012, 0.05], "bound": [0.0456, 0.0345]}
         ),
         "bands": band_table(hearts),
         "pairs": (
@@ -95,7 +104,9 @@ def evidence(**changes) -> PrivacyEvidence:
 
 def plain_evidence(**changes) -> PrivacyEvidence:
     """Without figures, which take long to draw."""
-    none = {"scores": (), "planted": None, "membership": None, "bands": None}
+    none = {
+        "scores": (), "planted": None, "membership": None, "bands": None, "fingerprint": None
+    }  # fmt: skip
     return evidence(**(none | changes))
 
 
@@ -130,6 +141,8 @@ def test_every_number_is_shown(page):
         known = row.recall_lo == row.recall_lo
         assert f"<td>{100 * row.recall:.3g}%{interval if known else ''}</td>" in page
         assert f"<td>{plain(row.strength)}</td>" in page
+        limit = plain(row.limit) if row.limit == row.limit else ""
+        assert f"<td>{plain(row.strength)}</td><td>{limit}</td>" in page
     assert "0.512<small>(0.471 to 0.553)</small>" in page
     assert "<td>0.543</td>" in page  # an interval with an end that is not known is not shown
     for row in whole.bands.itertuples():
@@ -138,6 +151,13 @@ def test_every_number_is_shown(page):
         assert f"{100 * row.real:.3g}% ({100 * row.real_lo:.3g}%" in page
     assert "Every frame of every video was compared." in page
     assert "1,234 videos" in page
+    words = unescape(page)
+    for key, said in (
+        ("learned_fraction", "training videos represented, by synthetic queries"),
+        ("learned_fraction_real", "by as many held-out real queries"),
+    ):
+        known = whole.metrics[f"coverage/{key}"]
+        assert re.search(rf"<th>{100 * known:.3g}%[^<]*</th><td>{said}</td>", words)
     assert "13.6%" in page
     assert "4.68% (3.21% to 6.54%)" in page
 
@@ -165,7 +185,7 @@ def test_the_verdict_of_the_audits_is_shown():
 
 def test_bands_that_no_heart_reached_are_named(page):
     assert "Never represented: EF below 40%." in page
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 6
 
 
 def test_pairs_are_shown_most_alike_first_and_keep_the_page_in_the_house(page):
@@ -176,7 +196,10 @@ def test_pairs_are_shown_most_alike_first_and_keep_the_page_in_the_house(page):
     for got, expected in zip(found, (three, four, one, two), strict=True):
         assert (got == expected).all()
     assert page.count(LOCAL_ONLY) == 2
-    assert page.index("similarity 0.909") < page.index("similarity 0.812")
+    assert page.index("Similarity 0.909") < page.index("Similarity 0.812")
+    assert (
+        page.count("LOCAL ONLY.</strong>") == 2
+    )  # every pair says it, were it cut out of the page
     assert "0XREAL9" in page
     public = render(plain_evidence(pairs=()))
     assert LOCAL_ONLY not in public
@@ -195,6 +218,7 @@ def test_what_was_not_measured_has_no_section():
         "scores": ((evidence().scores[0],), "Similarity to the training patients", 1),
         "planted": (evidence().planted, "Planted copies", 1),
         "membership": (evidence().membership, "Who was in the training set?", 1),
+        "fingerprint": (evidence().fingerprint, "A mark planted before training", 1),
         "bands": (evidence().bands, "Coverage of the training patients", 1),
         "pairs": ((pair,), "The most similar pairs that were accepted", 0),
     }
@@ -221,6 +245,7 @@ def test_what_people_wrote_is_escaped():
             bands=pd.DataFrame({"band": [bad], "synthetic": [0.0], "synthetic_lo": [0.0],
                                 "synthetic_hi": [0.1]}),
             pairs=[Pair(picture, picture, 0.5, bad, bad)],
+            loosened=[bad],
         )
     )  # fmt: skip
     assert "<b>" not in page
@@ -256,3 +281,99 @@ def test_attack_table_reads_the_metrics():
     assert table["lo"].isna().tolist() == [True, False]
     assert attack_table({"privacy/tau": 0.5}) is None
     assert "<svg" in render(plain_evidence(membership=table))
+
+
+def test_attacks_before_the_filter_are_told_from_those_on_the_release():
+    table = attack_table({"privacy/membership_auc": 0.5, "privacy/drawn/membership_auc": 0.7})
+    assert table["auc"].tolist() == [0.5, 0.7]
+    assert table["attack"].tolist()[1] == f"{table['attack'][0]}, before the filter"
+
+
+def test_membership_says_what_its_intervals_promise(page):
+    assert "intervals that hold for all attacks together with 95 %" in page
+    assert "lie closer to a training patient" not in page
+    more = plain_evidence(
+        membership=evidence().membership,
+        confidence=0.99,
+        metrics={"privacy/membership_dcr_share": 0.4321},
+    )
+    told = render(more)
+    assert "intervals that hold for all attacks together with 99 %" in told
+    assert "Of the synthetic hearts 43.2% lie closer to a training patient" in told
+
+
+def test_fingerprint_is_explained_by_its_numbers(page):
+    metrics = {"privacy/fingerprint_share": 0.0213, "privacy/fingerprint_bound_from_noise": 0.0345}
+    told = render(plain_evidence(fingerprint=evidence().fingerprint, metrics=metrics))
+    assert "2.13% of the training videos carried the mark" in told
+    assert "reproduces a marked heart in at most 3.45% of cases." in told
+    more = {**metrics, "privacy/fingerprint_relative": 1.62}
+    told = render(plain_evidence(fingerprint=evidence().fingerprint, metrics=more))
+    assert "in at most 3.45% of cases, 1.62 times that rate." in told
+    assert "marked share (0.0213)" in told
+    assert "marked share" not in page  # where the share is not known
+    for text in ("93.2% (90% to 96%)", "2.34% (1% to 5%)", "4.56%"):
+        assert f"<td>{text}</td>" in page
+
+
+def test_a_verdict_on_loosened_thresholds_says_so():
+    assert loosened(Thresholds()) == []
+    stricter = Thresholds(planted_exact=1.0, rejection=0.1, widest=0.1, optional=())
+    assert loosened(stricter) == []
+    default = Thresholds()
+    looser = Thresholds(
+        planted_exact=0.9, rejection=0.95, avoidance=0.3, optional=("fingerprint", "loss")
+    )
+    said = loosened(looser)
+    assert [one.split(":")[0] for one in said] == [
+        "planted_exact", "rejection", "avoidance", "optional instead of required"
+    ]  # fmt: skip
+    assert f"0.9 instead of {default.planted_exact:g}" in said[0]
+    assert said[-1].endswith(": loss")
+    page = render(plain_evidence(loosened=said))
+    assert page.index("asks less than is usual") < page.index("What was tested")
+    assert all(one in unescape(page) for one in said)
+    assert "asks less" not in render(plain_evidence())
+
+
+def moving(frames: int, noise: float, side: int = 112) -> Clip:
+    """A bright disc that shrinks and grows, with speckle."""
+    r = np.random.default_rng(frames)
+    y, x = np.mgrid[:side, :side] / side - 0.5
+    radius = 0.3 + 0.05 * np.sin(np.arange(frames) / 4)[:, None, None]
+    disc = 140.0 * (np.hypot(x, y) < radius) + noise * r.normal(size=(frames, side, side))
+    return Clip((disc + 60).clip(0, 255).astype(np.uint8), 32.0)
+
+
+def animations(page: str) -> list[Image.Image]:
+    found = re.findall(r'src="data:image/webp;base64,([^"]+)"', page)
+    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
+
+
+def test_videos_of_a_pair_move_side_by_side():
+    one, two = pictures(2)
+    pair = Pair(one, two, 0.5, "SYN1", "0XREAL1", (moving(60, 5), moving(40, 5)))
+    page = render(plain_evidence(pairs=(pair,)))
+    (image,) = animations(page)
+    assert image.n_frames == 20  # at 16 frames a second; the shorter one's 1.25 s
+    assert image.size == (2 * 112 + 2, 112)
+    assert 'alt="both videos"' in page
+    assert page.count("data:image/png") == 2
+    assert animations(render(plain_evidence(pairs=())) or "") == []
+
+
+def test_the_page_stays_small_however_many_and_long_the_videos_are():
+    one, two = pictures(2)
+    noise = tuple(moving(600, 60.0) for _ in range(2))
+    pairs = [Pair(one, two, i / 100, f"SYN{i}", f"0X{i}", noise) for i in range(MOST_PAIRS + 5)]
+    page = render(plain_evidence(pairs=pairs))
+    assert len(page) < 5_000_000
+    shown = animations(page)
+    assert len(shown) == MOST_PAIRS
+    assert {getattr(image, "n_frames", 1) for image in shown} == {1}  # first frames only
+    assert page.count('alt="first frames of both videos"') == MOST_PAIRS
+    assert f"The {MOST_PAIRS} most similar of {MOST_PAIRS + 5} are shown." in page
+    assert "0X4<" not in page
+    few = render(plain_evidence(pairs=[Pair(one, two, 0.5, "SYN", "0X", noise)]))
+    assert animations(few)[0].n_frames == 48
+    assert len(few) < 5_000_000

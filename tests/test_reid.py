@@ -71,6 +71,25 @@ def test_siamese_has_the_references_names(resnet):
     assert 0 <= z.min() <= z.max() <= 1
 
 
+def test_the_references_file_is_loaded_by_key(resnet, tmp_path):
+    path = tmp_path / "reid.pt"
+    state = {f"module.{k}": v for k, v in resnet.state_dict().items()}  # as DataParallel saves it
+    torch.save({"state_dict": state}, path)
+    model = {"encoder": "resnet50", "embedding": 128}
+    settings = {"model": model, "augment": {}, "loop": {"steps": 1, "batch": 2, "lr": 1e-3}}
+    cfg = build(TrainReidConfig, {**settings, "init": str(path), "as_published": True}, "conf")
+    task = ReidTask.__new__(ReidTask)
+    task.cfg = cfg
+    loaded = task.build().encoder.state_dict()
+    assert all(torch.equal(loaded[k], v) for k, v in resnet.state_dict().items())
+    del state["module.fc_end.bias"]
+    torch.save(state, path)
+    with pytest.raises(EchosynError, match=r"weight 'fc_end.bias' is missing"):
+        task.build()
+    with pytest.raises(EchosynError, match="as_published: true needs"):
+        build(TrainReidConfig, {**settings, "as_published": True}, "conf")
+
+
 def test_contrastive_loss_by_hand():
     # Two people, orthogonal: each row sees its partner (cosine 1) and two negatives (cosine 0).
     a = torch.eye(2)

@@ -2,18 +2,22 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from small_project import METRICS, REAL, SYNTHETIC, WORDS, make_project
+from small_project import AUDITED, METRICS, REAL, SYNTHETIC, WORDS, make_project
 
 from echosyn.config import Params, build
 from echosyn.data.filelist import COLUMNS, read_filelist, video_path
 from echosyn.errors import EchosynError
 from echosyn.files import read_json, write_json
+from echosyn.privacy.verdict import Thresholds
 from echosyn.release import verify
 from echosyn.release.__main__ import main as cli
-from echosyn.release.build import ReleaseConfig, build_release
+from echosyn.release.build import ReleaseConfig, build_release, require_audit
 from echosyn.release.diff import diff
+from echosyn.release.leaks import refuse_leaks
 from echosyn.release.provenance import provenance
+from echosyn.report.privacy_page import LOCAL_ONLY
 
 
 @pytest.fixture(scope="module")
@@ -313,3 +317,34 @@ def test_stage_refuses_samples_that_are_not_those_the_gate_passed(project, monke
 
 def test_manifest_is_plain_json(release):
     assert json.loads((release / "manifest.json").read_text())["schema"] == 1
+
+
+def test_no_release_without_an_audit_of_these_samples_that_passes(project):
+    samples, audit = project / "samples/phantom", project / "audit/phantom"
+    require_audit(audit, samples, Thresholds())
+    with pytest.raises(EchosynError, match=r"planted_light: fail, measured 0\.970.*at least 0\.98"):
+        require_audit(audit, samples, Thresholds(planted_light=0.98))
+    bad = {**AUDITED, "privacy/membership_auc_lo": 0.51}
+    found = read_json(audit / "audit.json")
+    write_json(audit / "audit.json", {**found, "numbers": bad})
+    with pytest.raises(EchosynError, match=r"1 privacy checks:\n  membership: fail"):
+        require_audit(audit, samples, Thresholds())
+    write_json(audit / "audit.json", {**found, "filelist_sha256": "0"})
+    with pytest.raises(EchosynError, match=r"is about other samples .* run dvc repro"):
+        require_audit(audit, samples, Thresholds())
+    (audit / "audit.json").unlink()
+    with pytest.raises(EchosynError, match="nobody has audited"):
+        require_audit(audit, samples, Thresholds())
+
+
+@pytest.mark.parametrize("name", ["video_scores.csv", "local_video_matches.csv", "privacy.html"])
+def test_what_stays_local_cannot_be_part_of_a_release(project, tmp_path, name):
+    released(project, "leaky")
+    folder = project / "releases/leaky"
+    if name.endswith(".html"):
+        (folder / name).write_text(f"<p>{LOCAL_ONLY}</p>")
+    else:
+        scores = pd.DataFrame({"kind": ["synthetic"] * 9, "similarity": 0.5, "ncc": 0.1})
+        scores.to_csv(folder / name, index=False)
+    with pytest.raises(EchosynError, match=rf"(?s)must not be released.*\n{name}: "):
+        refuse_leaks(folder, ["0XSOMEBODY1"], people=())

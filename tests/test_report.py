@@ -170,7 +170,7 @@ def report(tmp_path_factory):
         text = (root / "reports/phantom/index.html").read_text()
         main("phantom")
         assert (root / "reports/phantom/index.html").read_text() == text
-        for table in ("evaluation/phantom", "privacy/phantom"):
+        for table in ("evaluation/phantom", "privacy/phantom/hearts"):
             for path in (root / table).glob("*.csv"):
                 path.unlink()
         main("phantom")

@@ -3,36 +3,29 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_project import AUDITED as GOOD
 
 from echosyn.config import build
 from echosyn.errors import EchosynError
 from echosyn.privacy.verdict import CHECKS, FAIL, MISSING, PASS, WIDE, Thresholds, judge
 
-GOOD = {
-    "privacy/planted_exact_recall": 1.0,
-    "privacy/planted_light_recall": 0.97,
-    "privacy/false_rejection_heldout": 0.06,
-    "privacy/false_rejection_heldout_lo": 0.03,
-    "privacy/false_rejection_heldout_hi": 0.1,
-    "privacy/false_rejection_calibrated": 0.05,
-    "privacy/rejection_rate": 0.08,
-    **{
-        f"privacy/membership_{name}{end}": value
-        for name in ("auc", "dcr_share", "nn_auc", "loss_auc")
-        for end, value in (("", 0.52), ("_lo", 0.45), ("_hi", 0.59))
-    },
-    "privacy/fingerprint_bound": 0.01,
-}
 BAD = {  # what makes each check fail
     "planted_exact": {"privacy/planted_exact_recall": 0.98},
     "planted_light": {"privacy/planted_light_recall": 0.94},
+    "planted_videos_exact": {"privacy_videos/planted_exact_recall": 0.98},
+    "planted_videos_light": {"privacy_videos/planted_light_recall": 0.94},
     "false_rejection": {"privacy/false_rejection_heldout_lo": 0.051},
+    "false_rejection_videos": {
+        "privacy_videos/false_rejection_heldout_lo": 0.051,
+        "privacy_videos/false_rejection_heldout_hi": 0.2,
+    },
     "rejection": {"privacy/rejection_rate": 0.51},
+    "rejection_videos": {"privacy_videos/rejection_rate": 0.51},
     "membership": {"privacy/membership_auc_lo": 0.51},
     "dcr_share": {"privacy/membership_dcr_share_lo": 0.51},
-    "nearest_neighbour": {"privacy/membership_nn_auc_hi": 0.49},
+    "nearest_neighbour": {"privacy/membership_nn_auc_hi": 0.44},
     "loss": {"privacy/membership_loss_auc_lo": 0.501},
-    "fingerprint": {"privacy/fingerprint_bound": 0.06},
+    "fingerprint": {"privacy/fingerprint_relative": 0.6},
 }
 NARROW = [c for c in CHECKS if c.narrow]
 
@@ -124,8 +117,24 @@ def test_avoidance_is_allowed_below_one_half_only_and_only_by_nearness():
     assert not above.passed
 
 
+def test_advantage_is_allowed_above_one_half_only_and_only_to_attacks():
+    above = {
+        **{
+            f"privacy/membership_{name}{end}": value
+            for name in ("auc", "dcr_share", "nn_auc", "loss_auc")
+            for end, value in (("", 0.56), ("_lo", 0.53), ("_hi", 0.6))
+        },
+        **BAD["false_rejection"],
+    }
+    found, _ = results({**GOOD, **above}, Thresholds(advantage=0.04))
+    assert [k for k, v in found.items() if v == FAIL] == ["false_rejection"]
+    found, _ = results({**GOOD, **above}, Thresholds(advantage=0.02))
+    failed = ["false_rejection", "membership", "dcr_share", "nearest_neighbour", "loss"]
+    assert [k for k, v in found.items() if v == FAIL] == failed
+
+
 def test_an_optional_check_that_was_measured_must_pass():
-    _, verdict = results({**GOOD, "privacy/fingerprint_bound": 0.9})
+    _, verdict = results({**GOOD, "privacy/fingerprint_relative": 0.9})
     assert not verdict.passed
 
 
@@ -134,7 +143,7 @@ def test_the_table_says_it_in_words():
     assert len(table) == len(CHECKS)
     row = table.loc["Nearness to the release does not reveal who was trained on"]
     assert row["measured"] == "0.520 (0.510 to 0.590)"
-    assert row["required"] == "interval around 0.5, no wider than 0.4"
+    assert row["required"] == "interval around 0.5 or down to 0.05 below, no wider than 0.4"
     assert row["result"] == "fail"
     assert "lie closer to training patients" in row["meaning"]
     passed = table.loc["Exact copies are caught"]

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -49,40 +48,28 @@ class HeartSampler:
         save_file({"hearts": self.draw(indices, seed)}, folder / f"{indices.start:06d}.safetensors")
 
 
+def read_shards(shards: list[Path]) -> Tensor:
+    """The hearts (N, 4, h, w) of all shards of HeartSampler."""
+    parts = [load_file(f)["hearts"] for s in shards for f in sorted(s.glob("*.safetensors"))]
+    return torch.cat(parts)
+
+
 def finish_hearts(shards: list[Path], out: Path) -> None:
     """Join the shards of HeartSampler into out/hearts.safetensors: `hearts` (N, 4, h, w)."""
-    parts = [load_file(f)["hearts"] for s in shards for f in sorted(s.glob("*.safetensors"))]
     with atomic_dir(out) as tmp:
-        save_file({"hearts": torch.cat(parts)}, tmp / HEARTS)
-
-
-class HeartFile:
-    """Unit-scale heart latents on disk, in the order of their sample indices, read where needed:
-    a million are 3 GB. Pickles to its path.
-
-    Raises:
-        EchosynError: there is no such file in `folder`.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / HEARTS
-        if not self.path.is_file():
-            raise EchosynError(f"{self.path} does not exist; run sample_hearts")
-
-    def __len__(self) -> int:
-        with safe_open(self.path, framework="pt") as file:
-            return file.get_slice("hearts").get_shape()[0]
-
-    def take(self, indices: Sequence[int]) -> Tensor:
-        """float32 (len(indices), 4, h, w)."""
-        with safe_open(self.path, framework="pt") as file:
-            hearts = file.get_slice("hearts")
-            return torch.cat([hearts[int(i) : int(i) + 1] for i in indices])
+        save_file({"hearts": read_shards(shards)}, tmp / HEARTS)
 
 
 def read_hearts(folder: Path) -> Tensor:
-    """All unit-scale heart latents, float32 (N, 4, h, w), in the order of their sample indices."""
-    return load_file(HeartFile(folder).path)["hearts"]
+    """All unit-scale heart latents, float32 (N, 4, h, w), in the order of their sample indices.
+
+    Raises:
+        EchosynError: there are none in `folder`.
+    """
+    path = folder / HEARTS
+    if not path.is_file():
+        raise EchosynError(f"{path} does not exist; run sample_hearts")
+    return load_file(path)["hearts"]
 
 
 class VideoSampler:

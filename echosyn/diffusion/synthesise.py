@@ -12,21 +12,20 @@ from echosyn.data.filelist import read_filelist, write_filelist
 from echosyn.data.latents import LatentSet
 from echosyn.data.reconstruct import VideoCodec
 from echosyn.data.video import write_video
-from echosyn.diffusion.generate import HeartFile, VideoSampler, draw_ef, synthetic_name
+from echosyn.diffusion.generate import VideoSampler, draw_ef, synthetic_name
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir
 from echosyn.models.vae import FRAME_SIZE
-from echosyn.privacy.filter import read_accepted
+from echosyn.privacy.filter import AcceptedHearts
 from echosyn.shards import gather
 
 
 @dataclass(frozen=True)
 class SamplePlan:
-    """One row per video to make: the index of its heart among all that were drawn, and the row of
-    the FileList."""
+    """One row per video to make: the sample index of its heart, and the row of the FileList."""
 
-    hearts: HeartFile
+    hearts: AcceptedHearts
     indices: np.ndarray
     table: pd.DataFrame
 
@@ -40,29 +39,21 @@ class SamplePlan:
 
 
 def plan_samples(
-    dataset: str,
-    cfg: SampleVideosConfig,
-    hearts_folder: Path,
-    privacy_folder: Path,
-    real: LatentSet,
-    seed: int,
+    dataset: str, cfg: SampleVideosConfig, hearts: AcceptedHearts, real: LatentSet, seed: int
 ) -> SamplePlan:
     """Take the first accepted hearts in sample order and give each an EF and a split.
 
     Raises:
         EchosynError: fewer accepted hearts than videos wanted, with the numbers.
     """
-    hearts = HeartFile(hearts_folder)
-    accepted = read_accepted(privacy_folder, len(hearts))
     wanted = sum(cfg.counts.values())
-    if len(accepted) < wanted:
+    if len(hearts) < wanted:
         counts = ", ".join(f"{k} {v}" for k, v in cfg.counts.items())
-        needed = int(np.ceil(1.1 * len(hearts) * wanted / max(len(accepted), 1)))
         raise EchosynError(
-            f"{len(accepted)} of {len(hearts)} hearts were accepted, but {wanted} videos are "
-            f"wanted ({counts}): raise hearts in conf/<scale>/sample_hearts.yaml to about {needed}"
+            f"{hearts.path}: {len(hearts)} accepted hearts, but {wanted} videos are wanted "
+            f"({counts}): run privacy_filter again, which draws more"
         )
-    chosen = accepted[:wanted]
+    chosen = hearts.indices[:wanted]
     table = synthetic_table(
         [synthetic_name(dataset, seed, int(i)) for i in chosen],
         draw_ef(cfg.ef, real.ef, wanted, seed),
@@ -117,12 +108,11 @@ def finish_samples(shards: list[Path], plan: SamplePlan, out: Path) -> None:
         write_filelist(tmp / "FileList.csv", plan.table)
 
 
-def released_hearts(hearts: Tensor, samples: Path) -> Tensor:
-    """Of all hearts drawn (N, 4, h, w), those that a sample folder's videos show, in its order."""
+def released_hearts(hearts: AcceptedHearts, samples: Path) -> Tensor:
+    """The hearts (N, 4, h, w) that a sample folder's videos show, in its order.
+
+    Raises:
+        EchosynError: a video of a heart that the filter did not accept.
+    """
     names = read_filelist(samples / "FileList.csv")["FileName"]
-    indices = [int(name.rsplit("_", 1)[1]) for name in names]
-    if max(indices) >= len(hearts):
-        raise EchosynError(
-            f"{samples}: videos of heart {max(indices)}, but {len(hearts)} were drawn"
-        )
-    return hearts[indices]
+    return hearts.take(np.array([int(name.rsplit("_", 1)[1]) for name in names]))

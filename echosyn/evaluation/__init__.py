@@ -1,8 +1,7 @@
-"""A synthetic dataset measured against the real one: EF, image and motion quality, coverage."""
+"""A synthetic dataset measured against the real one: EF, image and motion quality."""
 
 from echosyn.evaluation.config import EvaluateConfig
 from echosyn.evaluation.ef import EfEvaluation
-from echosyn.evaluation.privacy import privacy_numbers
 from echosyn.evaluation.protocol import ProtocolEvaluation
 from echosyn.evaluation.quality import QualityEvaluation, Sets
 
@@ -12,5 +11,4 @@ __all__ = [
     "ProtocolEvaluation",
     "QualityEvaluation",
     "Sets",
-    "privacy_numbers",
 ]

@@ -18,7 +18,6 @@ class EvaluateConfig:
         hi=128,
         help="frames of a clip in the motion distance, fewer if videos are shorter",
     )
-    hearts_per_person: int = setting(8, lo=1, help="hearts per person in membership and coverage")
     resamples: int = setting(10_000, lo=100, hi=1_000_000, help="bootstrap resamples of EF scores")
     shard: int = setting(64, lo=1, help="videos per unit of work, the unit of resume")
     precision: str = setting("auto", choices=PRECISIONS)

@@ -10,9 +10,9 @@ from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate
 from echosyn.privacy.calibration import accepted
 from echosyn.privacy.membership import membership_auc, nearest_per_person
-from echosyn.privacy.planted import planted_recall, share_interval
+from echosyn.privacy.planted import share_interval
 
-__all__ = ["false_rejection", "membership_auc", "nearest_per_person", "planted_recall"]
+__all__ = ["false_rejection", "membership_auc", "nearest_per_person"]
 
 
 def false_rejection(

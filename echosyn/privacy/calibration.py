@@ -9,12 +9,16 @@ Reference (EchoNet-Synthetic): the 95th percentile, over training first frames, 
 correlation with the test first frames, applied to maxima over all the training frames.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from echosyn.config import setting
 from echosyn.errors import EchosynError
+from echosyn.files import read_json, write_json
 from echosyn.metrics.interval import Estimate, percentile_interval, resample_counts
 from echosyn.privacy.similarity import max_similarity
 
@@ -48,37 +52,32 @@ def accepted(similarities: np.ndarray, tau: float) -> np.ndarray:
     return np.asarray(similarities) < tau
 
 
-def calibrate_symmetric(
-    heldout: np.ndarray,
-    people: np.ndarray,
-    gallery: np.ndarray,
-    cfg: CalibrationConfig,
-    seed: int,
+def calibrate_maxima(
+    maxima: np.ndarray, people: np.ndarray, comparisons: int, cfg: CalibrationConfig, seed: int
 ) -> Calibration:
-    """Tau from held-out hearts against the gallery that the filter uses.
+    """Tau from held-out people's maxima over the gallery that the filter uses.
 
     Args:
-        heldout: (N, D) unit embeddings of real hearts, several frames per person.
+        maxima: (N,) one per held-out heart or video, several per person.
         people: (N,) the person of each, none of whom is in the gallery.
-        gallery: (M, D) unit embeddings of TRAIN frames, all those that the filter compares with.
+        comparisons: gallery rows behind each maximum.
 
     The interval resamples people, whose frames are alike, not frames.
 
     Raises:
-        EchosynError: fewer than two people, or an empty gallery.
+        EchosynError: so few people that refusing one refuses more than the stated share.
     """
-    people = np.asarray(people)
-    if len(np.unique(people)) < 2:
+    count, needed = len(np.unique(people)), int(np.ceil(1 / cfg.false_rejection - 1e-9))
+    if count < needed:
         raise EchosynError(
-            f"{len(np.unique(people))} held-out people; tau needs at least two, and about "
-            f"{int(np.ceil(1 / cfg.false_rejection))} to place its quantile"
+            f"{count} held-out people to calibrate with; tau at a false-rejection rate of "
+            f"{cfg.false_rejection:g} needs {needed}: hold out more people, or raise "
+            "`false_rejection`"
         )
-    similarities, _ = max_similarity(heldout, gallery)
-    tau = quantile_interval(similarities, people, cfg, seed)
+    tau = quantile_interval(maxima, people, cfg, seed)
     return Calibration(
-        "symmetric", tau, cfg.false_rejection, len(gallery), len(heldout), len(np.unique(people)),
-        similarities,
-    )  # fmt: skip
+        "symmetric", tau, cfg.false_rejection, comparisons, len(maxima), count, maxima
+    )
 
 
 def calibrate_reference(
@@ -92,11 +91,58 @@ def calibrate_reference(
             low for what tau is applied to, and the filter refuses more than `false_rejection`.
     """
     similarities, _ = max_similarity(train_first, test_first)
-    tau = quantile_interval(similarities, np.arange(len(train_first)), cfg, seed)
+    people = np.arange(len(train_first))
+    bounds = quantile_interval(similarities, people, cfg, seed)
+    # numpy.percentile, as their code has it, which interpolates.
+    tau = float(np.quantile(similarities.astype(np.float64), 1 - cfg.false_rejection))
+    tau = Estimate(tau, min(bounds.lo, tau), max(bounds.hi, tau))
     return Calibration(
         "reference", tau, cfg.false_rejection, len(test_first), len(train_first), len(train_first),
         similarities,
     )  # fmt: skip
+
+
+def save_taus(
+    path: Path, calibrations: Mapping[str, Calibration], made_with: Mapping[str, Any]
+) -> None:
+    """Keep thresholds by name, together with what they hold for.
+
+    Args:
+        made_with: identities of the encoder and the latents, and how they are compared.
+    """
+    taus = {
+        name: {
+            "rule": c.rule,
+            "tau": c.tau.value,
+            "tau_lo": c.tau.lo,
+            "tau_hi": c.tau.hi,
+            "false_rejection": c.false_rejection,
+            "comparisons": c.comparisons,
+            "candidates": c.hearts,
+            "people": c.people,
+        }
+        for name, c in calibrations.items()
+    }
+    write_json(path, {"made_with": dict(made_with), "taus": taus})
+
+
+def read_taus(path: Path, made_with: Mapping[str, Any]) -> dict[str, Estimate]:
+    """The thresholds that `save_taus` kept, by name.
+
+    Raises:
+        EchosynError: no such file, or thresholds that were calibrated with something else: a tau
+            means nothing for another encoder, other patients or another way of comparing.
+    """
+    if not path.is_file():
+        raise EchosynError(f"{path} does not exist; run the privacy filter's stage")
+    kept = read_json(path)
+    for name, value in made_with.items():
+        if kept["made_with"].get(name) != value:
+            raise EchosynError(
+                f"{path}: tau was calibrated with {name} {kept['made_with'].get(name)!r}, but it "
+                f"is now {value!r}: run the privacy filter's stage again"
+            )
+    return {n: Estimate(t["tau"], t["tau_lo"], t["tau_hi"]) for n, t in kept["taus"].items()}
 
 
 def quantile_interval(
@@ -108,14 +154,14 @@ def quantile_interval(
     names, person = np.unique(people, return_inverse=True)
     person = person[order]
     drawn = [
-        _weighted_tau(ascending, counts[:, person], cfg.false_rejection)
+        weighted_tau(ascending, counts[:, person], cfg.false_rejection)
         for counts in resample_counts(len(names), cfg.resamples, seed, width=len(people))
     ]
-    point = _weighted_tau(ascending, np.ones((1, len(ascending))), cfg.false_rejection)
+    point = weighted_tau(ascending, np.ones((1, len(ascending))), cfg.false_rejection)
     return Estimate(float(point[0]), *percentile_interval(np.concatenate(drawn)))
 
 
-def _weighted_tau(ascending: np.ndarray, weights: np.ndarray, share: float) -> np.ndarray:
+def weighted_tau(ascending: np.ndarray, weights: np.ndarray, share: float) -> np.ndarray:
     """Per row of weights (R, N): the lowest value with at most `share` of the weight at or above.
 
     With too few hearts for any, the highest value: refusing more is the safe side.

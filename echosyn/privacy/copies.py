@@ -10,7 +10,7 @@ blur and noise change much. `ncc` is thus the highest over the translations of o
 over the gallery; the gallery's own copies of a frame come first among candidates.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import cv2
@@ -71,11 +71,15 @@ def first_best(scores: np.ndarray, videos: np.ndarray) -> np.ndarray:
 
 
 def frame_rows(frames: FrameSet, count: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of `frames.data` and the video of each: all, or `count` evenly spread per video."""
+    """Rows of `frames.data` and the video of each: all, or `count` evenly spread per video.
+
+    The very frames that `LatentSet.frames` takes, of which an even spread may meet halves.
+    """
     rows = []
     for start, length in zip(frames.starts, frames.lengths, strict=True):
         n = int(length)
-        rows.append(start + (np.linspace(0, n - 1, count).round() if count else np.arange(n)))
+        spread = torch.linspace(0, n - 1, count).round().long().numpy() if count else np.arange(n)
+        rows.append(start + spread)
     videos = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
     return np.concatenate(rows).astype(np.int64), videos
 
@@ -87,6 +91,7 @@ class CopyDetector:
         data: uint8 (F, H, W), possibly memory-mapped; frames are read when they are needed.
         rows: (G,) the rows of `data` that make the gallery.
         progress: what to call the progress bar; "": none.
+        kept: what `state` gave for these very frames and settings, which saves the work.
 
     Holds `descriptor` float32 numbers per gallery frame (512 bytes), and BATCH frames in work.
 
@@ -95,7 +100,12 @@ class CopyDetector:
     """
 
     def __init__(
-        self, data: np.ndarray, rows: np.ndarray, cfg: CopyConfig, progress: str = ""
+        self,
+        data: np.ndarray,
+        rows: np.ndarray,
+        cfg: CopyConfig,
+        progress: str = "",
+        kept: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         _check(data)
         if len(rows) == 0:
@@ -105,7 +115,7 @@ class CopyDetector:
         self.reach = round(cfg.reach * cfg.side)
         self.size = next_fast_len(cfg.side + self.reach, real=True)
         sample = self.rows[_spread(len(rows), SAMPLE)]
-        self.sector = _sector(data, sample, cfg.side)
+        self.sector = kept["sector"] if kept else _sector(data, sample, cfg.side)
         if not self.sector.any():
             raise EchosynError(
                 f"{len(sample)} training frames show nothing brighter than {DARK} of 255; are "
@@ -113,8 +123,21 @@ class CopyDetector:
             )
         self.window = _window(self.sector)
         self.ring = _rings(self.size)
-        self.mean, self.basis = self._fit(sample)
-        self.gallery = self._describe(lambda part: data[self.rows[part]], len(rows), progress)
+        if kept:
+            self.mean, self.basis = torch.from_numpy(kept["mean"]), torch.from_numpy(kept["basis"])
+            self.gallery = kept["descriptors"]
+        else:
+            self.mean, self.basis = self._fit(sample)
+            self.gallery = self._describe(lambda part: data[self.rows[part]], len(rows), progress)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What took time to find, as arrays; see `kept`."""
+        return {
+            "sector": self.sector,
+            "mean": self.mean.numpy(),
+            "basis": self.basis.numpy(),
+            "descriptors": self.gallery,
+        }
 
     def __call__(self, frames: np.ndarray, progress: str = "") -> Matches:
         """The best match of each of `frames`, uint8 (N, H, W) of the gallery's size."""

@@ -1,31 +1,38 @@
 """Hearts as unit embeddings, made the same way wherever similarities are compared."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from echosyn.data.filelist import PATIENT
 from echosyn.data.latents import LatentSet
 from echosyn.device import pick_device
+from echosyn.files import fingerprint
 from echosyn.models.reid import build_reid
 from echosyn.models.store import load_model
-from echosyn.privacy.similarity import unit_rows
+from echosyn.privacy.similarity import max_similarity, unit_rows
 
 
 class HeartEncoder:
-    """A trained re-identification encoder: latents (N, 4, h, w) to unit rows float32 (N, D)."""
+    """A trained re-identification encoder: latents (N, 4, h, w) to unit rows float32 (N, D).
 
-    def __init__(self, model: torch.nn.Module, batch: int = 256) -> None:
+    `identity` changes with the bytes of the model's folder; thresholds belong to one of them.
+    """
+
+    def __init__(self, model: torch.nn.Module, batch: int = 256, identity: str = "") -> None:
         self.device = pick_device()
         self.model = model.to(self.device).eval()
         self.batch = batch
+        self.identity = identity
 
     @classmethod
     def load(cls, folder: Path | str) -> "HeartEncoder":
         """Raises EchosynError when the folder holds no encoder."""
-        return cls(load_model(folder, build_reid))
+        return cls(load_model(folder, build_reid), identity=fingerprint(None, [folder]))
 
     @torch.inference_mode()
     def __call__(self, latents: Tensor) -> np.ndarray:
@@ -33,12 +40,44 @@ class HeartEncoder:
         return unit_rows(torch.cat(parts).float().numpy(), self.model.similarity)
 
 
+@dataclass(frozen=True)
+class Gallery:
+    """Embedded TRAIN frames, and the one way in which candidates are compared with them."""
+
+    encoder: HeartEncoder
+    rows: np.ndarray  # float32 (M, D)
+    videos: np.ndarray  # (M,) the TRAIN video of each row
+    mirror: bool  # a heart counts as its mirror image does, if that is nearer
+
+    @classmethod
+    def of(cls, encoder: HeartEncoder, train: LatentSet, frames: int, mirror: bool) -> "Gallery":
+        """`frames` of every TRAIN video, evenly spread; 0: all of them."""
+        parts = [encoder(frames_of_video(train, i, frames)) for i in range(len(train))]
+        videos = np.repeat(np.arange(len(train)), [len(p) for p in parts])
+        return cls(encoder, np.concatenate(parts), videos, mirror)
+
+    def nearest(self, hearts: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """The highest similarity of each heart (N, 4, h, w) with any row, and that row; (N,)."""
+        best, row = max_similarity(self.encoder(hearts), self.rows)
+        if not self.mirror:
+            return best, row
+        # Latents of a mirrored frame are nearly the mirrored latents: the VAE is convolutional.
+        other, other_row = max_similarity(self.encoder(hearts.flip(-1)), self.rows)
+        return np.maximum(best, other), np.where(other > best, other_row, row)
+
+
 def people_of(latents: LatentSet) -> np.ndarray:
     """The person of each video: Patient where the dataset knows it, else the video itself."""
     table = latents.table
-    return (
-        table["Patient"].to_numpy() if "Patient" in table.columns else table["FileName"].to_numpy()
-    )
+    alone = "video\0" + table["FileName"]  # no patient is called so
+    if PATIENT not in table.columns:
+        return alone.to_numpy()
+    return table[PATIENT].where(table[PATIENT].notna(), alone).to_numpy()
+
+
+def frames_of_video(latents: LatentSet, i: int, k: int) -> Tensor:
+    """k evenly spread frames of video i, or all with k = 0: (k, 4, h, w)."""
+    return latents.frames(i, k) if k else latents.mean(i)
 
 
 def frames_of(latents: LatentSet, k: int) -> tuple[Tensor, np.ndarray]:

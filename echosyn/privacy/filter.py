@@ -1,30 +1,35 @@
-"""The filter on hearts: calibrate tau on held-out people, refuse what reaches it, test itself."""
+"""The filter on hearts: calibrate tau on held-out people, refuse what reaches it, draw more."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from echosyn.config import setting
 from echosyn.data.latents import LatentSet
 from echosyn.errors import EchosynError
-from echosyn.files import write_text
-from echosyn.models.reid import AugmentConfig
-from echosyn.privacy.audit import planted_recall
+from echosyn.files import fingerprint, write_text
+from echosyn.metrics.interval import Estimate
+from echosyn.privacy.audit import false_rejection
 from echosyn.privacy.calibration import (
     Calibration,
     CalibrationConfig,
     accepted,
+    calibrate_maxima,
     calibrate_reference,
-    calibrate_symmetric,
+    save_taus,
 )
-from echosyn.privacy.embedding import HeartEncoder, first_frames, frames_of, join
-from echosyn.privacy.similarity import max_similarity
+from echosyn.privacy.embedding import Gallery, HeartEncoder, first_frames, join
 
-SCORES = "scores.csv"
+SCORES, HEARTS, TAUS = "scores.csv", "hearts.safetensors", "calibration.json"
+Draw = Callable[[int, int], Tensor]  # (first sample index, how many) to hearts (N, 4, h, w)
 
 
 @dataclass(frozen=True)
@@ -32,9 +37,29 @@ class PrivacyConfig:
     """Section `privacy_filter`."""
 
     calibration: CalibrationConfig
-    disguise: AugmentConfig
     gallery_frames: int = setting(8, lo=1, help="frames per TRAIN video that hearts meet")
     heldout_frames: int = setting(8, lo=1, help="frames per held-out video that set tau")
+    mirror: bool = setting(True, help="compare a heart's mirror image too, and take the nearer")
+    spare: float = setting(
+        0.2, lo=0.0, hi=10.0, help="accepted hearts beyond the videos wanted, as a share of them"
+    )
+    limit: float = setting(
+        5.0, lo=1.0, hi=1000.0, help="draw at most this many times `hearts` of sample_hearts"
+    )
+
+    @property
+    def mirrors(self) -> bool:
+        """The reference's rule knows no mirror images."""
+        return self.mirror and self.calibration.rule == "symmetric"
+
+    def made_with(self, latents: Path, encoder: HeartEncoder) -> dict[str, Any]:
+        """What a tau of this filter holds for."""
+        return {
+            "encoder": encoder.identity,
+            "latents": fingerprint(None, [latents]),
+            "gallery_frames": self.gallery_frames,
+            "mirror": self.mirrors,
+        }
 
 
 @dataclass(frozen=True)
@@ -42,10 +67,16 @@ class FilterResult:
     """Decisions and what they rest on; similarities are maxima over the TRAIN gallery."""
 
     calibration: Calibration
+    hearts: Tensor  # (N, 4, h, w), all that were drawn, by sample index
     synthetic: np.ndarray  # (N,)
     heldout: np.ndarray  # (M,) TEST hearts, which tau was not calibrated on
-    accepted: np.ndarray  # bool (N,)
-    planted: dict[str, float]
+    false_rejection: Estimate  # of those; resamples people
+    made_with: dict[str, Any]
+    accepted: np.ndarray = field(init=False)  # bool (N,)
+
+    def __post_init__(self) -> None:
+        decided = accepted(self.synthetic, self.calibration.tau.value)
+        object.__setattr__(self, "accepted", decided)
 
     def numbers(self) -> dict[str, float]:
         tau = self.calibration.tau
@@ -53,12 +84,11 @@ class FilterResult:
             **tau.flat("privacy/tau"),
             "privacy/rejection_rate": float(1 - self.accepted.mean()),
             "privacy/false_rejection_calibrated": self.calibration.false_rejection,
-            "privacy/false_rejection_heldout": float((~accepted(self.heldout, tau.value)).mean()),
+            **self.false_rejection.flat("privacy/false_rejection_heldout"),
             "privacy/comparisons": self.calibration.comparisons,
+            "privacy/calibration_people": self.calibration.people,
             "privacy/hearts": len(self.synthetic),
             "privacy/accepted": int(self.accepted.sum()),
-            "privacy/planted_exact_recall": self.planted["exact"],
-            "privacy/planted_disguised_recall": self.planted["disguised"],
         }
 
     def table(self) -> pd.DataFrame:
@@ -73,31 +103,45 @@ class FilterResult:
         )
 
     def write(self, folder: Path) -> None:
-        """`scores.csv` with the rows of `table`."""
+        """`scores.csv` with the rows of `table`, the accepted hearts, and tau."""
         write_text(folder / SCORES, self.table().to_csv(index=False, lineterminator="\n"))
+        indices = torch.from_numpy(np.flatnonzero(self.accepted))
+        save_file({"hearts": self.hearts[indices], "indices": indices}, folder / HEARTS)
+        save_taus(folder / TAUS, {"hearts": self.calibration}, self.made_with)
 
 
 def filter_hearts(
-    hearts: Tensor, latents: Path, encoder: HeartEncoder, cfg: PrivacyConfig, seed: int
+    hearts: Tensor,
+    latents: Path,
+    encoder: HeartEncoder,
+    cfg: PrivacyConfig,
+    seed: int,
+    wanted: int = 1,
+    draw: Draw | None = None,
 ) -> FilterResult:
-    """Decide which synthetic hearts (N, 4, h, w) may be animated.
+    """Decide which synthetic hearts (N, 4, h, w) may be animated, and draw more where too few are.
 
     The gallery is `gallery_frames` of every TRAIN video. Tau comes from VAL hearts against that
-    same gallery; TEST hearts then check the false-rejection rate that was asked for. Copies of
-    TRAIN hearts, exact and disguised, check that the filter catches what it is for.
+    same gallery; TEST hearts then check the false-rejection rate that was asked for.
+
+    Args:
+        wanted: videos that will be made; `spare` more hearts are accepted if `draw` can give them.
+        draw: makes hearts of further sample indices; None: there are no more.
 
     Raises:
-        EchosynError: no VAL or TEST videos to calibrate or check with.
+        EchosynError: no videos of a split, too few VAL people, or fewer accepted hearts than
+            `wanted` after as many draws as `limit` allows.
     """
     sets = {name: LatentSet(latents, name) for name in ("TRAIN", "VAL", "TEST")}
     for name, found in sets.items():
         if len(found) == 0:
             raise EchosynError(f"{latents}: no {name} videos; the privacy filter needs all splits")
-    frames, _ = frames_of(sets["TRAIN"], cfg.gallery_frames)
-    gallery = encoder(frames)
+    gallery = Gallery.of(encoder, sets["TRAIN"], cfg.gallery_frames, cfg.mirrors)
     if cfg.calibration.rule == "symmetric":
         val, people = join([sets["VAL"]], cfg.heldout_frames)
-        calibration = calibrate_symmetric(encoder(val), people, gallery, cfg.calibration, seed)
+        calibration = calibrate_maxima(
+            gallery.nearest(val)[0], people, len(gallery.rows), cfg.calibration, seed
+        )
     else:
         calibration = calibrate_reference(
             encoder(first_frames(sets["TRAIN"])),
@@ -105,25 +149,79 @@ def filter_hearts(
             cfg.calibration,
             seed,
         )
-    tau = calibration.tau.value
-    synthetic, _ = max_similarity(encoder(hearts), gallery)
-    heldout, _ = max_similarity(encoder(join([sets["TEST"]], cfg.heldout_frames)[0]), gallery)
-    generator = torch.Generator().manual_seed(seed)
-    planted = planted_recall(frames, gallery, tau, encoder, cfg.disguise, generator)
-    return FilterResult(calibration, synthetic, heldout, accepted(synthetic, tau), planted)
+    heldout, others = join([sets["TEST"]], cfg.heldout_frames)
+    similarity, _ = gallery.nearest(heldout)
+    hearts, synthetic = _enough(hearts, gallery, calibration.tau.value, cfg, wanted, draw)
+    return FilterResult(
+        calibration,
+        hearts,
+        synthetic,
+        similarity,
+        false_rejection(similarity, others, calibration.tau),
+        cfg.made_with(latents, encoder),
+    )
 
 
-def read_accepted(folder: Path, hearts: int) -> np.ndarray:
-    """Sample indices of the accepted hearts, int64, ascending.
+def _enough(
+    hearts: Tensor,
+    gallery: Gallery,
+    tau: float,
+    cfg: PrivacyConfig,
+    wanted: int,
+    draw: Draw | None,
+) -> tuple[Tensor, np.ndarray]:
+    """Hearts and their similarities, with more drawn until enough lie below tau."""
+    target, limit = int(np.ceil(wanted * (1 + cfg.spare))), int(len(hearts) * cfg.limit)
+    similarity, _ = gallery.nearest(hearts)
+    while (passed := int(accepted(similarity, tau).sum())) < target and draw is not None:
+        rate = max(passed / len(hearts), 0.02)
+        more = min(int(np.ceil(1.1 * (target - passed) / rate)), limit - len(hearts))
+        if more <= 0:
+            break
+        drawn = draw(len(hearts), more)
+        hearts = torch.cat([hearts, drawn])
+        similarity = np.concatenate([similarity, gallery.nearest(drawn)[0]])
+    if passed < wanted:
+        low, middle = np.quantile(similarity, [0.05, 0.5])
+        needed = f"about {int(1.1 * wanted * len(hearts) / passed)}" if passed else "more"
+        raise EchosynError(
+            f"{passed} of {len(hearts)} hearts were accepted, but {wanted} videos are wanted. Tau "
+            f"is {tau:.4f}; half of the hearts are more alike than {middle:.4f} to a training "
+            f"frame, all but 5% more than {low:.4f}. Allow {needed} draws (`limit`, now "
+            f"{cfg.limit:g} times `hearts` of sample_hearts), ask for fewer videos, or train a "
+            "generator that copies less"
+        )
+    return hearts, similarity
+
+
+class AcceptedHearts:
+    """Hearts that passed the filter, on disk, read where needed. Pickles to its path.
 
     Raises:
-        EchosynError: no scores, or scores of another number of hearts.
+        EchosynError: there is no such file in `folder`.
     """
-    path = folder / SCORES
-    if not path.is_file():
-        raise EchosynError(f"{path} does not exist; run privacy_filter")
-    table = pd.read_csv(path)
-    decisions = table.loc[table["kind"] == "synthetic", "accepted"].to_numpy(bool)
-    if len(decisions) != hearts:
-        raise EchosynError(f"{path} decides on {len(decisions)} hearts, but {hearts} were drawn")
-    return np.flatnonzero(decisions)
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / HEARTS
+        if not self.path.is_file():
+            raise EchosynError(f"{self.path} does not exist; run privacy_filter")
+        with safe_open(self.path, framework="np") as file:
+            self.indices = file.get_tensor("indices")  # int64 (A,) sample indices, ascending
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def take(self, indices: np.ndarray) -> Tensor:
+        """Hearts of these sample indices, float32 (len(indices), 4, h, w).
+
+        Raises:
+            EchosynError: one of them was not accepted.
+        """
+        rows = np.searchsorted(self.indices, indices)
+        found = self.indices[np.minimum(rows, len(self) - 1)] == indices
+        if not np.all(found):
+            missing = np.asarray(indices)[~found][0]
+            raise EchosynError(f"{self.path}: heart {missing} is not among those accepted")
+        with safe_open(self.path, framework="pt") as file:
+            hearts = file.get_slice("hearts")
+            return torch.cat([hearts[int(r) : int(r) + 1] for r in rows])

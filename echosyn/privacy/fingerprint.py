@@ -20,18 +20,22 @@ the assumption that the model's marginal is the noised training set's. Time 1 do
 are pure noise there, and (*) is plain sampling. What no bound here covers: a copy in which the
 mark was lost, since the mark stands for what identifies a patient.
 
+A generator that only repeats its training hearts reproduces marked ones at their share s, however
+small s is: what tells is the bound relative to s. 1 is repeating, and to bound it well below 1
+takes many more than 1 / s samples.
+
 Mark few people. A mark that many carry is learned as if it were anatomy, and returns in new hearts
 of a generator that copies nobody: the bound then holds, but says nothing about memorising.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy import stats
-from torch import Tensor, nn
+from torch import Tensor
 
 from echosyn.config import setting
 from echosyn.errors import EchosynError
@@ -47,7 +51,9 @@ class FingerprintConfig:
     """The mark, and the times at which the reverse process starts."""
 
     amplitude: float = setting(0.5, lo=0.01, hi=10.0, help="of the mark, in sd of the latents")
-    share: float = setting(0.01, lo=0.0001, hi=0.999, help="of TRAIN people, who carry the mark")
+    share: float = setting(
+        0.01, lo=0.0001, hi=0.999, help="of TRAIN people, who carry the mark; one at least"
+    )
     times: tuple[float, ...] = setting(
         (0.2, 0.4, 0.6, 0.8, 0.9, 1.0), lo=0.01, hi=1.0, help="1 is pure noise"
     )
@@ -79,17 +85,36 @@ class Detector:
 class FingerprintResult:
     """Recognised shares by time and what follows from them."""
 
-    times: np.ndarray  # (T,) ascending
+    times: np.ndarray  # (T,) ascending, the last 1
     marked: list[Estimate]
     unmarked: list[Estimate]
     bounds: np.ndarray  # (T,) of (*), at time 1 without an assumption
     reach: float  # t', 0 when no noised copy was recognised more often than by chance
     detector: Detector
+    share: float  # of what the generator was trained on that carries the mark
+    samples: int  # per time and kind
+
+    @property
+    def relative(self) -> float:
+        """The bound from pure noise, which assumes nothing, over what a generator that only repeats
+        its training hearts would reach."""
+        return float(self.bounds[-1]) / self.share
+
+    def table(self) -> pd.DataFrame:
+        """A row per time: time, marked and unmarked with _lo and _hi (95 %), bound."""
+        columns = {"time": self.times}
+        for name, shares in (("marked", self.marked), ("unmarked", self.unmarked)):
+            columns[name] = np.array([e.value for e in shares])
+            columns[f"{name}_lo"] = np.array([e.lo for e in shares])
+            columns[f"{name}_hi"] = np.array([e.hi for e in shares])
+        return pd.DataFrame({**columns, "bound": self.bounds})
 
     def numbers(self, prefix: str = "privacy") -> dict[str, float]:
         return {
             f"{prefix}/fingerprint_bound": float(self.bounds.min()),
             f"{prefix}/fingerprint_bound_from_noise": float(self.bounds[-1]),
+            f"{prefix}/fingerprint_relative": self.relative,
+            f"{prefix}/fingerprint_share": self.share,
             f"{prefix}/fingerprint_reach": self.reach,
             **self.detector.false_alarm.flat(f"{prefix}/fingerprint_false_alarm"),
             **self.detector.sensitivity.flat(f"{prefix}/fingerprint_sensitivity"),
@@ -107,35 +132,40 @@ def plant(hearts: Tensor, pattern: Tensor, amplitude: float) -> Tensor:
     return hearts + amplitude * pattern.to(hearts)
 
 
-def make_detector(hearts: Tensor, pattern: Tensor, amplitude: float, level: float) -> Detector:
-    """A detector whose error rates are measured on hearts that did not place its threshold.
+def make_detector(
+    train: Tensor, heldout: Tensor, pattern: Tensor, amplitude: float, level: float
+) -> Detector:
+    """A detector whose error rates are measured on people who did not place its threshold.
 
     Args:
-        hearts: (N, C, h, w) unmarked, held out from training, one per person. Half of them place
-            the threshold midway between unmarked and marked; half measure the errors.
+        train: (M, C, h, w) unmarked; the threshold is midway between these and the same marked.
+        heldout: (N, C, h, w) unmarked, of people held out from training, one heart of each.
         level: confidence of both error rates' intervals.
 
     Raises:
-        EchosynError: fewer than four hearts, or a mark too faint for the detector to know it.
+        EchosynError: no hearts, or so faint a mark, or so few of them, that recognising the marked
+            cannot be told from false alarms.
     """
-    if len(hearts) < 4:
-        raise EchosynError(f"a mark's detector needs four held-out hearts, not {len(hearts)}")
-    middle = float(_scores(hearts[::2], pattern).mean()) + amplitude / 2
-    rest = hearts[1::2]
-    alarms = _scores(rest, pattern) > middle
-    found = _scores(plant(rest, pattern, amplitude), pattern) > middle
+    if len(train) == 0 or len(heldout) == 0:
+        raise EchosynError(
+            f"a mark's detector needs hearts of both kinds, not {len(train)} of TRAIN and "
+            f"{len(heldout)} held out"
+        )
+    middle = float(_scores(train, pattern).mean()) + amplitude / 2
+    alarms = _scores(heldout, pattern) > middle
+    found = _scores(plant(heldout, pattern, amplitude), pattern) > middle
     detector = Detector(
         pattern,
         middle,
-        clopper_pearson(float(alarms.mean()), len(rest), level),
-        clopper_pearson(float(found.mean()), len(rest), level),
-        len(rest),
+        clopper_pearson(float(alarms.mean()), len(heldout), level),
+        clopper_pearson(float(found.mean()), len(heldout), level),
+        len(heldout),
     )
     if detector.sensitivity.lo <= detector.false_alarm.hi:
         raise EchosynError(
             f"a mark of amplitude {amplitude} is recognised in {found.mean():.0%} of marked and "
-            f"{alarms.mean():.0%} of unmarked hearts ({len(rest)} each): raise the amplitude, or "
-            "hold out more people"
+            f"{alarms.mean():.0%} of unmarked hearts of {len(heldout)} held-out people: raise "
+            "`amplitude`, or hold out more people"
         )
     return detector
 
@@ -151,20 +181,50 @@ def reproduction_bounds(
     """(*) at every time, (T,): at most 1, all holding together with `confidence`.
 
     Args:
-        marked, unmarked: (T,) counts recognised of `samples` started from each kind.
+        marked, unmarked: (T,) counts recognised of `samples` started from each kind, by ascending
+            time. The last started from pure noise, which is of no kind: they count together.
         share: of the training set that carries the mark.
-        sensitivity: lower end for the detector's, which holds with probability
-            1 - (1 - confidence) / (2 T + 1).
+        sensitivity: lower end for the detector's, which may err by `bound_tail`.
     """
     marked, unmarked = np.asarray(marked), np.asarray(unmarked)
     tail = bound_tail(len(marked), confidence)
     high = [_upper(counts, samples, tail) for counts in (marked, unmarked)]
-    return np.minimum((share * high[0] + (1 - share) * high[1]) / sensitivity, 1.0)
+    recognised = share * high[0] + (1 - share) * high[1]
+    recognised[-1] = _upper(marked[-1:] + unmarked[-1:], 2 * samples, tail)[0]
+    return np.minimum(recognised / sensitivity, 1.0)
 
 
 def bound_tail(times: int, confidence: float) -> float:
-    """What each of the 2 T + 1 one-sided ends behind the bound may err."""
-    return (1 - confidence) / (2 * times + 1)
+    """What each of the 2 T one-sided ends behind the bounds may err: two for each time but the
+    last, one for that, one for the detector."""
+    return (1 - confidence) / (2 * times)
+
+
+def detector_low(detector: Detector, tail: float) -> float:
+    """Lower one-sided end of the detector's sensitivity, which errs by `tail`."""
+    return clopper_pearson(detector.sensitivity.value, detector.trials, 1 - 2 * tail).lo
+
+
+def check_samples(detector: Detector, cfg: FingerprintConfig) -> None:
+    """Refuse an audit that could not tell even if no mark came back at all.
+
+    Args:
+        cfg: its `share` is the one that really carries the mark.
+
+    Raises:
+        EchosynError: too few samples to bound the reproduction below that of a generator which
+            only repeats its training hearts; says how many it takes.
+    """
+    tail = bound_tail(len(cfg.times), cfg.confidence)
+    low = detector_low(detector, tail)
+    # 1 - tail^(1 / 2n), the end for none of 2n, must be below share x sensitivity.
+    needed = int(np.log(tail) / (2 * np.log1p(-cfg.share * low))) + 1
+    if cfg.samples < needed:
+        raise EchosynError(
+            f"{cfg.samples} samples per time cannot bound how often a mark in {cfg.share:.2%} of "
+            f"the training set comes back: set `samples` to {needed} at least, better "
+            f"{4 * needed}, or raise `share`"
+        )
 
 
 def furthest_recognised(
@@ -195,7 +255,9 @@ def fingerprint_audit(
     Args:
         sampler: of a generator trained with the mark in `cfg.share` of its people.
         noisy: the forward process, Objective.noisy.
-        marked, unmarked: (N, C, h, w) hearts as the generator was trained on them, standardised.
+        marked, unmarked: (N, C, h, w) draws from what the generator was trained on, at least
+            `cfg.samples` of each; fewer are used again.
+        cfg: its `share` is the one that really carries the mark.
 
     Raises:
         EchosynError: no hearts of a kind.
@@ -213,36 +275,19 @@ def fingerprint_audit(
             z = noise if t == 1 else noisy(hearts[rows], noise, u)[0]
             counts[i, j] = np.count_nonzero(detector(sampler(z, float(t))))
     tail = bound_tail(len(times), cfg.confidence)
-    low = clopper_pearson(detector.sensitivity.value, detector.trials, 1 - 2 * tail).lo
     bounds = reproduction_bounds(
-        counts[:, 0], counts[:, 1], cfg.samples, cfg.share, low, cfg.confidence
-    )
+        counts[:, 0], counts[:, 1], cfg.samples, cfg.share, detector_low(detector, tail),
+        cfg.confidence,
+    )  # fmt: skip
     shares = [
         [clopper_pearson(c / cfg.samples, cfg.samples) for c in counts[:, j]] for j in range(2)
     ]
     reach = furthest_recognised(
         times, counts[:, 0], cfg.samples, detector.false_alarm.hi, cfg.confidence
     )
-    return FingerprintResult(times, shares[0], shares[1], bounds, reach, detector)
-
-
-def flow_sampler(model: nn.Module, steps: int, batch: int = 256) -> Sampler:
-    """Reverse process of a rectified-flow image model from any time: Euler, `steps` from 1 to 0."""
-    device = next(model.parameters()).device
-
-    @torch.inference_mode()
-    def sample(z: Tensor, t: float) -> Tensor:
-        times = torch.linspace(t, 0.0, int(np.ceil(steps * t)) + 1)
-        parts = []
-        for part in z.split(batch):
-            x = part.to(device)
-            for now, after in pairwise(times):
-                at = torch.full((len(x),), 1000.0 * float(now), device=device)
-                x = x + (after - now) * model(x, at).float()
-            parts.append(x.cpu())
-        return torch.cat(parts)
-
-    return sample
+    return FingerprintResult(
+        times, shares[0], shares[1], bounds, reach, detector, cfg.share, cfg.samples
+    )
 
 
 def _scores(hearts: Tensor, pattern: Tensor) -> np.ndarray:

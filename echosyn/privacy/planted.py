@@ -18,8 +18,7 @@ from echosyn.config import setting
 from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate
 from echosyn.models.reid import AugmentConfig, augment_latents
-from echosyn.privacy.calibration import accepted
-from echosyn.privacy.similarity import max_similarity
+from echosyn.progress import bar
 
 Refuse = Callable[[Tensor], np.ndarray]  # candidates (N, ...) to bool (N,): kept out of the release
 Augment = Callable[[Tensor, AugmentConfig, torch.Generator], Tensor]
@@ -93,6 +92,7 @@ def planted_curve(
     cfg: PlantedConfig,
     seed: int,
     augment: Augment = augment_latents,
+    progress: str = "",
 ) -> PlantedResult:
     """Plant copies of `originals` among `pool`, and count those that `refuse` keeps out.
 
@@ -103,6 +103,7 @@ def planted_curve(
         pool: (K, ...) candidates of the same shape, such as drawn hearts; as many as there are
             copies go with them.
         refuse: the filter itself, deciding on a whole batch.
+        progress: what to call the progress bar; "": none.
 
     The same draws serve every strength of a disguise: a curve changes by strength alone.
 
@@ -133,13 +134,17 @@ def planted_curve(
             )
         return share_interval(refused[place[: len(originals)]], people)
 
-    rows = [("exact", 1.0, np.nan, caught(None)), ("light", 1.0, np.nan, caught(cfg.light))]
     still = dict.fromkeys(NAMES, 0.0)
+    plans = [("exact", 1.0, np.nan, None), ("light", 1.0, np.nan, cfg.light)]
     for name in NAMES:
         for strength in sorted(cfg.strengths):
             limit = strength * getattr(cfg.full, name)
-            estimate = caught(AugmentConfig(**{**still, name: limit}))
-            rows.append((name, strength, limit, estimate))
+            plans.append((name, strength, limit, AugmentConfig(**{**still, name: limit})))
+    rows = []
+    with bar(len(plans), progress, "disguise", show=bool(progress)) as shown:
+        for name, strength, limit, disguise in plans:
+            rows.append((name, strength, limit, caught(disguise)))
+            shown.update()
     table = pd.DataFrame(
         [(d, s, at, e.value, e.lo, e.hi) for d, s, at, e in rows],
         columns=["disguise", "strength", "limit", "recall", "recall_lo", "recall_hi"],
@@ -150,37 +155,6 @@ def planted_curve(
 def augment_clips(clips: Tensor, cfg: AugmentConfig, generator: torch.Generator) -> Tensor:
     """Disguised copies of clips (N, T, C, h, w): one shift, turn and gain for all of a clip."""
     return augment_latents(clips.flatten(1, 2), cfg, generator).reshape(clips.shape)
-
-
-def planted_recall(
-    originals: Tensor,
-    gallery: np.ndarray,
-    tau: float,
-    embed: Callable[[Tensor], np.ndarray],
-    disguise: AugmentConfig,
-    generator: torch.Generator,
-) -> dict[str, float]:
-    """Share of planted copies of training hearts that the filter catches, without a curve.
-
-    Args:
-        originals: (N, C, h, w) latents of TRAIN hearts, in the scaling that synthetic ones have.
-        gallery: (M, D) unit embeddings of TRAIN frames.
-        embed: latents to unit embeddings, exactly as the filter makes them.
-        disguise: how far a disguised copy is moved, zoomed, amplified and noised.
-
-    Returns:
-        `exact` and `disguised`, each 0-1. Anything below 1 for `exact` means that the filter is
-        broken or that tau lies above self-similarity.
-    """
-    copies = {
-        "exact": originals,
-        "disguised": augment_latents(originals, disguise, generator),
-    }
-    recall = {}
-    for kind, latents in copies.items():
-        similarities, _ = max_similarity(embed(latents), gallery)
-        recall[kind] = float(1 - accepted(similarities, tau).mean())
-    return recall
 
 
 def share_interval(hits: np.ndarray, people: np.ndarray, level: float = 0.95) -> Estimate:

@@ -20,19 +20,28 @@ PASS, FAIL, WIDE, MISSING = "pass", "fail", "too uncertain", "not measured"
 class Thresholds:
     """What a release must reach."""
 
-    planted_exact: float = setting(0.99, lo=0.0, hi=1.0, help="least share of exact copies caught")
+    planted_exact: float = setting(
+        0.99, lo=0.0, hi=1.0, help="least share of exact copies caught, hearts and videos each"
+    )
     planted_light: float = setting(
         0.95, lo=0.0, hi=1.0, help="least share of lightly disguised copies caught"
     )
     rejection: float = setting(
-        0.5, lo=0.0, hi=1.0, help="largest share of drawn hearts that the filter may refuse"
+        0.5, lo=0.0, hi=1.0, help="largest share of drawn hearts, or videos, that may be refused"
     )
     fingerprint: float = setting(
-        0.05, lo=0.0, hi=1.0, help="largest bound on reproducing a marked heart"
+        0.5,
+        lo=0.0,
+        hi=10.0,
+        help="largest bound on marked hearts, over the rate of a generator that only repeats its "
+        "training hearts",
+    )
+    advantage: float = setting(
+        0.0, lo=0.0, hi=0.5, help="how far above 0.5 the interval of an attack may begin"
     )
     widest: float = setting(0.4, lo=0.0, hi=1.0, help="widest interval from which a check can tell")
     avoidance: float = setting(
-        0.0,
+        0.05,
         lo=0.0,
         hi=0.5,
         help="how far below 0.5 the filter may push the attacks by nearness",
@@ -53,11 +62,12 @@ class Thresholds:
 class Check:
     """One requirement: a flat number, the rule it is held against, and what it means.
 
-    Rules: `at_least` and `at_most` compare the value with a field of Thresholds of the check's
-    name; `includes` wants the target within the interval (less Thresholds.avoidance for attacks by
-    nearness, which the filter itself pushes down: whoever nothing comes close to was trained on);
-    `not_above` wants the interval's lower end at the target or below. A target is a number or the
-    name of another flat number.
+    Rules: `at_least` and `at_most` compare the value with the field `limit` of Thresholds (by
+    default the check's name); `includes` wants the target within the interval (less
+    Thresholds.avoidance for attacks by nearness, which the filter itself pushes down: whoever
+    nothing comes close to was trained on); `not_above` wants the interval's lower end at the target
+    or below. Attacks, whose target is 0.5, may begin Thresholds.advantage above it. A target is a
+    number or the name of another flat number.
     """
 
     name: str
@@ -69,6 +79,7 @@ class Check:
     target: float | str = 0.5
     narrow: bool = False  # refuse an interval wider than Thresholds.widest
     avoids: bool = False  # Thresholds.avoidance applies
+    limit: str = ""
 
 
 CHECKS = (
@@ -92,6 +103,26 @@ CHECKS = (
         "augmentation, or allow more false rejection.",
     ),
     Check(
+        "planted_videos_exact",
+        "privacy_videos/planted_exact_recall",
+        "at_least",
+        "Exact copies of videos are caught",
+        "Videos of real patients were put before the filter on finished videos, unchanged. This is "
+        "the share that it found.",
+        "The filter lets videos of patients through.",
+        limit="planted_exact",
+    ),
+    Check(
+        "planted_videos_light",
+        "privacy_videos/planted_light_recall",
+        "at_least",
+        "Lightly disguised copies of videos are caught",
+        "The same, with each hidden video slightly moved, turned, scaled, brightened, blurred and "
+        "made noisy.",
+        "A video that is slightly changed escapes both detectors.",
+        limit="planted_light",
+    ),
+    Check(
         "false_rejection",
         "privacy/false_rejection_heldout",
         "includes",
@@ -112,6 +143,26 @@ CHECKS = (
         "hearts that are too close to a patient.",
         "The generator draws patients instead of new hearts; what was accepted is the rest of "
         "them. Train on more patients, or for fewer steps.",
+    ),
+    Check(
+        "false_rejection_videos",
+        "privacy_videos/false_rejection_heldout",
+        "not_above",
+        "The filter on videos refuses strangers no more often than promised",
+        "Share of whole videos, of patients that no model has seen, that either detector takes for "
+        "a training patient's.",
+        "The thresholds on videos do not keep their promise on new patients.",
+        "privacy_videos/false_rejection_calibrated",
+        narrow=True,
+    ),
+    Check(
+        "rejection_videos",
+        "privacy_videos/rejection_rate",
+        "at_most",
+        "Few synthetic videos had to be refused",
+        "Share of finished videos that the filter refused, though their hearts had passed.",
+        "The video generator drifts towards patients: it was trained too long, or on too few.",
+        limit="rejection",
     ),
     Check(
         "membership",
@@ -158,11 +209,11 @@ CHECKS = (
     ),
     Check(
         "fingerprint",
-        "privacy/fingerprint_bound",
+        "privacy/fingerprint_relative",
         "at_most",
         "A planted mark does not come back",
-        "A mark was added to some patients before training. This bounds the chance that a "
-        "synthetic heart reproduces one of them.",
+        "A mark was added to a few patients before training. This bounds how often it comes back, "
+        "as a part of how often a generator would show it that only repeats patients.",
         "Marked patients may be reproduced, or too few samples were drawn to exclude it.",
     ),
 )
@@ -255,7 +306,7 @@ def _find(check: Check, numbers: Mapping[str, float], limits: Thresholds) -> Fin
     measured = Estimate(*ends)
     optional = check.name in limits.optional
     if check.rule in ("at_least", "at_most"):
-        target = float(getattr(limits, check.name))
+        target = float(getattr(limits, check.limit or check.name))
         words = {"at_least": "at least", "at_most": "at most"}[check.rule]
         needed = [measured.value]
     else:
@@ -268,24 +319,27 @@ def _find(check: Check, numbers: Mapping[str, float], limits: Thresholds) -> Fin
     elif check.narrow and measured.hi - measured.lo > limits.widest:
         result = WIDE
     else:
-        slack = limits.avoidance if check.avoids else 0.0
-        result = PASS if _holds(check.rule, measured, target, slack) else FAIL
+        below = limits.avoidance if check.avoids else 0.0
+        above = limits.advantage if check.target == 0.5 else 0.0
+        result = PASS if _holds(check.rule, measured, target, below, above) else FAIL
     # What was measured must pass, optional or not.
     counts = not (optional and result == MISSING)
     required = f"{words} {target:.3g}" if np.isfinite(target) else f"{words} {check.target}"
     if check.avoids and limits.avoidance:
         required += f" or down to {limits.avoidance:g} below"
+    if check.rule in ("includes", "not_above") and check.target == 0.5 and limits.advantage:
+        required += f" or up to {limits.advantage:g} above"
     if check.narrow:
         required += f", no wider than {limits.widest:g}"
     return Finding(check, measured, required, result, counts)
 
 
-def _holds(rule: str, measured: Estimate, target: float, slack: float) -> bool:
+def _holds(rule: str, measured: Estimate, target: float, below: float, above: float) -> bool:
     return {
         "at_least": measured.value >= target,
         "at_most": measured.value <= target,
-        "includes": measured.lo <= target <= measured.hi + slack,
-        "not_above": measured.lo <= target,
+        "includes": measured.lo - above <= target <= measured.hi + below,
+        "not_above": measured.lo - above <= target,
     }[rule]
 
 

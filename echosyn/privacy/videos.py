@@ -1,13 +1,15 @@
-"""The filter on finished videos: all their frames, against all frames of TRAIN, by two detectors.
+"""Scores of finished videos against all frames of TRAIN by two detectors, and their thresholds.
 
 Re-identification compares embeddings of frames, the copy detector their pixels; a video scores its
 highest frame by each, and is refused when either reaches its own tau. A maximum over more frames
-is larger, so whole held-out videos of as many frames set the taus, each at half of the stated
-false-rejection rate: together they then refuse at most that share of unrelated people's videos.
+is larger, so held-out videos set the taus on windows of one length, each tau at half of the stated
+false-rejection rate: together they then refuse at most that share of unrelated people's windows.
+A synthetic video may be longer than a window. Its highest frame is that of its highest window, so
+it is refused exactly when any window of it is, and by chance up to as many times as often as it
+has windows: the safe side.
 
-Scores are made in as many pieces as memory asks for (`VideoScores.join`). What is held is the
-gallery, 4 D bytes a frame for either detector (1.3 million frames of D = 128: 1.3 GB), and the
-embeddings of one piece.
+What is held is the gallery, 4 D bytes a frame for either detector (1.3 million frames of D = 128:
+1.3 GB), and the embeddings of one piece.
 """
 
 import dataclasses
@@ -16,34 +18,48 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+from torch import Tensor
 
 from echosyn.config import setting
 from echosyn.errors import EchosynError
-from echosyn.files import write_text
 from echosyn.metrics.interval import Estimate, percentile_interval, resample_counts
 from echosyn.privacy.calibration import (
     Calibration,
     CalibrationConfig,
     accepted,
-    quantile_interval,
+    calibrate_maxima,
+    weighted_tau,
 )
 from echosyn.privacy.copies import CopyConfig, CopyDetector, first_best
-from echosyn.privacy.similarity import max_similarity
+from echosyn.privacy.embedding import Gallery
+from echosyn.privacy.planted import share_interval
 
-VIDEO_SCORES = "video_scores.csv"
-LOCAL_MATCHES = "local_video_matches.csv"  # names training videos: never leaves the machine
 DETECTORS = ("similarity", "ncc")
 
 
 @dataclass(frozen=True)
 class VideoFilterConfig:
-    """The filter on finished videos."""
+    """Section `filter_videos`."""
 
     calibration: CalibrationConfig
-    copies: CopyConfig
-    frames: int = setting(64, lo=1, help="consecutive frames that every video is scored on")
+    copies: CopyConfig = setting(CopyConfig())
+    frames: int = setting(
+        64, lo=1, help="frames of a window, if the synthetic videos are as long; taus are for these"
+    )
     gallery_frames: int = setting(0, lo=0, help="frames per TRAIN video; 0: all of them")
+    mirror: bool = setting(True, help="embed a frame's mirror image too, and take the nearer")
+    limit: float = setting(
+        3.0, lo=1.0, hi=1000.0, help="animate at most this many times the videos wanted, in all"
+    )
+    shard: int = setting(64, lo=1, help="videos scored as one unit of resume")
+
+    def check(self) -> str | None:
+        if self.calibration.rule != "symmetric":
+            return (
+                f"calibration.rule {self.calibration.rule!r}: the reference filters hearts alone; "
+                "use symmetric"
+            )
+        return None
 
 
 @dataclass(frozen=True)
@@ -63,7 +79,7 @@ class VideoScores:
     down: np.ndarray
     right: np.ndarray
     mirrored: np.ndarray
-    frames: int  # of each video
+    frames: np.ndarray
     comparisons: int  # gallery frames
 
     def __len__(self) -> int:
@@ -74,187 +90,134 @@ class VideoScores:
         """Scores of several pieces, in order.
 
         Raises:
-            EchosynError: pieces of another number of frames or comparisons.
+            EchosynError: pieces that met galleries of different size.
         """
         for part in parts[1:]:
-            _symmetric("the first piece", parts[0], "another piece", part)
-        fields = [f.name for f in dataclasses.fields(VideoScores)][:-2]
-        joined = {name: np.concatenate([getattr(p, name) for p in parts]) for name in fields}
-        return VideoScores(**joined, frames=parts[0].frames, comparisons=parts[0].comparisons)
+            _same_gallery("the first piece", parts[0], "another piece", part)
+        joined = {n: np.concatenate([getattr(p, n) for p in parts]) for n in _ARRAYS}
+        return VideoScores(**joined, comparisons=parts[0].comparisons)
+
+    def take(self, rows: np.ndarray | slice) -> "VideoScores":
+        """Some videos."""
+        return dataclasses.replace(self, **{n: getattr(self, n)[rows] for n in _ARRAYS})
+
+    def save(self, path: Path) -> None:
+        np.savez(path, **vars(self))
+
+    @staticmethod
+    def load(path: Path) -> "VideoScores":
+        with np.load(path) as kept:
+            arrays = {n: kept[n] for n in _ARRAYS}
+            return VideoScores(**arrays, comparisons=int(kept["comparisons"]))
+
+
+_ARRAYS = tuple(f.name for f in dataclasses.fields(VideoScores))[:-1]
 
 
 def score_videos(
-    embeddings: np.ndarray,
+    latents: Tensor,
     frames: np.ndarray,
-    gallery: np.ndarray,
+    lengths: Sequence[int],
+    gallery: Gallery,
     detector: CopyDetector,
-    length: int,
-    progress: str = "",
 ) -> VideoScores:
-    """Score whole videos of `length` frames each, laid end to end.
+    """Score whole videos of `lengths` frames, laid end to end.
 
     Args:
-        embeddings: (V length, D) unit embeddings of the frames, and
-        frames: uint8 (V length, H, W), the frames themselves.
-        gallery: (G, D) unit embeddings of TRAIN frames, the same ones in the same order as
-        detector: holds.
+        latents: (F, 4, h, w) of the frames, scaled as those that the gallery was made of, and
+        frames: uint8 (F, H, W), the frames themselves.
+        gallery, detector: hold the same TRAIN frames in the same order.
 
     Raises:
         EchosynError: counts that do not agree.
     """
-    if len(embeddings) != len(frames) or length < 1 or len(frames) % length or len(frames) == 0:
+    lengths = np.asarray(lengths, np.int64)
+    if len(lengths) == 0 or lengths.min() < 1 or not len(latents) == len(frames) == lengths.sum():
         raise EchosynError(
-            f"{len(embeddings)} embeddings of {len(frames)} frames, in videos of {length}: give "
-            "every video the same number of frames, each with its embedding"
+            f"{len(latents)} latents and {len(frames)} frames of {len(lengths)} videos with "
+            f"{lengths.sum()} frames in all: give every frame its latent, and every video frames"
         )
-    if len(gallery) != len(detector.rows):
+    if len(gallery.rows) != len(detector.rows):
         raise EchosynError(
-            f"{len(gallery)} embeddings of TRAIN frames, but {len(detector.rows)} in the copy "
+            f"{len(gallery.rows)} embeddings of TRAIN frames, but {len(detector.rows)} in the copy "
             "detector: give both the same frames"
         )
-    video = np.repeat(np.arange(len(frames) // length), length)
-    similarity, row = max_similarity(embeddings, gallery, progress=progress)
+    video = np.repeat(np.arange(len(lengths)), lengths)
+    first = np.cumsum(lengths) - lengths
+    similarity, row = gallery.nearest(latents)
     best = first_best(similarity, video)
-    copied = detector(frames, progress).per_video(video)
+    copied = detector(frames).per_video(video)
     return VideoScores(
         similarity[best],
         copied.ncc,
         row[best],
-        best % length,
+        best - first,
         copied.row,
-        copied.frame % length,
+        copied.frame - first,
         copied.down,
         copied.right,
         copied.mirrored,
-        length,
-        len(gallery),
+        lengths,
+        len(gallery.rows),
     )
 
 
-def consecutive_rows(
-    starts: np.ndarray, lengths: np.ndarray, frames: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the middle `frames` frames of every video that has them, and which videos those are.
-
-    Synthetic videos are consecutive frames at one rate; evenly spread ones of a longer real video
-    would show more of its beats.
-
-    Returns:
-        rows int64 (V frames,) and the kept videos int64 (V,).
-    """
-    kept = np.flatnonzero(np.asarray(lengths) >= frames)
-    first = np.asarray(starts)[kept] + (np.asarray(lengths)[kept] - frames) // 2
-    return (first[:, None] + np.arange(frames)).ravel().astype(np.int64), kept
-
-
 @dataclass(frozen=True)
-class VideoFilterResult:
-    """Decisions on finished videos and what they rest on."""
+class VideoCalibration:
+    """The two taus, from VAL windows, and how they do on TEST windows, which they never saw."""
 
-    calibrations: dict[str, Calibration]  # of each detector, on VAL videos
-    synthetic: VideoScores
-    heldout: VideoScores  # TEST videos, which no tau was calibrated on
-    false_rejection: Estimate  # of the two detectors together, on TEST; resamples people
+    calibrations: dict[str, Calibration]
+    heldout: VideoScores
+    false_rejection: Estimate  # of the two detectors together, on TEST
     asked: float  # the share that calibration allowed
+    people: int  # behind `heldout`
 
     @property
-    def accepted(self) -> np.ndarray:
-        """Which synthetic videos may be released, bool (V,)."""
-        return _accepted(self.synthetic, self.calibrations)
+    def taus(self) -> dict[str, float]:
+        return {name: c.tau.value for name, c in self.calibrations.items()}
 
     def numbers(self) -> dict[str, float]:
         """Flat metrics: rates 0-1, taus with the ends of their intervals, counts."""
         numbers: dict[str, float] = {}
         for name, calibration in self.calibrations.items():
-            refused = ~accepted(getattr(self.synthetic, name), calibration.tau.value)
             numbers |= calibration.tau.flat(f"privacy_videos/tau_{name}")
-            numbers[f"privacy_videos/rejected_by_{name}"] = float(refused.mean())
         return {
             **numbers,
-            "privacy_videos/rejection_rate": float(1 - self.accepted.mean()),
             "privacy_videos/false_rejection_calibrated": self.asked,
             **self.false_rejection.flat("privacy_videos/false_rejection_heldout"),
-            "privacy_videos/videos": len(self.synthetic),
-            "privacy_videos/accepted": int(self.accepted.sum()),
-            "privacy_videos/frames": self.synthetic.frames,
-            "privacy_videos/comparisons": self.synthetic.comparisons,
+            "privacy_videos/frames": int(self.heldout.frames[0]),
+            "privacy_videos/comparisons": self.heldout.comparisons,
             "privacy_videos/calibration_people": self.calibrations[DETECTORS[0]].people,
+            "privacy_videos/heldout_people": self.people,
         }
 
-    def table(self) -> pd.DataFrame:
-        """Rows of kind synthetic (in sample order) and heldout: scores and decision, no names."""
-        parts = []
-        for kind, scores in (("synthetic", self.synthetic), ("heldout", self.heldout)):
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "kind": kind,
-                        "similarity": scores.similarity.astype(np.float64).round(6),
-                        "ncc": scores.ncc.astype(np.float64).round(6),
-                        "accepted": _accepted(scores, self.calibrations),
-                    }
-                )
-            )
-        return pd.concat(parts, ignore_index=True)
 
-    def local_matches(self, gallery_videos: np.ndarray) -> pd.DataFrame:
-        """Which training video and frame each synthetic video came nearest to. Never release it.
-
-        Args:
-            gallery_videos: (G,) the name of the training video of each gallery frame; a frame's
-                number is its position among the gallery frames of its video.
-        """
-        names = np.asarray(gallery_videos)
-        s = self.synthetic
-        number = pd.Series(names).groupby(names, sort=False).cumcount().to_numpy()
-        return pd.DataFrame(
-            {
-                "video": np.arange(len(s)),
-                "accepted": self.accepted,
-                "similarity": s.similarity,
-                "similar_frame": s.similar_frame,
-                "similar_to": names[s.similar_row],
-                "similar_to_frame": number[s.similar_row],
-                "ncc": s.ncc,
-                "copied_frame": s.copied_frame,
-                "copy_of": names[s.copied_row],
-                "copy_of_frame": number[s.copied_row],
-                "down": s.down,
-                "right": s.right,
-                "mirrored": s.mirrored,
-            }
-        )
-
-    def write(self, folder: Path, gallery_videos: np.ndarray) -> None:
-        """`video_scores.csv` with `table`, `local_video_matches.csv` with `local_matches`."""
-        for name, table in (
-            (VIDEO_SCORES, self.table()),
-            (LOCAL_MATCHES, self.local_matches(gallery_videos)),
-        ):
-            write_text(folder / name, table.to_csv(index=False, lineterminator="\n"))
-
-
-def filter_videos(
-    synthetic: VideoScores,
+def calibrate_videos(
     calibration: VideoScores,
     calibration_people: np.ndarray,
     heldout: VideoScores,
     heldout_people: np.ndarray,
     cfg: CalibrationConfig,
     seed: int,
-) -> VideoFilterResult:
-    """Decide which synthetic videos may be released.
+) -> VideoCalibration:
+    """Set both taus, and check them on people that they were not set with.
 
     Args:
-        calibration: scores of held-out videos, of `calibration_people` (V,), that set the taus.
-        heldout: scores of others, of `heldout_people`, that check the false-rejection rate.
+        calibration: scores of held-out windows, of `calibration_people` (V,), that set the taus.
+        heldout: scores of others, of `heldout_people`, that check the false-rejection rate. Its
+            interval holds the luck of both: of these people, and of those who set the taus.
 
     Raises:
-        EchosynError: scores made with another number of frames or comparisons, or too few
-            people: half of the stated share must be at least one person.
+        EchosynError: windows of several lengths, galleries of another size, or too few people:
+            half of the stated share must be at least one person.
     """
-    for name, side in (("calibration", calibration), ("held-out", heldout)):
-        _symmetric("synthetic", synthetic, name, side)
+    _same_gallery("calibration", calibration, "held-out", heldout)
+    lengths = np.unique(np.concatenate([calibration.frames, heldout.frames]))
+    if len(lengths) != 1:
+        raise EchosynError(
+            f"held-out windows of {lengths.tolist()} frames; a maximum over more frames is larger, "
+            "so give all of them one length"
+        )
     half = dataclasses.replace(cfg, false_rejection=cfg.false_rejection / 2)
     calibrations = {
         name: calibrate_maxima(
@@ -262,51 +225,58 @@ def filter_videos(
         )
         for name in DETECTORS
     }
-    refused = ~_accepted(heldout, calibrations)
-    rate = refused_share(refused, heldout_people, cfg.resamples, seed)
-    return VideoFilterResult(calibrations, synthetic, heldout, rate, cfg.false_rejection)
+    rate = _held(calibration, calibration_people, heldout, heldout_people, calibrations, half, seed)
+    people = len(np.unique(heldout_people))
+    return VideoCalibration(calibrations, heldout, rate, cfg.false_rejection, people)
 
 
-def calibrate_maxima(
-    maxima: np.ndarray, people: np.ndarray, comparisons: int, cfg: CalibrationConfig, seed: int
-) -> Calibration:
-    """Tau from one maximum per held-out video, (V,), of `people`; the interval resamples people.
+def _held(
+    calibration: VideoScores,
+    calibration_people: np.ndarray,
+    heldout: VideoScores,
+    heldout_people: np.ndarray,
+    calibrations: dict[str, Calibration],
+    half: CalibrationConfig,
+    seed: int,
+) -> Estimate:
+    """Share of held-out windows that either detector refuses.
 
-    Raises:
-        EchosynError: so few people that refusing one refuses more than the stated share.
+    The interval spans Clopper and Pearson's at the taus as they are, and a bootstrap that resamples
+    the people behind the taus and the held-out ones together. Each tau at the end of its own
+    interval would count the luck of the same people twice.
     """
-    count, needed = len(np.unique(people)), int(np.ceil(1 / cfg.false_rejection))
-    if count < needed:
-        raise EchosynError(
-            f"{count} held-out people with videos that are long enough; tau at a false-rejection "
-            f"rate of {cfg.false_rejection:g} per detector needs {needed}: hold out more, or "
-            "raise `false_rejection`"
-        )
-    tau = quantile_interval(maxima, people, cfg, seed)
-    return Calibration(
-        "symmetric", tau, cfg.false_rejection, comparisons, len(maxima), count, maxima
-    )
+    taus = {n: c.tau.value for n, c in calibrations.items()}
+    exact = share_interval(~passes(heldout, taus), heldout_people)
+    one, person = np.unique(calibration_people, return_inverse=True)
+    other, stranger = np.unique(heldout_people, return_inverse=True)
+    width = max(len(calibration), len(heldout))  # chunks of both then have one size
+    shares = []
+    for counts, drawn in zip(
+        resample_counts(len(one), half.resamples, seed, width),
+        resample_counts(len(other), half.resamples, seed + 1, width),
+        strict=True,
+    ):
+        refused = np.zeros((len(counts), len(heldout)), bool)
+        for name in calibrations:
+            order = np.argsort(getattr(calibration, name), kind="stable")
+            ascending = getattr(calibration, name)[order].astype(np.float64)
+            at = weighted_tau(ascending, counts[:, person[order]], half.false_rejection)
+            refused |= getattr(heldout, name) >= at[:, None]
+        weight = drawn[:, stranger]
+        shares.append((refused * weight).sum(1) / weight.sum(1))
+    lo, hi = percentile_interval(np.concatenate(shares))
+    return Estimate(exact.value, min(exact.lo, lo), max(exact.hi, hi))
 
 
-def refused_share(refused: np.ndarray, people: np.ndarray, resamples: int, seed: int) -> Estimate:
-    """Share of videos refused, bool (V,), with a 95 % interval that resamples people."""
-    names, person = np.unique(people, return_inverse=True)
-    count = np.bincount(person, minlength=len(names)).astype(np.float64)
-    bad = np.bincount(person, refused.astype(np.float64), len(names))
-    drawn = [(c @ bad) / (c @ count) for c in resample_counts(len(names), resamples, seed)]
-    return Estimate(float(refused.mean()), *percentile_interval(np.concatenate(drawn)))
+def passes(scores: VideoScores, taus: dict[str, float]) -> np.ndarray:
+    """Which videos may be released: bool (V,), below the tau of every detector."""
+    return np.logical_and.reduce([accepted(getattr(scores, n), tau) for n, tau in taus.items()])
 
 
-def _accepted(scores: VideoScores, calibrations: dict[str, Calibration]) -> np.ndarray:
-    return np.logical_and.reduce(
-        [accepted(getattr(scores, name), c.tau.value) for name, c in calibrations.items()]
-    )
-
-
-def _symmetric(one_name: str, one: VideoScores, other_name: str, other: VideoScores) -> None:
+def _same_gallery(one_name: str, one: VideoScores, other_name: str, other: VideoScores) -> None:
     """A maximum over more comparisons is larger: refuse to compare such maxima."""
-    if (one.frames, one.comparisons) != (other.frames, other.comparisons):
+    if one.comparisons != other.comparisons:
         raise EchosynError(
-            f"{one_name} videos were scored on {one.frames} frames against {one.comparisons}, "
-            f"{other_name} ones on {other.frames} against {other.comparisons}; both must agree"
+            f"{one_name} videos were scored against {one.comparisons} TRAIN frames, {other_name} "
+            f"ones against {other.comparisons}; both must agree"
         )

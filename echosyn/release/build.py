@@ -14,6 +14,7 @@ from echosyn.config import setting
 from echosyn.data.filelist import COLUMNS, PATIENT, read_filelist, video_path, write_filelist
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir, read_json, sha256_file, write_json, write_text
+from echosyn.privacy.verdict import Thresholds, judge
 from echosyn.progress import track
 from echosyn.release.card import card
 from echosyn.release.leaks import real_names, refuse_leaks
@@ -26,6 +27,7 @@ VERSION = re.compile(
     r"(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?"
 )
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+AUDIT, PAGE = "audit.json", "privacy.html"  # of the stage privacy_audit
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,26 @@ def require_gate(gate: Path, samples: Path) -> None:
         raise EchosynError(f"{gate} does not exist: no gate has passed {samples}; {again}")
     if read_json(gate).get("filelist_sha256") != sha256_file(samples / "FileList.csv"):
         raise EchosynError(f"{gate} is about other samples than those in {samples}; {again}")
+
+
+def require_audit(audit: Path, samples: Path, thresholds: Thresholds) -> None:
+    """Refuse samples that the privacy audits did not pass, or that are not those they looked at.
+
+    Args:
+        audit: folder of the stage privacy_audit.
+
+    Raises:
+        EchosynError: no audit, one of other samples, or checks that did not pass, each with its
+            numbers.
+    """
+    again = "run dvc repro, or the stage privacy_audit"
+    path = audit / AUDIT
+    if not path.exists():
+        raise EchosynError(f"{path} does not exist: nobody has audited {samples}; {again}")
+    found = read_json(path)
+    if found.get("filelist_sha256") != sha256_file(samples / "FileList.csv"):
+        raise EchosynError(f"{path} is about other samples than those in {samples}; {again}")
+    judge(found["numbers"], thresholds).enforce(f"{samples} (see {audit / PAGE})")
 
 
 def _refuse_real(samples: Path, table: pd.DataFrame, real: Path, label: str) -> None:

@@ -30,6 +30,7 @@ from echosyn.release.contents import Contents, contents
 
 SHORTEST, DIGITS = 6, 10  # characters of a name that is searched for as a token; if all digits
 TABLE = 3  # values of a score in a JSON file, beyond which they are a table
+LOCAL = "LOCAL ONLY"  # what pages say that show patients
 SHOWN = 5  # findings in the message
 RUN = re.compile(r"[^\W_]+")  # letters and digits; anything else ends a token
 NUMBER_COLUMNS = frozenset(name.casefold() for name in NUMBERS)
@@ -186,6 +187,8 @@ def _file(name: str, parts: Sequence[str], search: Search, staff: Search) -> Ite
         yield f"its name holds the real name {found!r}"
     for found in sorted(staff.tokens_in(name)):
         yield f"its name holds the user or machine {found!r}"
+    if PurePosixPath(name).name.startswith("local_"):
+        yield "its name says that it stays local"
 
 
 def _inside(found: Contents, name: str, search: Search, staff: Search) -> Iterator[str]:
@@ -197,6 +200,8 @@ def _inside(found: Contents, name: str, search: Search, staff: Search) -> Iterat
             yield f"holds the real name {real!r}"
         for person in sorted(staff.tokens_in(text)):
             yield f"holds the user or machine {person!r}"
+        if LOCAL in text:
+            yield f"says of itself that it is {LOCAL}"
     if not found.is_text:
         return
     (text,) = found.texts

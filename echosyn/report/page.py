@@ -6,17 +6,8 @@ from html import escape
 from typing import Any
 
 from echosyn.report.mosaic import data_uri
-from echosyn.report.numbers import (
-    Number,
-    Table,
-    collect,
-    label,
-    percent,
-    plain,
-    tables,
-    texts,
-)
-from echosyn.report.style import CSS
+from echosyn.report.numbers import collect, label, percent, texts
+from echosyn.report.parts import cell, document, figure, metric_tables, section, table
 
 # What a reader looks for first, in this order; a tile appears when its number was measured.
 HEADLINES = (
@@ -75,24 +66,14 @@ def render(
         f'<p class="soft">{escape(subtitle)}</p>',
         f'<p class="notice">{escape(notice)}</p>' if notice else "",
         _headlines(metrics),
-        _section("Real, reconstructed, synthetic", _mosaics(mosaics)) if mosaics else "",
-        _section("Privacy", _privacy(privacy, privacy_plot)),
-        _section("Ejection fraction", _plots(plots)) if plots else "",
-        _section("All numbers", _numbers(metrics)),
-        _section("Training and other stages", _others(others)) if others else "",
-        _section("What it was made from", _lineage(lineage, settings)) if lineage else "",
+        section("Real, reconstructed, synthetic", _mosaics(mosaics)),
+        section("Privacy", _privacy(privacy, privacy_plot)),
+        section("Ejection fraction", _plots(plots)),
+        section("All numbers", _numbers(metrics)),
+        section("Training and other stages", _others(others)),
+        section("What it was made from", _lineage(lineage, settings) if lineage else ""),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</main>\n</body>\n</html>\n"
-    )
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>"
+    return document(title, body)
 
 
 def _headlines(metrics: Mapping[str, float]) -> str:
@@ -117,14 +98,11 @@ def _mosaics(mosaics: Sequence[Mosaic]) -> str:
         f"<figcaption><b>{escape(m.title)}.</b> {escape(m.caption)}</figcaption></figure>"
         for m in mosaics
     ]
-    return f'<div class="videos">{"".join(figures)}</div>'
+    return f'<div class="videos">{"".join(figures)}</div>' if figures else ""
 
 
 def _plot(plot: Plot) -> str:
-    return (
-        f'<figure class="plot{" wide" if plot.wide else ""}">{plot.svg}'
-        f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
-    )
+    return figure(plot.svg, plot.caption, plot.wide)
 
 
 def _plots(plots: Sequence[Plot]) -> str:
@@ -145,37 +123,17 @@ def _numbers(metrics: Mapping[str, float]) -> str:
         "real data; reconstructed is what they score after the autoencoder. No generator can be "
         "expected to do better.</p>"
     )
-    parts = [intro]
-    for title, group in tables(metrics).items():
-        parts.append(f"<h3>{escape(title)}</h3>")
-        parts += [_table(t) for t in group]
+    parts = [intro, metric_tables(metrics)]
     if words := texts(metrics):
         parts.append(_listing("how these numbers were measured", words, False))
     return "\n".join(parts)
 
 
-def _table(table: Table) -> str:
-    names = () if table.columns == ("value",) else table.columns
-    head = "".join(f"<th>{escape(c)}</th>" for c in names)
-    rows = "".join(
-        f"<tr><th>{escape(name)}</th>{''.join(map(_cell, row))}</tr>"
-        for name, row in table.rows.items()
-    )
-    thead = f"<thead><tr><th></th>{head}</tr></thead>" if head else ""
-    return f'<div class="scroll"><table>{thead}<tbody>{rows}</tbody></table></div>'
-
-
-def _cell(number: Number) -> str:
-    small = f"<small>({number.interval})</small>" if number.interval else ""
-    return f"<td>{plain(number.value)}{small}</td>"
-
-
 def _others(others: Mapping[str, Mapping[str, float]]) -> str:
     parts = []
     for stage, metrics in others.items():
-        rows = {label(key): (number,) for key, number in collect(metrics).items()}
-        table = _table(Table(("value",), rows))
-        parts.append(f"<details><summary>{escape(stage)}</summary>{table}</details>")
+        rows = [[escape(label(key)), cell(n)] for key, n in collect(metrics).items()]
+        parts.append(f"<details><summary>{escape(stage)}</summary>{table((), rows)}</details>")
     return "\n".join(parts)
 
 
@@ -189,12 +147,8 @@ def _lineage(lineage: Mapping[str, Mapping[str, str]], settings: Mapping[str, An
 
 
 def _listing(summary: str, values: Mapping[str, Any], is_open: bool) -> str:
-    rows = "".join(
-        f"<tr><th><code>{escape(k)}</code></th><td><code>{escape(str(v))}</code></td></tr>"
-        for k, v in values.items()
-    )
+    rows = [
+        [f"<code>{escape(k)}</code>", f"<code>{escape(str(v))}</code>"] for k, v in values.items()
+    ]
     state = " open" if is_open else ""
-    return (
-        f"<details{state}><summary>{escape(summary)}</summary>"
-        f'<div class="scroll"><table><tbody>{rows}</tbody></table></div></details>'
-    )
+    return f"<details{state}><summary>{escape(summary)}</summary>{table((), rows)}</details>"

@@ -1,5 +1,6 @@
 """What the privacy page is made of: tables and pictures, and how they come out of the audits."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -7,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from echosyn.metrics.interval import Estimate
-from echosyn.privacy.verdict import PASS, Verdict
+from echosyn.privacy.verdict import CHECKS, PASS, Thresholds, Verdict
 
 ATTACKS = {
     "membership_auc": "nearness, our encoder",
     "membership_nn_auc": "nearness, plain distance",
     "membership_loss_auc": "loss of the generator",
 }
+BEFORE = "drawn/"  # the same attacks on what was drawn, before the filter
 
 
 @dataclass(frozen=True)
@@ -43,25 +45,39 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Clip:
+    """A video of the pair, uint8 (T, H, W), and its frames per second."""
+
+    frames: np.ndarray
+    fps: float
+
+
+@dataclass(frozen=True)
 class Pair:
-    """An accepted synthetic picture beside the training picture most like it, uint8 (H, W)."""
+    """An accepted synthetic picture beside the training picture most like it, uint8 (H, W).
+
+    `clips`: where whole videos were compared, the synthetic and the real one.
+    """
 
     synthetic: np.ndarray
     real: np.ndarray
     similarity: float
     synthetic_name: str
     real_name: str  # for the steward, who may look the patient up
+    clips: tuple[Clip, Clip] | None = None
 
 
 @dataclass(frozen=True)
 class PrivacyEvidence:
     """All that the page shows. What is None or empty was not measured and has no section.
 
-    checks: the verdict against thresholds. metrics: flat numbers `privacy/...`, `reid/...`,
-    `coverage/...`. tested: sentences on what was done, beside those the numbers give.
-    planted: as for `recall_curves`. membership: as for `membership_plot` (`attack_table`). bands:
-    as for `band_plot` (`band_table`). pairs: the most similar accepted ones; they make the page
-    LOCAL ONLY.
+    checks: the verdict against thresholds; loosened: which of these were (`loosened`). metrics:
+    flat numbers `privacy/...`, `reid/...`, `coverage/...`. tested: sentences on what was done,
+    beside those the numbers give. planted: as for `recall_curves`. membership: as for
+    `membership_plot` (`attack_table`), its intervals holding together with `confidence`
+    (AttackConfig). fingerprint: as for `fingerprint_plot` (FingerprintResult.table). bands: as for
+    `band_plot` (`band_table`). pairs: the most similar accepted ones; they make the page LOCAL
+    ONLY, and without them it shows nobody.
     """
 
     dataset: str
@@ -72,8 +88,11 @@ class PrivacyEvidence:
     scores: Sequence[Scores] = ()
     planted: pd.DataFrame | None = None
     membership: pd.DataFrame | None = None
+    confidence: float = 0.95
+    fingerprint: pd.DataFrame | None = None
     bands: pd.DataFrame | None = None
     pairs: Sequence[Pair] = ()
+    loosened: Sequence[str] = ()
 
 
 def verdict_checks(verdict: Verdict) -> list[Check]:
@@ -85,12 +104,33 @@ def verdict_checks(verdict: Verdict) -> list[Check]:
     ]
 
 
+def loosened(thresholds: Thresholds) -> list[str]:
+    """Which thresholds ask less of a release than the defaults, in words."""
+    least = {c.limit or c.name for c in CHECKS if c.rule == "at_least"}
+    said = []
+    for field in dataclasses.fields(Thresholds):
+        value, default = getattr(thresholds, field.name), field.default
+        if field.name == "optional":
+            if extra := sorted(set(value) - set(default)):
+                said.append(f"optional instead of required: {', '.join(extra)}")
+        elif value < default if field.name in least else value > default:
+            said.append(
+                f"{field.name}: {value:g} instead of {default:g} ({field.metadata['help']})"
+            )
+    return said
+
+
 def attack_table(metrics: Mapping[str, float]) -> pd.DataFrame | None:
     """The table of `membership_plot` out of flat numbers `privacy/membership_...`, or None."""
-    rows = [
-        (words, *(metrics.get(f"privacy/{key}{end}", float("nan")) for end in ("", "_lo", "_hi")))
+    found = {
+        f"privacy/{before}{key}": words + (", before the filter" if before else "")
+        for before in ("", BEFORE)
         for key, words in ATTACKS.items()
-        if f"privacy/{key}" in metrics
+    }
+    rows = [
+        (words, *(metrics.get(key + end, float("nan")) for end in ("", "_lo", "_hi")))
+        for key, words in found.items()
+        if key in metrics
     ]
     return pd.DataFrame(rows, columns=["attack", "auc", "lo", "hi"]) if rows else None
 

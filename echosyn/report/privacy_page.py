@@ -3,35 +3,26 @@
 It needs nothing else, no script, no network. Where it shows real frames it must stay in the house.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from echosyn.privacy.verdict import PASS
 from echosyn.report import plots, privacy_plots
-from echosyn.report.mosaic import data_uri
-from echosyn.report.numbers import (
-    Number,
-    collect,
-    percent,
-    plain,
-    privacy_sentences,
-    tables,
-)
-from echosyn.report.privacy_evidence import Check, Pair, PrivacyEvidence
-from echosyn.report.style import CSS
+from echosyn.report.numbers import Number, collect, percent, plain, privacy_sentences
+from echosyn.report.parts import cell, document, figure, metric_tables, section, table
+from echosyn.report.privacy_evidence import Check, PrivacyEvidence
+from echosyn.report.privacy_pairs import LOCAL_ONLY, pairs_html
 
-LOCAL_ONLY = (
-    "LOCAL ONLY. This page shows real patients. It may not leave the building and is not part of "
-    "the release."
-)
 NOT_A_PROOF = (
     "These are measurements, not a proof: they speak for the attacks that were tried, with the "
     "numbers of patients that were at hand."
+)
+LOOSENED = (
+    "This verdict asks less than is usual: somebody loosened thresholds for this release. Ask why "
+    "before you rely on it."
 )
 HISTOGRAM = (
     "How alike the most alike training video is, for synthetic candidates and for real patients "
@@ -57,17 +48,24 @@ COVERAGE = {
     "chao1": "by endless synthetic queries, at least (Chao1)",
     "chao1_real": "by endless real queries, at least (Chao1)",
 }
-EXTRA = """
+STYLE = """
 .verdict{border-radius:10px;padding:1rem 1.25rem;margin:1.25rem 0;font-size:1.15rem;
 font-weight:600;max-width:none}
 .pass{background:#dff3e4;color:#14532d}.fail{background:#fde2e1;color:#7f1d1d}
-.checks tbody th{white-space:normal;min-width:16rem}
+.checks table{width:100%}.checks td,.checks th{white-space:normal;overflow-wrap:break-word}
+.checks tbody th{min-width:14rem}.checks td:nth-child(3){min-width:9rem}
 .checks p{font-weight:400;font-size:.87rem;line-height:1.45;color:var(--soft);margin:.2rem 0}
-.mark{border-radius:6px;padding:.1rem .5rem;font-weight:600}
+.mark{white-space:nowrap;border-radius:6px;padding:.1rem .5rem;font-weight:600}
 .twins{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(22rem,100%),1fr));gap:1rem}
 .twin{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:1rem}
 .twin div{display:grid;grid-template-columns:1fr 1fr;gap:.5rem}
 .twin img{width:100%;display:block;background:#000;image-rendering:pixelated}
+.twin>img{margin-top:.5rem}
+@media(max-width:44rem){td{white-space:normal}.checks thead{display:none}
+.checks tbody th,.checks td{display:block;border:0;padding:.15rem 0;min-width:0}
+.checks tr{display:block;border-bottom:1px solid var(--line);padding:.5rem 0}
+.checks td:nth-child(3)::before{content:"measured: "}
+.checks td:nth-child(4)::before{content:"required: "}}
 """
 
 
@@ -77,29 +75,20 @@ def render(evidence: PrivacyEvidence) -> str:
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="notice">{escape(LOCAL_ONLY)}</p>' if evidence.pairs else "",
-        _verdict(evidence.checks),
-        _section("What was tested", _tested(evidence)),
-        _section("Similarity to the training patients", _similarity(evidence)),
-        _section("Planted copies", _planted(evidence.planted)),
-        _section("Who was in the training set?", _membership(evidence.membership)),
-        _section("Coverage of the training patients", _coverage(evidence)),
-        _section("The most similar pairs that were accepted", _pairs(evidence.pairs)),
-        _section("All numbers", _numbers(evidence.metrics)),
+        _verdict(evidence.checks, evidence.loosened),
+        section("What was tested", _tested(evidence)),
+        section("Similarity to the training patients", _similarity(evidence)),
+        section("Planted copies", _planted(evidence.planted)),
+        section("Who was in the training set?", _membership(evidence)),
+        section("A mark planted before training", _fingerprint(evidence)),
+        section("Coverage of the training patients", _coverage(evidence)),
+        section("The most similar pairs that were accepted", pairs_html(evidence.pairs)),
+        section("All numbers", metric_tables(evidence.metrics)),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{CSS}{EXTRA}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    return document(title, body, STYLE)
 
 
-def _section(title: str, content: str) -> str:
-    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>" if content else ""
-
-
-def _verdict(checks: Sequence[Check]) -> str:
+def _verdict(checks: Sequence[Check], loosened: Sequence[str]) -> str:
     stops = [c for c in checks if c.stops]
     skipped = [c for c in checks if not c.stops and c.result != PASS]
     passed = [c for c in checks if c.result == PASS]
@@ -113,15 +102,21 @@ def _verdict(checks: Sequence[Check]) -> str:
     rows = [
         [
             f"{escape(c.name)}<p>{escape(c.meaning)}</p>",
+            f'<span class="mark {kind}">{escape(c.result)}</span>',
             escape(c.measured),
             escape(c.required),
-            f'<span class="mark {kind}">{escape(c.result)}</span>',
         ]
         for kind, group in (("fail", stops), ("", skipped), ("pass", passed))
         for c in group
     ]
-    table = _table(("check", "measured", "required", "outcome"), rows) if rows else ""
-    return f'<p class="verdict {kind}">{escape(words)}</p>\n<div class="checks">{table}</div>'
+    listed = table(("check", "outcome", "measured", "required"), rows) if rows else ""
+    note = ""
+    if loosened:
+        asked = "".join(f"<li>{escape(one)}</li>" for one in loosened)
+        note = f'<div class="notice">{escape(LOOSENED)}<ul>{asked}</ul></div>\n'
+    return (
+        f'<p class="verdict {kind}">{escape(words)}</p>\n{note}<div class="checks">{listed}</div>'
+    )
 
 
 def _tested(evidence: PrivacyEvidence) -> str:
@@ -133,13 +128,13 @@ def _tested(evidence: PrivacyEvidence) -> str:
 def _similarity(evidence: PrivacyEvidence) -> str:
     parts = []
     for i, scores in enumerate(evidence.scores):
-        figure = privacy_plots.similarity_histogram(scores.table, scores.tau, scores.column)
+        drawn = privacy_plots.similarity_histogram(scores.table, scores.tau, scores.column)
         caption = f"{scores.title[:1].upper()}{scores.title[1:]}. {HISTOGRAM}"
-        parts.append(_figure(plots.svg(figure, f"similarity{i}"), caption))
+        parts.append(figure(plots.svg(drawn, f"similarity{i}"), caption))
     figures = f'<div class="pair">{"".join(parts)}</div>' if parts else ""
     for prefix, kind in (("privacy", "hearts"), ("privacy_videos", "videos")):
-        table = _shares(evidence.metrics, prefix, RATES)
-        figures += f"<h3>{kind}</h3>{table}" if table else ""
+        shares = _shares(evidence.metrics, prefix, RATES)
+        figures += f"<h3>{kind}</h3>{shares}" if shares else ""
     return figures
 
 
@@ -151,46 +146,99 @@ def _planted(planted: pd.DataFrame | None) -> str:
         "mixed into the candidates before the filter ran."
     )
     keys = [c for c in ("level", "disguise") if c in planted.columns]
+    limits = ["limit"] if "limit" in planted.columns else []
     rows = [
-        [*(escape(str(row[k])) for k in keys), plain(row["strength"]), _share(row, "recall")]
+        [
+            *(escape(str(row[k])) for k in keys),
+            plain(row["strength"]),
+            *(plain(row[k]) if np.isfinite(row[k]) else "" for k in limits),
+            _share(row, "recall"),
+        ]
         for row in planted.to_dict("records")
     ]
     svg = plots.svg(privacy_plots.recall_curves(planted), "planted")
-    table = _table((*keys, "strength", "caught"), rows)
+    head = (*keys, "strength", *(["at most, in its own unit"] if limits else []), "caught")
     return (
         f"<p>{escape(text)}</p>"
-        + _figure(svg, "Share of planted copies that the filter caught.")
-        + f"<details><summary>the numbers behind the curves</summary>{table}</details>"
+        + figure(svg, "Share of planted copies that the filter caught.")
+        + "<details><summary>the numbers behind the curves</summary>"
+        + f"{table(head, rows)}</details>"
     )
 
 
-def _membership(attacks: pd.DataFrame | None) -> str:
+def _membership(evidence: PrivacyEvidence) -> str:
+    attacks = evidence.membership
     if attacks is None or attacks.empty:
         return ""
     text = (
         "Each attack guesses from the released videos which patients were trained on. 0.5 is coin "
-        "tossing, 1 is certainty; the interval should include 0.5."
+        "tossing, 1 is certainty; every interval should include 0.5. They are intervals that hold "
+        f"for all attacks together with {100 * evidence.confidence:g} %: were the release "
+        "harmless, then with that chance none of them would miss 0.5."
+    )
+    closer = collect(evidence.metrics).get("privacy/membership_dcr_share")
+    more = (
+        f"<p>Of the synthetic hearts {escape(percent(closer))} lie closer to a training patient "
+        "than to a stranger, among as many of each; 50% is chance.</p>"
+        if closer
+        else ""
     )
     rows = [
-        [escape(str(row["attack"])), _cell(_number(row["auc"], row["lo"], row["hi"]))]
+        [escape(str(row["attack"])), cell(_number(row["auc"], row["lo"], row["hi"]))]
         for row in attacks.to_dict("records")
     ]
     svg = plots.svg(privacy_plots.membership_plot(attacks), "membership")
-    table = _table(("attack", "AUC"), rows)
     return (
-        f'<p>{escape(text)}</p><div class="pair">'
-        f"{_figure(svg, 'Each attack with its 95% interval.')}<div>{table}</div></div>"
+        f'<p>{escape(text)}</p>{more}<div class="pair">'
+        f"{figure(svg, 'Each attack with its interval.')}<div>{table(('attack', 'AUC'), rows)}"
+        "</div></div>"
+    )
+
+
+def _fingerprint(evidence: PrivacyEvidence) -> str:
+    curve = evidence.fingerprint
+    if curve is None or curve.empty:
+        return ""
+    share, bound, relative = (
+        evidence.metrics.get(f"privacy/fingerprint_{k}")
+        for k in ("share", "bound_from_noise", "relative")
+    )
+    text = (
+        "For this test alone a second image generator was trained, with a mark added to the hearts "
+        "of a few training patients. If the mark comes back in what it draws, it reproduces "
+        "patients. It was started from training hearts under more and more noise, until only noise "
+        "was left: marks that return from much noise are known by heart."
+    )
+    if share is not None:
+        text += (
+            f" {percent(Number(share))} of the training videos carried the mark, which is how "
+            "often a generator shows it that only repeats its training videos."
+        )
+    if bound is not None:
+        text += f" This one reproduces a marked heart in at most {percent(Number(bound))} of cases"
+        text += f", {plain(relative)} times that rate." if relative is not None else "."
+    kinds = ("marked", "unmarked")
+    rows = [
+        [plain(row["time"]), *(_share(row, k) for k in kinds), percent(Number(row["bound"]))]
+        for row in curve.to_dict("records")
+    ]
+    svg = plots.svg(privacy_plots.fingerprint_plot(curve, share), "fingerprint")
+    head = ("noise at the start", "mark from marked hearts", "from others", "bound")
+    return (
+        f"<p>{escape(text)}</p>"
+        + figure(svg, "How often the mark was found, with 95% intervals, and the bound.")
+        + f"<details><summary>the numbers behind the curves</summary>{table(head, rows)}</details>"
     )
 
 
 def _coverage(evidence: PrivacyEvidence) -> str:
     parts = []
     for prefix, kind in (("coverage", "hearts"), ("coverage/videos", "videos")):
-        table = _shares(evidence.metrics, prefix, COVERAGE)
-        if table:
+        shares = _shares(evidence.metrics, prefix, COVERAGE)
+        if shares:
             queries = evidence.metrics.get(f"{prefix}/queries")
             at = f", at {plain(queries)} queries" if queries is not None else ""
-            parts.append(f"<h3>{escape(kind + at)}</h3>{table}")
+            parts.append(f"<h3>{escape(kind + at)}</h3>{shares}")
     bands = evidence.bands
     if bands is not None and not bands.empty:
         svg = plots.svg(privacy_plots.band_plot(bands), "bands")
@@ -205,56 +253,17 @@ def _coverage(evidence: PrivacyEvidence) -> str:
             for row in bands.to_dict("records")
         ]
         caption = "Which patients are represented, by ejection fraction, at equally many queries."
-        table = _table(("band", *counted, *kinds), rows)
+        listed = table(("band", *counted, *kinds), rows)
         never = [str(b) for b in bands.loc[bands["synthetic"] == 0, "band"]]
         said = f"<p>Never represented: {escape(', '.join(never))}.</p>" if never else ""
-        parts.append(f"<h3>hearts by EF</h3>{said}{_figure(svg, caption)}{table}")
-    return "".join(parts)
-
-
-def _pairs(pairs: Sequence[Pair]) -> str:
-    if not pairs:
-        return ""
-    figures = [
-        '<figure class="twin"><div>'
-        f'<img alt="synthetic {escape(p.synthetic_name)}" src="{_png(p.synthetic)}">'
-        f'<img alt="real {escape(p.real_name)}" src="{_png(p.real)}"></div>'
-        f"<figcaption>similarity {plain(p.similarity)}. Left: synthetic "
-        f"{escape(p.synthetic_name)}. Right: real {escape(p.real_name)}.</figcaption></figure>"
-        for p in sorted(pairs, key=lambda p: -p.similarity)
-    ]
-    text = (
-        "Pictures that passed the filter, each beside the training picture most like it. Is any "
-        "the same heart?"
-    )
-    return (
-        f'<p class="notice">{escape(LOCAL_ONLY)}</p><p>{escape(text)}</p>'
-        f'<div class="twins">{"".join(figures)}</div>'
-    )
-
-
-def _png(picture: np.ndarray) -> str:
-    out = io.BytesIO()
-    Image.fromarray(picture).save(out, "PNG")
-    return data_uri(out.getvalue(), "png")
-
-
-def _numbers(metrics: Mapping[str, float]) -> str:
-    parts = []
-    for title, group in tables(metrics).items():
-        parts.append(f"<h3>{escape(title)}</h3>")
-        for one in group:
-            columns = () if one.columns == ("value",) else one.columns
-            rows = [[escape(name), *map(_cell, row)] for name, row in one.rows.items()]
-            parts.append(_table(("", *columns) if columns else (), rows))
+        parts.append(f"<h3>hearts by EF</h3>{said}{figure(svg, caption)}{listed}")
     return "".join(parts)
 
 
 def _shares(metrics: Mapping[str, float], prefix: str, words: Mapping[str, str]) -> str:
-    numbers = collect(metrics)
-    found = {text: numbers.get(f"{prefix}/{name}") for name, text in words.items()}
-    rows = [[escape(percent(n)), escape(text)] for text, n in found.items() if n is not None]
-    return _table((), rows) if rows else ""
+    row = {k.removeprefix(f"{prefix}/"): v for k, v in metrics.items()}
+    rows = [[_share(row, name), escape(text)] for name, text in words.items() if name in row]
+    return table((), rows) if rows else ""
 
 
 def _share(row: Mapping[str, float], column: str) -> str:
@@ -266,22 +275,3 @@ def _number(value: float, lo: float | None, hi: float | None) -> Number:
     if lo is None or hi is None or not np.isfinite([lo, hi]).all():
         return Number(value)
     return Number(value, lo, hi)
-
-
-def _cell(number: Number) -> str:
-    small = f"<small>({number.interval})</small>" if number.interval else ""
-    return f"{plain(number.value)}{small}"
-
-
-def _figure(svg: str, caption: str) -> str:
-    return f'<figure class="plot">{svg}<figcaption>{escape(caption)}</figcaption></figure>'
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are HTML already, the head is text."""
-    thead = "".join(f"<th>{escape(h)}</th>" for h in head)
-    body = "".join(
-        f"<tr><th>{row[0]}</th>{''.join(f'<td>{c}</td>' for c in row[1:])}</tr>" for row in rows
-    )
-    top = f"<thead><tr>{thead}</tr></thead>" if head else ""
-    return f'<div class="scroll"><table>{top}<tbody>{body}</tbody></table></div>'

@@ -133,3 +133,34 @@ def _intervals(
     axes.set_yticks(y, list(names))
     axes.set_ylim(-0.6, len(table) - 0.4)
     axes.grid(False, axis="y")
+
+
+def fingerprint_plot(curve: pd.DataFrame, share: float | None) -> Figure:
+    """How often the planted mark came back, by the time at which the reverse process started.
+
+    Args:
+        curve: columns time, marked and unmarked with _lo and _hi, and bound; shares in 0-1.
+        share: of the training set that carries the mark, which is the rate of a generator that
+            only repeats its training hearts; None: not known.
+    """
+    with mpl.rc_context(STYLE):
+        figure, (axes,) = figure_of(1, width=6.4)
+        kinds = (("marked", "from marked hearts", SYNTHETIC), ("unmarked", "from others", REAL))
+        for kind, name, colour in kinds:
+            axes.plot(curve["time"], curve[kind], "o-", color=colour, ms=4, lw=1.5, label=name)
+            ends = curve[f"{kind}_lo"], curve[f"{kind}_hi"]
+            axes.fill_between(curve["time"], *ends, color=colour, alpha=0.15, lw=0)
+        axes.plot(curve["time"], curve["bound"], "v--", color=TAU, ms=4, lw=1, label="bound")
+        if share is not None:
+            axes.axhline(share, color=INK, lw=1, ls=":", label=f"marked share ({share:.3g})")
+        # Few carry the mark: what matters lies far below 1, and at 0 exactly.
+        decades = int(np.clip(np.ceil(-np.log10(share or 0.01)), 1, 4))
+        ticks = [0.0, *(10.0**-k for k in range(decades, -1, -1))]
+        axes.set_yscale("symlog", linthresh=ticks[1])
+        axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
+        axes.yaxis.minorticks_off()
+        axes.set_ylim(-0.1 * ticks[1], 1.3)
+        axes.set_xlabel("start of the reverse process (1: pure noise)")
+        axes.set_ylabel("share with the mark")
+        axes.legend(frameon=False, fontsize=9)
+    return figure

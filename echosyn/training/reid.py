@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ from echosyn.data.latents import LatentSet
 from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate
 from echosyn.models.reid import AugmentConfig, ReidConfig, augment_latents, build_reid
-from echosyn.models.store import save_model
+from echosyn.models.store import fill, read_weights, save_model
 from echosyn.privacy.embedding import HeartEncoder, join, people_of
 from echosyn.privacy.verification import verification_scores
 from echosyn.training.loop import LoopConfig
@@ -28,11 +27,23 @@ class TrainReidConfig:
     model: ReidConfig
     loop: LoopConfig
     augment: AugmentConfig
+    joint: bool = setting(
+        False, help="learn from every dataset with role train, not from the dataset's own only"
+    )
     other_video: float = setting(
         0.5, lo=0.0, hi=1.0, help="share of pairs across two videos, where a person has several"
     )
+    init: str = setting(
+        "none", help="none, or a file of weights to start from, such as the reference's .pt"
+    )
+    as_published: bool = setting(False, help="use the weights of `init` without any training")
     validation_items: int = setting(64, lo=2, help="VAL pairs for the validation loss")
     test_frames: int = setting(8, lo=2, help="frames per TEST video when it is measured")
+
+    def check(self) -> str | None:
+        if self.as_published and self.init == "none":
+            return "as_published: true needs the weights' file in `init`"
+        return None
 
 
 class PairLoss(nn.Module):
@@ -55,11 +66,7 @@ class _Videos:
     def __init__(self, sets: Sequence[LatentSet]) -> None:
         self.where = [(s, i) for s in sets for i in range(len(s))]
         self.lengths = [int(n) for s in sets for n in s.lengths]
-        names = [
-            (k, *(("video", file) if pd.isna(who) else ("person", str(who))))
-            for k, s in enumerate(sets)
-            for who, file in zip(people_of(s), s.table["FileName"], strict=True)
-        ]
+        names = [(k, who) for k, s in enumerate(sets) for who in people_of(s)]
         numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
         self.person = np.array([numbers[name] for name in names], np.int64)
         self.videos: list[list[int]] = [[] for _ in numbers]
@@ -117,7 +124,10 @@ class ReidTask:
         return len(self.train)
 
     def build(self) -> nn.Module:
-        return PairLoss(build_reid(dataclasses.asdict(self.cfg.model)))
+        encoder = build_reid(dataclasses.asdict(self.cfg.model))
+        if self.cfg.init != "none":
+            fill(encoder, read_weights(self.cfg.init), self.cfg.init)
+        return PairLoss(encoder)
 
     def _draw(
         self, videos: _Videos, indices: np.ndarray, rng: np.random.Generator

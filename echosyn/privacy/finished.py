@@ -1,0 +1,236 @@
+"""The filter on finished videos, to its end: calibrate, judge, and replace what is refused.
+
+A refused video gives its place (EF, split, position in the FileList) to the next accepted heart
+that no video shows yet; the new video is judged in turn, until every place is filled.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from echosyn.data.filelist import read_filelist, video_path
+from echosyn.data.reconstruct import EncodeConfig, VideoCodec
+from echosyn.data.video import resample_indices
+from echosyn.diffusion.generate import VideoSampler, synthetic_name
+from echosyn.diffusion.settings import SampleVideosConfig
+from echosyn.diffusion.synthesise import SamplePlan, sample_shard
+from echosyn.errors import EchosynError
+from echosyn.files import atomic_dir
+from echosyn.models.vae import Vae
+from echosyn.privacy.calibration import accepted
+from echosyn.privacy.embedding import people_of
+from echosyn.privacy.filter import AcceptedHearts
+from echosyn.privacy.judge import (
+    RealVideos,
+    VideoScorer,
+    long_enough,
+    made_with,
+    open_scorer,
+    read_clip,
+)
+from echosyn.privacy.video_result import VideoFilterResult
+from echosyn.privacy.videos import VideoFilterConfig, VideoScores, calibrate_videos, passes
+from echosyn.shards import Make
+
+KEPT, GALLERY = "scores.npz", "gallery.npz"
+# (work folder, items, items per shard, worker, what to call it) to the folders of the shards.
+Shards = Callable[[Path, int, int, Callable[[], Make], str], list[Path]]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where everything is that the filter reads."""
+
+    dataset: str
+    candidates: Path  # a dataset folder, as sample_videos writes it
+    hearts: Path  # privacy/<dataset>/hearts
+    latents: Path  # of `videos`, as encode writes them
+    videos: Path  # the real dataset's folder
+    encoder: Path
+    vae: Path
+    lvdm: Path
+    cache: Path  # of decoded frames
+    label: str = "ef"
+
+
+def filter_finished(
+    sources: Sources,
+    cfg: VideoFilterConfig,
+    sampling: SampleVideosConfig,
+    encoding: EncodeConfig,
+    seed: int,
+    work: Path,
+    shards: Shards,
+) -> VideoFilterResult:
+    """Judge all candidates, and replace those that are refused.
+
+    Windows are as long as `cfg.frames`, or as the shortest candidate. VAL sets the taus, TEST
+    checks them, with the middle window of every video that is long enough.
+
+    Args:
+        sampling, encoding: as the candidates and the latents were made.
+        work: folder for what a killed filter resumes from.
+
+    Raises:
+        EchosynError: inputs that do not belong together, too few held-out people, or hearts or
+            `cfg.limit` that run out before every place is filled.
+    """
+    real = RealVideos.open(sources.latents, sources.videos, sources.cache, sources.label)
+    hearts = AcceptedHearts(sources.hearts)
+    table, unused = _candidates(sources, hearts)
+    facts = zip(table["NumberOfFrames"], table["FPS"], strict=True)
+    shortest = min(len(resample_indices(int(n), fps, real.fps)) for n, fps in facts)
+    frames = min(cfg.frames, shortest)
+    needed = {"VAL": int(np.ceil(2 / cfg.calibration.false_rejection - 1e-9)), "TEST": 2}
+    heldout = {split: real.split(split) for split in needed}
+    videos = {s: long_enough(heldout[s], frames, n, s) for s, n in needed.items()}
+    kept = work / "gallery" / GALLERY
+    if not kept.is_file():
+        with atomic_dir(kept.parent) as tmp:
+            prepared = open_scorer(real, sources.encoder, sources.vae, cfg, encoding)
+            prepared.save(tmp / GALLERY)
+
+    def scorer() -> VideoScorer:
+        return open_scorer(real, sources.encoder, sources.vae, cfg, encoding, kept)
+
+    def judged(folders: list[Path]) -> VideoScores:
+        return VideoScores.join([VideoScores.load(f / KEPT) for f in folders])
+
+    def score_heldout(split: str) -> VideoScores:
+        def worker() -> Make:
+            found = scorer()
+            return lambda rows, folder: found.score_real(
+                heldout[split], videos[split][rows.start : rows.stop], frames
+            ).save(folder / KEPT)
+
+        return judged(shards(work / split, len(videos[split]), cfg.shard, worker, split))
+
+    def score_candidates(paths: list[Path]) -> VideoScores:
+        def worker() -> Make:
+            found = scorer()
+            return lambda rows, folder: found.score(
+                read_clip(paths[i], real.fps) for i in rows
+            ).save(folder / KEPT)
+
+        return judged(shards(work / "candidates", len(paths), cfg.shard, worker, "candidates"))
+
+    def animate(part: pd.DataFrame, indices: np.ndarray, number: int) -> Attempt:
+        plan = SamplePlan(hearts, indices, part)
+
+        def worker() -> Make:
+            found, sampler = scorer(), VideoSampler(sources.lvdm, sampling)
+            codec = VideoCodec(Vae.load(sources.vae), precision=sampling.precision)
+
+            def make(rows: range, folder: Path) -> None:
+                sample_shard(sampler, codec, plan, rows, folder, seed)
+                names = part["FileName"].iloc[rows.start : rows.stop]
+                clips = (read_clip(folder / f"{name}.avi", real.fps) for name in names)
+                found.score(clips).save(folder / KEPT)
+
+            return make
+
+        folder, size = work / f"round-{number:02d}", sampling.shard
+        folders = shards(folder, len(part), size, worker, f"round {number}")
+        names = enumerate(part["FileName"])
+        return [folders[i // size] / f"{name}.avi" for i, name in names], judged(folders)
+
+    calibration = calibrate_videos(
+        score_heldout("VAL"),
+        people_of(heldout["VAL"].latents)[videos["VAL"]],
+        score_heldout("TEST"),
+        people_of(heldout["TEST"].latents)[videos["TEST"]],
+        cfg.calibration,
+        seed,
+    )
+    paths = [video_path(sources.candidates, name) for name in table["FileName"]]
+    first = (paths, score_candidates(paths))
+    tried, scores = replace_refused(
+        table, first, unused, animate, calibration.taus, cfg.limit,
+        lambda index: synthetic_name(sources.dataset, seed, index),
+    )  # fmt: skip
+    identities = made_with(real, sources.encoder, sources.vae, cfg)
+    short = {split: len(heldout[split]) - len(videos[split]) for split in needed}
+    names = scorer().names()
+    return VideoFilterResult(
+        calibration, tried, scores, names, short, {**identities, "frames": frames}
+    )
+
+
+Attempt = tuple[list[Path], VideoScores]  # the files of some videos, and their scores
+
+
+def replace_refused(
+    table: pd.DataFrame,
+    first: Attempt,
+    unused: np.ndarray,
+    animate: Callable[[pd.DataFrame, np.ndarray, int], Attempt],
+    taus: dict[str, float],
+    limit: float,
+    name_of: Callable[[int], str],
+) -> tuple[pd.DataFrame, VideoScores]:
+    """Try videos until every place of `table` has one that passes.
+
+    Args:
+        table: FileList rows of the candidates. first: their files and scores.
+        unused: (A,) sample indices of hearts to take in turn.
+        animate: (FileList rows, their hearts' sample indices, the round from 1) to an attempt.
+        limit: of all videos tried, in times the places.
+        name_of: the FileName of a heart's video.
+
+    Returns:
+        a row per video tried, with place, round and path; and the scores of those.
+
+    Raises:
+        EchosynError: hearts or the limit run out, with the numbers.
+    """
+    rows = [table.assign(place=np.arange(len(table)), round=0, path=first[0])]
+    scores, most = [first[1]], int(limit * len(table))
+    while not (fine := passes(scores[-1], taus)).all():
+        refused, number = rows[-1][~fine], len(rows)
+        used = sum(map(len, rows[1:]))
+        left = min(len(unused) - used, most - len(table) - used)
+        if left < len(refused):
+            raise EchosynError(
+                _ran_out(table, VideoScores.join(scores), taus, len(unused) - used, most)
+            )
+        indices = unused[used : used + len(refused)]
+        part = refused.assign(FileName=[name_of(int(i)) for i in indices], round=number)
+        paths, found = animate(part[table.columns], indices, number)
+        rows.append(part.assign(path=paths))
+        scores.append(found)
+    return pd.concat(rows, ignore_index=True), VideoScores.join(scores)
+
+
+def _ran_out(
+    table: pd.DataFrame, scores: VideoScores, taus: dict[str, float], hearts: int, most: int
+) -> str:
+    passed = int(passes(scores, taus).sum())
+    by = " and ".join(
+        f"{int((~accepted(getattr(scores, n), tau)).sum())} by {n} (tau {tau:.4f})"
+        for n, tau in taus.items()
+    )
+    rate = max(passed / len(scores), 1 / len(scores))
+    more = int(np.ceil(1.1 * (len(table) - passed) / rate))
+    return (
+        f"{len(table)} videos are wanted, {passed} of {len(scores)} tried were accepted; refused: "
+        f"{by}. {hearts} accepted hearts are left, and `limit` allows {most} videos in all. About "
+        f"{more} more are needed: raise `spare` in conf/<scale>/privacy_filter.yaml for more "
+        "hearts, or `limit` in conf/<scale>/filter_videos.yaml, or train generators that copy less"
+    )
+
+
+def _candidates(sources: Sources, hearts: AcceptedHearts) -> tuple[pd.DataFrame, np.ndarray]:
+    """The FileList of the candidates, and the accepted hearts that none of them shows."""
+    path = sources.candidates / "FileList.csv"
+    table = read_filelist(path)
+    indices = table["FileName"].str.extract(r"_(\d+)$")[0].fillna(-1).astype(np.int64)
+    strange = ~np.isin(indices, hearts.indices)
+    if strange.any():
+        raise EchosynError(
+            f"{path}: {table['FileName'][strange].iloc[0]} is of no heart that {hearts.path} "
+            "accepts; run sample_videos again"
+        )
+    return table, np.setdiff1d(hearts.indices, indices)

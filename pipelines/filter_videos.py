@@ -1,0 +1,78 @@
+"""Refuse finished videos that show a patient's, animate other hearts in their place.
+
+python -m pipelines.filter_videos phantom
+
+Writes samples/<dataset>, the videos that may be released, and privacy/<dataset>/videos: scores and
+taus, which stay local.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from pipelines._stage import command, torch_params
+
+
+def main(dataset: str) -> None:
+    from echosyn.cluster import run_shards
+    from echosyn.data.reconstruct import EncodeConfig
+    from echosyn.diffusion.settings import SampleVideosConfig
+    from echosyn.files import atomic_dir
+    from echosyn.privacy.finished import Sources, filter_finished
+    from echosyn.privacy.videos import VideoFilterConfig
+    from echosyn.runtime import state_root
+    from echosyn.shards import Make, finish, work_dir
+    from echosyn.tracking import stage_run
+
+    params = torch_params()
+    cfg = params.stage("filter_videos", VideoFilterConfig)
+    sampling = params.stage("sample_videos", SampleVideosConfig)
+    encoding = params.stage("encode", EncodeConfig)
+    sources = Sources(
+        dataset,
+        Path("candidates") / dataset,
+        Path("privacy") / dataset / "hearts",
+        Path("latents/train") / dataset,
+        Path("data/train") / dataset,
+        Path("models/reid") / dataset,
+        Path("models/vae"),
+        Path("models/lvdm"),
+        state_root() / "frames",
+        params.dataset(dataset).label,
+    )
+    inputs = [
+        sources.candidates,
+        sources.hearts,
+        sources.latents,
+        sources.videos,
+        sources.encoder,
+        sources.vae,
+        sources.lvdm,
+    ]
+    settings = {**dataclasses.asdict(cfg), "seed": params.seed}
+    everything = {
+        **settings,
+        "sampling": dataclasses.asdict(sampling),
+        "encoding": dataclasses.asdict(encoding),
+    }
+    work = work_dir(state_root(), "filter_videos", dataset, everything, inputs)
+    scores, out = Path("privacy") / dataset / "videos", Path("samples") / dataset
+    with stage_run("filter_videos", dataset, settings, inputs, work) as run:
+
+        def shards(
+            folder: Path, items: int, size: int, worker: Callable[[], Make], label: str
+        ) -> list[Path]:
+            return run_shards(folder, items, size, worker, "filter_videos", "video", label)
+
+        result = filter_finished(sources, cfg, sampling, encoding, params.seed, work, shards)
+        with atomic_dir(scores) as tmp:
+            result.write(tmp)
+        result.write_samples(out)
+        run.output(scores)
+        run.output(out)
+        run.final(result.numbers(), Path(f"metrics/filter_videos/{dataset}.json"))
+    finish(work)
+
+
+if __name__ == "__main__":
+    command(main, dataset="name under `generate` in params.yaml")

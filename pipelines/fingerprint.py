@@ -1,0 +1,85 @@
+"""Bound how likely a dataset's LIDM reproduces a training heart, by a mark planted in few of them.
+
+python -m pipelines.fingerprint phantom
+
+Trains a second LIDM, as train_lidm does, on hearts some of which carry the mark; it is not kept.
+Writes metrics/fingerprint/<dataset>.json and privacy/<dataset>/fingerprint.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines._stage import command, torch_params
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from echosyn.config import Params
+    from echosyn.training.fingerprint import MarkedConfig
+
+
+def read_settings(params: "Params", dataset: str) -> "MarkedConfig":
+    """The entry of section `fingerprint` over conf, with the training that the dataset's LIDM has.
+
+    Raises:
+        EchosynError: no such entry, or a setting that is unknown or impossible.
+    """
+    from echosyn.config import build, read_yaml
+    from echosyn.diffusion.settings import SampleHeartsConfig
+    from echosyn.errors import EchosynError
+    from echosyn.privacy.fingerprint import FingerprintConfig
+    from echosyn.training.diffusion import TrainLidmConfig
+    from echosyn.training.fingerprint import MarkedConfig
+
+    entries = params.raw.get("fingerprint") or {}
+    if not isinstance(entries, dict):
+        raise EchosynError(
+            f"params.yaml: fingerprint: expected 'dataset: settings', found {entries!r}"
+        )
+    if dataset not in entries:
+        raise EchosynError(
+            f"params.yaml: no '{dataset}' under fingerprint; known: {', '.join(entries) or 'none'}"
+        )
+    own = entries[dataset] or {}
+    if not isinstance(own, dict):
+        raise EchosynError(
+            f"params.yaml: fingerprint.{dataset}: expected 'key: value', found {own!r}"
+        )
+    conf = params.conf("fingerprint")
+    where = f"{conf.relative_to(params.root)} and params.yaml: fingerprint.{dataset}"
+    return MarkedConfig(
+        build(FingerprintConfig, {**read_yaml(conf), **own}, where),
+        params.stage("train_lidm", TrainLidmConfig),
+        params.stage("sample_hearts", SampleHeartsConfig).steps,
+    )
+
+
+def main(dataset: str) -> None:
+    from echosyn.files import write_bytes, write_json, write_text
+    from echosyn.privacy.fingerprint import FingerprintResult
+    from echosyn.report.plots import png
+    from echosyn.report.privacy_plots import fingerprint_plot
+    from echosyn.training.fingerprint import MarkedLidm
+    from pipelines._train import train
+
+    params = torch_params()
+    cfg = read_settings(params, dataset)
+    latents, out = Path("latents/train") / dataset, Path("privacy") / dataset / "fingerprint"
+    marked = MarkedLidm.prepare(latents, cfg, params.seed)
+    found: list[FingerprintResult] = []
+
+    def measure(model: "nn.Module") -> dict[str, float]:
+        found.append(marked.measure(model, f"fingerprint {dataset}"))
+        return found[-1].numbers()
+
+    def save(model: "nn.Module", folder: Path) -> None:
+        table = found[-1].table()
+        write_json(folder / "fingerprint.json", {**found[-1].numbers(), **marked.facts()})
+        write_text(folder / "curve.csv", table.to_csv(index=False, lineterminator="\n"))
+        write_bytes(folder / "fingerprint.png", png(fingerprint_plot(table, found[-1].share)))
+
+    train("fingerprint", dataset, cfg, params.seed, marked.task, [latents], out, save, measure)
+
+
+if __name__ == "__main__":
+    command(main, dataset="name under `fingerprint` in params.yaml")

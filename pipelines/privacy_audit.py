@@ -1,0 +1,106 @@
+"""Attack the filters and the released samples, and judge the release by what comes of it.
+
+python -m pipelines.privacy_audit phantom
+
+Writes audit/<dataset>: privacy.html for the data steward, which shows patients and stays local,
+and audit.json, without which there is no release.
+"""
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+
+from pipelines._stage import command, torch_params
+
+COMPANY = 4  # released videos judged with planted ones: each is judged by itself
+
+
+def main(dataset: str) -> None:
+    from echosyn.data.latents import LatentSet
+    from echosyn.data.reconstruct import EncodeConfig
+    from echosyn.diffusion.generate import read_hearts
+    from echosyn.diffusion.objectives import load_objective
+    from echosyn.diffusion.synthesise import released_hearts
+    from echosyn.files import atomic_dir, read_json, sha256_file, write_json, write_text
+    from echosyn.models.denoisers import ImageDenoiser
+    from echosyn.privacy.calibration import read_taus
+    from echosyn.privacy.disguise import augment_videos
+    from echosyn.privacy.embedding import Gallery, HeartEncoder
+    from echosyn.privacy.filter import TAUS, AcceptedHearts, PrivacyConfig
+    from echosyn.privacy.judge import RealVideos, VideoJudge
+    from echosyn.privacy.membership import denoising_losses
+    from echosyn.privacy.release_audit import (
+        AuditConfig,
+        audit_hearts,
+        audit_videos,
+        released_clips,
+        released_latents,
+        training_clips,
+    )
+    from echosyn.privacy.verdict import judge
+    from echosyn.privacy.videos import VideoFilterConfig
+    from echosyn.release.build import AUDIT
+    from echosyn.report.privacy_build import PUBLIC, build_privacy_pages
+    from echosyn.runtime import state_root
+    from echosyn.tracking import stage_run
+
+    params = torch_params()
+    seed, cfg = params.seed, params.stage("privacy_audit", AuditConfig)
+    hearts_cfg = params.stage("privacy_filter", PrivacyConfig)
+    videos_cfg = params.stage("filter_videos", VideoFilterConfig)
+    latents, real = Path("latents/train") / dataset, Path("data/train") / dataset
+    privacy, samples, out = (Path(p) / dataset for p in ("privacy", "samples", "audit"))
+    reid, lidm, vae = Path("models/reid") / dataset, Path("models/lidm") / dataset, "models/vae"
+    inputs = [Path("hearts") / dataset, privacy, samples, latents, reid, lidm, Path(vae)]
+    settings = {**dataclasses.asdict(cfg), "seed": seed}
+    with stage_run("privacy_audit", dataset, settings, inputs) as run:
+        sets = {name: LatentSet(latents, name) for name in ("TRAIN", "VAL", "TEST")}
+        encoder, accepted = HeartEncoder.load(reid), AcceptedHearts(privacy / "hearts")
+        made_with = hearts_cfg.made_with(latents, encoder)
+        tau = read_taus(privacy / "hearts" / TAUS, made_with)["hearts"]
+        gallery = Gallery.of(encoder, sets["TRAIN"], hearts_cfg.gallery_frames, hearts_cfg.mirrors)
+        generator, objective = ImageDenoiser.load(lidm).to(encoder.device), load_objective(lidm)
+        losses = partial(denoising_losses, generator, objective, cfg=cfg.attacks, seed=seed)
+        hearts = audit_hearts(
+            sets, gallery, tau, read_hearts(inputs[0]), released_hearts(accepted, samples),
+            losses, cfg, seed,
+        )  # fmt: skip
+
+        label = params.dataset(dataset).label
+        videos = RealVideos.open(latents, real, state_root() / "frames", label)
+        encoding = params.stage("encode", EncodeConfig)
+        refuse = VideoJudge.load(privacy / "videos", videos, reid, Path(vae), videos_cfg, encoding)
+        copies, fps = cfg.planted_videos.copies, videos.fps
+        clips, people = training_clips(videos.split("TRAIN"), refuse.frames, copies, seed)
+        released = released_latents(samples, cfg.frames_per_video, fps, refuse.scorer.embeddable)
+        company = released_clips(samples, refuse.frames, COMPANY, fps, seed)
+        finished = audit_videos(
+            sets, gallery, released, clips, people, company, refuse, augment_videos, cfg, seed
+        )
+
+        measured = {**hearts.numbers, **finished.numbers}
+        before = {}
+        marked = dataset in (params.raw.get("fingerprint") or {})
+        for stage in ("train_reid", "privacy_filter", "filter_videos", "fingerprint"):
+            if stage != "fingerprint" or marked:
+                before |= read_json(Path(f"metrics/{stage}/{dataset}.json"))
+        numbers = {**before, **measured}
+        verdict = judge(numbers, cfg.thresholds)
+        with atomic_dir(out) as tmp:
+            listed = sha256_file(samples / "FileList.csv")
+            write_json(tmp / AUDIT, {"filelist_sha256": listed, "numbers": numbers})
+            hearts.planted.to_csv(tmp / "planted_hearts.csv", index=False)
+            finished.planted.to_csv(tmp / "planted_videos.csv", index=False)
+            pages = build_privacy_pages(
+                dataset, verdict, cfg, numbers, [hearts.planted, finished.planted],
+                privacy, samples, videos,
+            )  # fmt: skip
+            for name, page in pages.items():
+                write_text(tmp / name, page)
+            run.artifact(tmp / PUBLIC)
+        run.final({**measured, **verdict.numbers()}, Path(f"metrics/privacy_audit/{dataset}.json"))
+    print(f"privacy_audit: {len(verdict.failures())} checks stop a release; see {out}/privacy.html")
+
+
+if __name__ == "__main__":
+    command(main, dataset="name under `generate` in params.yaml")

@@ -1,0 +1,166 @@
+"""The audits of a release together, on small untrained models: numbers, tables and the pages."""
+
+import dataclasses
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from finished_project import ENCODING, SAMPLING, SEED, make_project
+
+from echosyn.cluster import run_shards
+from echosyn.data.latents import LatentSet
+from echosyn.errors import EchosynError
+from echosyn.metrics.interval import Estimate
+from echosyn.models.reid import AugmentConfig
+from echosyn.privacy.calibration import CalibrationConfig
+from echosyn.privacy.disguise import augment_videos
+from echosyn.privacy.embedding import Gallery, HeartEncoder
+from echosyn.privacy.filter import AcceptedHearts
+from echosyn.privacy.finished import filter_finished
+from echosyn.privacy.judge import RealVideos, VideoJudge
+from echosyn.privacy.membership import AttackConfig
+from echosyn.privacy.planted import PlantedConfig
+from echosyn.privacy.release_audit import (
+    AuditConfig,
+    any_frame,
+    audit_hearts,
+    audit_videos,
+    one_per_person,
+    released_clips,
+    released_latents,
+    training_clips,
+)
+from echosyn.privacy.verdict import Thresholds, judge
+from echosyn.privacy.videos import VideoFilterConfig
+from echosyn.report.privacy_build import PAGE, PUBLIC, build_privacy_pages, closest_pairs
+from echosyn.report.privacy_page import LOCAL_ONLY
+
+LIGHT = AugmentConfig(shift=0.1, zoom=0.01, gain=0.02, noise=0.02)
+CFG = AuditConfig(
+    Thresholds(),
+    AttackConfig(resamples=100, levels=(0.5,), draws=1),
+    PlantedConfig(light=LIGHT, strengths=(1.0,), copies=4),
+    PlantedConfig(light=LIGHT, strengths=(1.0,), copies=3),
+    hearts_per_person=2,
+    frames_per_video=2,
+    pairs=2,
+)
+VIDEOS = VideoFilterConfig(CalibrationConfig(false_rejection=0.5, resamples=100), shard=4)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A project after filter_videos, with the numbers of both audits."""
+    root = tmp_path_factory.mktemp("audited")
+    sources = make_project(root, hearts=30)
+    (root / "work").mkdir()
+
+    def shards(folder, items, size, worker, label):
+        return run_shards(folder, items, size, worker, "filter_videos", "video", label)
+
+    result = filter_finished(sources, VIDEOS, SAMPLING, ENCODING, SEED, root / "work", shards)
+    privacy, samples = root / "privacy/phantom", root / "samples/phantom"
+    (privacy / "videos").mkdir()
+    result.write(privacy / "videos")
+    result.write_samples(samples)
+    real = RealVideos.open(sources.latents, sources.videos, sources.cache, "ef")
+    sets = {name: LatentSet(sources.latents, name) for name in ("TRAIN", "VAL", "TEST")}
+    gallery = Gallery.of(HeartEncoder.load(sources.encoder), sets["TRAIN"], 0, True)
+    accepted = AcceptedHearts(sources.hearts)
+    tau = Estimate(0.9999, 0.9998, 1.0)
+    drawn = accepted.take(accepted.indices)
+    hearts = audit_hearts(
+        sets, gallery, tau, drawn, drawn[:5], lambda x: x.square().flatten(1).mean(1).numpy(),
+        CFG, SEED,
+    )  # fmt: skip
+    refuse = VideoJudge.load(
+        privacy / "videos", real, sources.encoder, sources.vae, VIDEOS, ENCODING
+    )
+    clips, people = training_clips(real.split("TRAIN"), refuse.frames, 3, SEED)
+    released = released_latents(samples, 2, real.fps, refuse.scorer.embeddable)
+    company = released_clips(samples, refuse.frames, 2, real.fps, SEED)
+    videos = audit_videos(
+        sets, gallery, released, clips, people, company, refuse, augment_videos, CFG, SEED
+    )
+    scores = pd.DataFrame({"kind": ["synthetic", "heldout"] * 9, "similarity": 0.5})
+    scores.to_csv(privacy / "hearts/scores.csv", index=False)
+    numbers = {**result.numbers(), **hearts.numbers, **videos.numbers,
+               "privacy/calibration_people": 5, "privacy/tau": tau.value}  # fmt: skip
+    return {"sources": sources, "sets": sets, "real": real, "privacy": privacy,
+            "samples": samples, "hearts": hearts, "videos": videos, "numbers": numbers}  # fmt: skip
+
+
+def test_every_attack_and_every_kind_of_coverage_is_measured(world):
+    numbers = world["numbers"]
+    wanted = [f"privacy/membership_{k}" for k in ("auc", "dcr_share", "nn_auc", "loss_auc")]
+    wanted += [f"privacy/drawn/membership_{k}" for k in ("auc", "dcr_share", "nn_auc")]
+    wanted += [f"{p}/planted_{k}_recall" for p in ("privacy", "privacy_videos")
+               for k in ("exact", "light")]  # fmt: skip
+    wanted += [f"coverage{v}/{k}{r}" for v in ("", "/videos") for r in ("", "_real")
+               for k in ("learned_fraction", "irs_inf", "chao1")]  # fmt: skip
+    assert not [k for k in wanted if k not in numbers]
+    assert "privacy/drawn/membership_loss_auc" not in numbers
+    assert numbers["privacy/planted_exact_recall"] == 1  # the gallery holds every frame
+    assert numbers["privacy/planted_curve/flip_100"] == 1
+    assert numbers["privacy_videos/planted_exact_recall"] == 1
+    # Held-out queries are people, one each: 5 of VAL and 3 of TEST; 5 released hearts.
+    assert numbers["coverage/queries"] == 5
+
+
+def test_planted_tables_say_their_level(world):
+    for audited, level in ((world["hearts"], "hearts"), (world["videos"], "videos")):
+        assert set(audited.planted["level"]) == {level}
+        assert {"exact", "light", "shift", "flip"} <= set(audited.planted["disguise"])
+    assert set(world["videos"].planted["copies"]) == {3}
+
+
+def test_the_audit_repeats(world):
+    sets, sources = world["sets"], world["sources"]
+    assert torch.equal(any_frame(sets["TRAIN"], 1), any_frame(sets["TRAIN"], 1))
+    assert not torch.equal(any_frame(sets["TRAIN"], 1), any_frame(sets["TRAIN"], 2))
+    train = world["real"].split("TRAIN")
+    clips, people = training_clips(train, 6, 3, 0)
+    assert clips.shape == (3, 6, 112, 112)
+    assert len(set(people)) == 3
+    assert torch.equal(clips, training_clips(train, 6, 3, 0)[0])
+    with pytest.raises(EchosynError, match="no TRAIN video has 1000 frames"):
+        training_clips(train, 1000, 3, 0)
+    assert sources.videos.is_dir()
+
+
+def test_one_item_a_person():
+    assert one_per_person(np.array(["b", "a", "b", "c", "a"])).tolist() == [0, 1, 3]
+
+
+def test_pairs_are_the_most_similar_released_videos_beside_their_patients(world):
+    pairs = closest_pairs(world["privacy"], world["samples"], world["real"], 3)
+    table = pd.read_csv(world["privacy"] / "videos/local_video_matches.csv")
+    kept = table[table["accepted"]].sort_values("similarity", ascending=False)
+    assert [p.similarity for p in pairs] == pytest.approx(kept["similarity"][:3].tolist())
+    for pair, row in zip(pairs, kept.itertuples(), strict=False):
+        assert (pair.synthetic_name, pair.real_name) == (row.video, row.similar_to)
+        names = list(world["real"].frames.table["FileName"])
+        patient = world["real"].frames.video(names.index(pair.real_name))
+        assert np.array_equal(pair.real, patient[row.similar_to_frame])
+        assert pair.clips[0].fps == world["real"].fps
+
+
+def test_one_page_shows_patients_and_the_other_names_nobody(world):
+    numbers = world["numbers"]
+    tables = [world["hearts"].planted, world["videos"].planted]
+    cfg = dataclasses.replace(CFG, thresholds=Thresholds(planted_light=0.5))
+    make = partial(build_privacy_pages, "phantom", judge(numbers, cfg.thresholds), cfg, numbers,
+                   tables, world["privacy"], world["samples"], world["real"])  # fmt: skip
+    pages = make()
+    assert pages == make()
+    assert LOCAL_ONLY in pages[PAGE]
+    assert LOCAL_ONLY not in pages[PUBLIC]
+    names = world["real"].frames.table["FileName"]
+    assert any(name in pages[PAGE] for name in names)
+    assert not any(name in pages[PUBLIC] for name in names)
+    for page in pages.values():
+        assert "planted_light: 0.5 instead of 0.95" in page
+        assert "copy detector" in page
+        assert "Do not release" in page
