@@ -75,8 +75,9 @@ def main(dataset: str) -> None:
         released = released_latents(samples, cfg.frames_per_video, fps, refuse.scorer.embeddable)
         company = released_clips(samples, refuse.frames, COMPANY, fps, seed)
         finished = audit_videos(
-            sets, gallery, released, clips, people, company, refuse, augment_videos, cfg, seed
-        )
+            sets, gallery, released, clips, people, company, refuse, augment_videos,
+            refuse.scorer.rebuild, cfg, seed,
+        )  # fmt: skip
 
         measured = {**hearts.numbers, **finished.numbers}
         before = {}

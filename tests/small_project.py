@@ -36,6 +36,7 @@ AUDITED = {  # what every check of a release passes
     "privacy/rejection_rate": 0.08,
     "privacy_videos/planted_exact_recall": 1.0,
     "privacy_videos/planted_light_recall": 0.96,
+    "privacy_videos/planted_rebuilt_recall": 1.0,
     "privacy_videos/false_rejection_heldout": 0.01,
     "privacy_videos/false_rejection_heldout_lo": 0.0,
     "privacy_videos/false_rejection_heldout_hi": 0.04,

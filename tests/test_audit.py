@@ -20,6 +20,7 @@ from echosyn.models.denoisers import UnetConfig
 from echosyn.models.reid import AugmentConfig
 from echosyn.privacy import CalibrationConfig, accepted, calibrate_maxima, max_similarity
 from echosyn.privacy.audit import false_rejection
+from echosyn.privacy.checks import CHECKS
 from echosyn.privacy.membership import AttackConfig, Audience, denoising_losses, membership_audit
 from echosyn.privacy.planted import (
     PlantedConfig,
@@ -29,7 +30,7 @@ from echosyn.privacy.planted import (
     share_interval,
 )
 from echosyn.privacy.similarity import unit_rows
-from echosyn.privacy.verdict import CHECKS, Thresholds, judge
+from echosyn.privacy.verdict import Thresholds, judge
 from echosyn.tracking import NullRun
 from echosyn.training.diffusion import LidmTask, TrainLidmConfig
 from echosyn.training.loop import LoopConfig, fit

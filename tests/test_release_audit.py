@@ -82,8 +82,9 @@ def world(tmp_path_factory):
     released = released_latents(samples, 2, real.fps, refuse.scorer.embeddable)
     company = released_clips(samples, refuse.frames, 2, real.fps, SEED)
     videos = audit_videos(
-        sets, gallery, released, clips, people, company, refuse, augment_videos, CFG, SEED
-    )
+        sets, gallery, released, clips, people, company, refuse, augment_videos,
+        refuse.scorer.rebuild, CFG, SEED,
+    )  # fmt: skip
     scores = pd.DataFrame({"kind": ["synthetic", "heldout"] * 9, "similarity": 0.5})
     scores.to_csv(privacy / "hearts/scores.csv", index=False)
     numbers = {**result.numbers(), **hearts.numbers, **videos.numbers,
@@ -105,6 +106,8 @@ def test_every_attack_and_every_kind_of_coverage_is_measured(world):
     assert numbers["privacy/planted_exact_recall"] == 1  # the gallery holds every frame
     assert numbers["privacy/planted_curve/flip_100"] == 1
     assert numbers["privacy_videos/planted_exact_recall"] == 1
+    assert 0 <= numbers["privacy_videos/planted_rebuilt_recall"] <= 1
+    assert numbers["privacy_videos/planted_rebuilt_recall_lo"] < 1
     # Held-out queries are people, one each: 5 of VAL and 3 of TEST; 5 released hearts.
     assert numbers["coverage/queries"] == 5
 

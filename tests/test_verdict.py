@@ -7,13 +7,15 @@ from small_project import AUDITED as GOOD
 
 from echosyn.config import build
 from echosyn.errors import EchosynError
-from echosyn.privacy.verdict import CHECKS, FAIL, MISSING, PASS, WIDE, Thresholds, judge
+from echosyn.privacy.checks import CHECKS
+from echosyn.privacy.verdict import FAIL, MISSING, PASS, WIDE, Thresholds, judge
 
 BAD = {  # what makes each check fail
     "planted_exact": {"privacy/planted_exact_recall": 0.98},
     "planted_light": {"privacy/planted_light_recall": 0.94},
     "planted_videos_exact": {"privacy_videos/planted_exact_recall": 0.98},
     "planted_videos_light": {"privacy_videos/planted_light_recall": 0.94},
+    "planted_videos_rebuilt": {"privacy_videos/planted_rebuilt_recall": 0.98},
     "false_rejection": {"privacy/false_rejection_heldout_lo": 0.051},
     "false_rejection_videos": {
         "privacy_videos/false_rejection_heldout_lo": 0.051,

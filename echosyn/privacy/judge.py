@@ -141,6 +141,10 @@ class VideoScorer:
         """The latents of a video's frames (T, 4, h, w), rounded as stored ones are."""
         return self.codec.encode(clip)[0].to(torch.float16).float()
 
+    def rebuild(self, clip: np.ndarray) -> np.ndarray:
+        """A video's frames through the autoencoder and back, uint8 (T, H, W)."""
+        return self.codec.decode(self.embeddable(clip))
+
     def _compare(self, latents: list[Tensor], clips: list[np.ndarray]) -> VideoScores:
         lengths = [len(c) for c in clips]
         return score_videos(

@@ -24,7 +24,13 @@ from echosyn.privacy.coverage import coverage_numbers, nearest_to_videos, neares
 from echosyn.privacy.embedding import Gallery, frames_of, join, people_of
 from echosyn.privacy.judge import RealVideos, read_clip
 from echosyn.privacy.membership import AttackConfig, Audience, Losses, membership_audit
-from echosyn.privacy.planted import Augment, PlantedConfig, Refuse, planted_curve
+from echosyn.privacy.planted import (
+    Augment,
+    PlantedConfig,
+    Refuse,
+    planted_curve,
+    share_interval,
+)
 from echosyn.privacy.verdict import Thresholds
 from echosyn.progress import track
 
@@ -109,6 +115,7 @@ def audit_videos(
     company: Tensor,
     refuse: Refuse,
     augment: Augment,
+    rebuild: Callable[[np.ndarray], np.ndarray],
     cfg: AuditConfig,
     seed: int,
 ) -> Audited:
@@ -119,11 +126,16 @@ def audit_videos(
             encode them, and the video of each.
         clips: TRAIN clips of `people`, and `company` of released ones, (N, T, H, W) uint8.
         refuse: the filter on finished videos. augment: its disguises, in pixels.
+        rebuild: a clip through the autoencoder, which is how a generator would show what it knows
+            by heart.
     """
     planted = planted_curve(
         clips, people, company, refuse, cfg.planted_videos, seed, augment, "plant videos"
     )
     numbers = planted.numbers("privacy_videos")
+    rebuilt = np.stack([rebuild(clip) for clip in clips.numpy()])
+    caught = share_interval(refuse(torch.from_numpy(rebuilt)), people)
+    numbers |= caught.flat("privacy_videos/planted_rebuilt_recall")
     train, encoder = sets["TRAIN"], gallery.encoder
     frames, rows = frames_of(train, cfg.frames_per_video)
     others, other_people, other_videos = [], [], []

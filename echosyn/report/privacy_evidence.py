@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from echosyn.metrics.interval import Estimate
-from echosyn.privacy.verdict import CHECKS, PASS, Thresholds, Verdict
+from echosyn.privacy.checks import CHECKS
+from echosyn.privacy.verdict import PASS, Thresholds, Verdict
 
 ATTACKS = {
     "membership_auc": "nearness, our encoder",
