@@ -80,12 +80,11 @@ def main(dataset: str) -> None:
         )  # fmt: skip
 
         measured = {**hearts.numbers, **finished.numbers}
-        before = {}
-        marked = dataset in (params.raw.get("fingerprint") or {})
-        for stage in ("train_reid", "privacy_filter", "filter_videos", "fingerprint"):
-            if stage != "fingerprint" or marked:
-                before |= read_json(Path(f"metrics/{stage}/{dataset}.json"))
-        numbers = {**before, **measured}
+        if dataset in (params.raw.get("fingerprint") or {}):
+            measured |= read_json(Path(f"metrics/fingerprint/{dataset}.json"))
+        numbers = dict(measured)
+        for stage in ("train_reid", "privacy_filter", "filter_videos"):
+            numbers |= read_json(Path(f"metrics/{stage}/{dataset}.json"))
         verdict = judge(numbers, cfg.thresholds)
         with atomic_dir(out) as tmp:
             listed = sha256_file(samples / "FileList.csv")
