@@ -21,12 +21,17 @@ from echosyn.errors import EchosynError
 T = TypeVar("T")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SCALES = ("smoke", "demo", "paper")
+SOURCES = ("phantom", "echonet", "pediatric", "cardiacnet", "camus", "dicom", "table")
 # Every section that dvc.yaml watches (one it did not watch could be changed without effect), and
 # `cluster` and `tune`, which change no result.
 SECTIONS = (
     "scale",
     "seed",
+    "phantoms",
     "datasets",
+    "validate_raw",
+    "validate_latents",
+    "validate_release",
     "generate",
     "animate",
     "train_lidm",
@@ -120,6 +125,8 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
             raise EchosynError(f"{where}: expected 'key: value' pairs, found {value!r}")
         kind = typing.get_args(hint)[1]
         return {str(k): _coerce(v, kind, f"{where}.{k}") for k, v in value.items()}
+    if hint is Any:
+        return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if hint is float and isinstance(value, str):
@@ -172,9 +179,11 @@ class Dataset:
     role: str = setting(
         choices=("train", "guest"), help="train: models learn from it; guest: only looked at"
     )
-    source: str = setting(choices=("phantom", "echonet", "dicom"), help="ingest adapter")
+    source: str = setting(choices=SOURCES, help="ingest adapter")
     path: str = setting(help="folder that holds the raw dataset, relative to the project")
-    label: str = setting("ef", choices=("ef", "none"), help="what FileList.csv labels")
+    label: str = setting("ef", choices=("ef", "class", "none"), help="what FileList.csv labels")
+    options: dict[str, Any] | None = setting(None, help="settings of the adapter")
+    max_rejects: int = setting(0, lo=0, help="videos that ingest may leave out as unusable")
     splits: dict[str, int] | None = setting(
         None, lo=0, help="videos expected per split; the gate compares, None compares nothing"
     )
@@ -215,19 +224,37 @@ class Params:
         self.seed = seed
 
     def dataset(self, name: str) -> Dataset:
-        entries = self.raw.get("datasets") or {}
-        if not isinstance(entries, dict):
-            raise EchosynError(f"params.yaml: datasets: expected 'name: entry', found {entries!r}")
-        if name not in entries:
-            raise EchosynError(
-                f"params.yaml: no dataset '{name}' under datasets; known: {', '.join(entries)}"
-            )
-        return build(Dataset, entries[name], f"params.yaml: datasets.{name}")
+        return build(Dataset, self.entry("datasets", name), f"params.yaml: datasets.{name}")
 
     def stage(self, stage: str, cls: type[T]) -> T:
         """Settings of a stage: conf/<scale>/<stage>.yaml overlaid with its params section."""
         values, where = self.settings(stage)
         return build(cls, values, where)
+
+    def entry(self, section: str, name: str) -> dict[str, Any]:
+        """What params.yaml says of `name` in a section of named entries, which may be nothing.
+
+        Raises:
+            EchosynError: no such entry, or one that is no mapping.
+        """
+        entries = self.raw.get(section) or {}
+        where = f"params.yaml: {section}"
+        if not isinstance(entries, dict):
+            raise EchosynError(f"{where}: expected 'name: settings', found {entries!r}")
+        if name not in entries:
+            known = ", ".join(map(str, entries)) or "none"
+            raise EchosynError(f"params.yaml: no '{name}' under {section}; known: {known}")
+        own = entries[name] or {}
+        if not isinstance(own, dict):
+            raise EchosynError(f"{where}.{name}: expected 'key: value', found {own!r}")
+        return own
+
+    def named(self, stage: str, section: str, name: str, cls: type[T]) -> T:
+        """Settings of an entry: conf/<scale>/<stage>.yaml, replaced by what the entry says."""
+        conf = self.conf(stage)
+        where = f"{conf.relative_to(self.root)} and params.yaml: {section}.{name}"
+        sizes = read_yaml(conf) if conf.exists() else {}
+        return build(cls, {**sizes, **self.entry(section, name)}, where)
 
     def conf(self, stage: str) -> Path:
         """The file of a stage's sizes; not every stage has one."""

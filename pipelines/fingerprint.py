@@ -24,31 +24,13 @@ def read_settings(params: "Params", dataset: str) -> "MarkedConfig":
     Raises:
         EchosynError: no such entry, or a setting that is unknown or impossible.
     """
-    from echosyn.config import build, read_yaml
     from echosyn.diffusion.settings import SampleHeartsConfig
-    from echosyn.errors import EchosynError
     from echosyn.privacy.fingerprint import FingerprintConfig
     from echosyn.training.diffusion import TrainLidmConfig
     from echosyn.training.fingerprint import MarkedConfig
 
-    entries = params.raw.get("fingerprint") or {}
-    if not isinstance(entries, dict):
-        raise EchosynError(
-            f"params.yaml: fingerprint: expected 'dataset: settings', found {entries!r}"
-        )
-    if dataset not in entries:
-        raise EchosynError(
-            f"params.yaml: no '{dataset}' under fingerprint; known: {', '.join(entries) or 'none'}"
-        )
-    own = entries[dataset] or {}
-    if not isinstance(own, dict):
-        raise EchosynError(
-            f"params.yaml: fingerprint.{dataset}: expected 'key: value', found {own!r}"
-        )
-    conf = params.conf("fingerprint")
-    where = f"{conf.relative_to(params.root)} and params.yaml: fingerprint.{dataset}"
     return MarkedConfig(
-        build(FingerprintConfig, {**read_yaml(conf), **own}, where),
+        params.named("fingerprint", "fingerprint", dataset, FingerprintConfig),
         params.stage("train_lidm", TrainLidmConfig),
         params.stage("sample_hearts", SampleHeartsConfig).steps,
     )

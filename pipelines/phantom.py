@@ -1,32 +1,30 @@
-"""Write the built-in phantom dataset to data/raw/phantom.
+"""Write a built-in phantom dataset to data/raw/<name>.
 
-python -m pipelines.phantom
+python -m pipelines.phantom phantom
 """
+
+from pathlib import Path
 
 from pipelines._stage import command
 
-RAW = "data/raw/phantom"
-METRICS = "metrics/phantom/phantom.json"
 
-
-def main() -> None:
+def main(name: str) -> None:
     from echosyn.config import Params
     from echosyn.data.phantom import PhantomConfig, write_dataset
     from echosyn.runtime import project_root, threads
     from echosyn.tracking import stage_run
 
-    root = project_root()
-    params = Params(root)
-    settings = params.stage("phantom", PhantomConfig)
-    with stage_run("phantom", "phantom", settings) as run:
-        table = write_dataset(root / RAW, settings, params.seed, threads())
+    params = Params(project_root())
+    settings = params.named("phantom", "phantoms", name, PhantomConfig)
+    with stage_run("phantom", name, settings) as run:
+        table = write_dataset(Path("data/raw") / name, settings, params.seed, threads())
         numbers = {
             "phantom/ef_mean": float(table["EF"].mean()),
             "phantom/ef_sd": float(table["EF"].std()),
             "phantom/videos": float(len(table)),
         }
-        run.final(numbers, root / METRICS)
+        run.final(numbers, Path(f"metrics/phantom/{name}.json"))
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, name="entry of phantoms in params.yaml")

@@ -20,9 +20,11 @@ def main(dataset: str) -> None:
     docs = Path("gates") / "docs" / "raw" / dataset
     with stage_run("validate_raw", dataset, config, inputs=[folder]) as run:
         result = run_gate(
-            "raw", folder, entry.label, config, passed=passed, docs=docs, counts=entry.splits
-        )
+            "raw", folder, entry.label, config, passed=passed, docs=docs, counts=entry.splits,
+            source=entry.source, datasets=params.raw.get("datasets") or {},
+        )  # fmt: skip
         run.artifact(result.page, "gate")
+        run.artifact(result.record, "gate")
         result.require()
         run.final(result.metrics(), Path("metrics") / "validate_raw" / f"{dataset}.json")
 

@@ -21,9 +21,11 @@ def main(dataset: str) -> None:
     docs = Path("gates") / "docs" / "release" / dataset
     with stage_run("validate_release", dataset, config, inputs=[folder]) as run:
         result = run_gate(
-            "release", folder, entry.label, config, passed=passed, docs=docs, counts=counts
-        )
+            "release", folder, entry.label, config, passed=passed, docs=docs, counts=counts,
+            datasets=params.raw.get("datasets") or {},
+        )  # fmt: skip
         run.artifact(result.page, "gate")
+        run.artifact(result.record, "gate")
         result.require()
         run.final(result.metrics(), Path("metrics") / "validate_release" / f"{dataset}.json")
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from echosyn.config import SECTIONS, Params, build
 from echosyn.data.filelist import CLASS, COLUMNS, PATIENT, read_filelist, video_path, write_filelist
 from echosyn.data.frames import FrameSet, load_frames
-from echosyn.data.ingest import echonet
+from echosyn.data.ingest import ingest
 from echosyn.data.video import write_video
 from echosyn.errors import EchosynError
 from echosyn.files import write_json
@@ -79,8 +79,7 @@ def test_class_follows_patient_and_survives_ingest(tmp_path):
     columns = ((CLASS, classes), ("Note", "abcd"), (PATIENT, ("p0", "p1", "p2", "p3")))
     raw = make_echonet(tmp_path / "raw", columns=columns)
     out = tmp_path / "out"
-    out.mkdir()
-    echonet.ingest(raw, out, "ef")
+    ingest("echonet", raw, out, "ef")
     table = read_filelist(out / "FileList.csv")
     assert list(table.columns) == [*COLUMNS, PATIENT, CLASS]
     assert tuple(table[CLASS]) == classes

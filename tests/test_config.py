@@ -1,8 +1,10 @@
 import dataclasses
 
 import pytest
+import yaml
 
 from echosyn.config import Dataset, Params, build, read_yaml, setting
+from echosyn.data.phantom import PhantomConfig
 from echosyn.errors import EchosynError
 
 
@@ -94,7 +96,7 @@ def test_a_setting_has_no_mutable_default():
     [
         ({"role": "trian"}, "did you mean 'train'"),
         ({"source": "zip"}, "source: 'zip' is not one of"),
-        ({"label": "class"}, "label: 'class' is not one of ef, none"),
+        ({"label": "case"}, "label: 'case' is not one of ef, class, none"),
         ({"splits": {"train": 3}}, "'train' is not one of TRAIN, VAL, TEST"),
         ({"splits": {"TRAIN": -3}}, "splits: -3 is below"),
     ],
@@ -148,13 +150,13 @@ def test_datasets_of_a_project(tmp_path):
         tmp_path, "scale: demo\ndatasets: {a: {role: guest, source: dicom, path: p, label: none}}\n"
     )
     assert Params(root).dataset("a").role == "guest"
-    with pytest.raises(EchosynError, match="no dataset 'b' under datasets; known: a"):
+    with pytest.raises(EchosynError, match="no 'b' under datasets; known: a"):
         Params(root).dataset("b")
 
 
 def test_datasets_must_be_a_mapping(tmp_path):
     root = project(tmp_path, "scale: demo\ndatasets: [a]\n")
-    with pytest.raises(EchosynError, match="datasets: expected 'name: entry'"):
+    with pytest.raises(EchosynError, match="datasets: expected 'name: settings'"):
         Params(root).dataset("a")
 
 
@@ -163,3 +165,29 @@ def test_missing_and_empty_yaml(tmp_path):
         read_yaml(tmp_path / "no.yaml")
     (tmp_path / "empty.yaml").write_text("")
     assert read_yaml(tmp_path / "empty.yaml") == {}
+
+
+def test_an_entry_replaces_what_conf_says(tmp_path):
+    (tmp_path / "conf/demo").mkdir(parents=True)
+    (tmp_path / "conf/demo/phantom.yaml").write_text("train: 4\nval: 2\ntest: 2\n")
+    sections = {"phantoms": {"plain": {}, "wide": {"train": 9}, "odd": 3}, "scale": "demo"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(sections))
+    params = Params(tmp_path)
+    assert params.named("phantom", "phantoms", "plain", PhantomConfig).train == 4
+    assert params.named("phantom", "phantoms", "wide", PhantomConfig).train == 9
+    with pytest.raises(EchosynError, match="no 'narrow' under phantoms; known: odd, plain, wide"):
+        params.named("phantom", "phantoms", "narrow", PhantomConfig)
+    with pytest.raises(EchosynError, match=r"phantoms\.odd: expected 'key: value', found 3"):
+        params.named("phantom", "phantoms", "odd", PhantomConfig)
+    with pytest.raises(EchosynError, match="no 'phantom' under datasets; known: none"):
+        params.dataset("phantom")
+
+
+def test_a_datasets_options_are_its_sources(tmp_path):
+    entry = {"role": "train", "source": "table", "path": "x", "label": "class",
+             "options": {"columns": {"file": "Path"}, "decimal": ","}}  # fmt: skip
+    found = build(Dataset, entry, "here")
+    assert found.options == {"columns": {"file": "Path"}, "decimal": ","}
+    assert found.max_rejects == 0
+    with pytest.raises(EchosynError, match=r"source: 'tables' is not one of .*did you mean"):
+        build(Dataset, {**entry, "source": "tables"}, "here")

@@ -170,7 +170,7 @@ def test_a_job_runs_dvc_repro_and_its_logs_and_status_come_back(project, running
 def test_a_failing_stage_gives_its_message_and_a_status(project, running):
     status, out, err = echosyn(project, "submit", "--address", running.jobs_address, "failing")
     assert status not in (0, 1)  # dvc's own
-    assert "no dataset 'nowhere'" in out
+    assert "no 'nowhere' under datasets" in out
     assert "failed" in err
 
 
