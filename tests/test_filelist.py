@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echosyn.data.filelist import COLUMNS, PATIENT, read_cells, read_filelist, write_filelist
+from echosyn.data.filelist import (
+    CLASS,
+    COLUMNS,
+    PATIENT,
+    read_cells,
+    read_filelist,
+    write_filelist,
+)
 from echosyn.errors import EchosynError
 
 HEADER = ",".join(COLUMNS)
@@ -126,6 +133,46 @@ def test_volumes_may_be_empty_and_ef_only_without_a_label(tmp_path):
         read_filelist(bare)
     with pytest.raises(EchosynError, match="EF is outside"):
         read_filelist(write(tmp_path, ROW.replace("60.5", "140")), label="none")
+
+
+def test_a_class_may_be_the_label(tmp_path):
+    header = f"{HEADER},{CLASS}"
+    bare = ROW.replace(",60.5,39.5,100,", ",,,,")
+    table = read_filelist(write(tmp_path, f"{bare},PAH", header=header), label="class")
+    assert table[CLASS][0] == "PAH"
+    assert np.isnan(table["EF"][0])
+    path = write(tmp_path, f"{bare},PAH", f"{bare.replace('0X1', '0X2')}, ", header=header)
+    with pytest.raises(EchosynError, match="Class is empty; it is the label: line 3: ' '"):
+        read_filelist(path, label="class")
+    with pytest.raises(EchosynError, match="EF is not a finite number"):
+        read_filelist(path)
+    with pytest.raises(EchosynError, match="column 'Class' is missing"):
+        read_filelist(write(tmp_path, bare), label="class")
+    with pytest.raises(ValueError, match="label 'classes' is not one of"):
+        read_filelist(path, label="classes")
+
+
+def test_facts_about_the_patient_are_optional_numbers(tmp_path):
+    header = f"{HEADER},Height,Sex,Weight,Age,{PATIENT}"
+    second = ROW.replace("0X1", "0X2")
+    path = write(tmp_path, f"{ROW},110.5,F,20,4,p1", f"{second},,,,,p2", header=header)
+    table = read_filelist(path)
+    assert list(table.columns) == [*COLUMNS, PATIENT, "Sex", "Age", "Weight", "Height"]
+    assert table.loc[0, ["Sex", "Age", "Weight", "Height"]].tolist() == ["F", 4, 20, 110.5]
+    assert table.loc[1, ["Age", "Weight", "Height"]].isna().all()
+    write_filelist(tmp_path / "again.csv", table)
+    assert read_filelist(tmp_path / "again.csv").equals(table)
+    for bad, why in (("old", "is not a finite number"), ("-1", "is below 0")):
+        with pytest.raises(EchosynError, match=f"Age {why}: line 2: '{bad}'"):
+            read_filelist(write(tmp_path, f"{ROW},1,F,1,{bad},p", header=header))
+
+
+@pytest.mark.parametrize(("mark", "named"), [(";", "';'"), ("\t", r"'\\t'"), ("|", r"'\|'")])
+def test_another_separator_is_named(tmp_path, mark, named):
+    path = write(tmp_path, ROW.replace(",", mark), header=HEADER.replace(",", mark))
+    with pytest.raises(EchosynError, match=f"separated by {named}, not by commas"):
+        read_filelist(path)
+    assert len(read_cells(path, mark).table.columns) == len(COLUMNS)
 
 
 def test_cells_keep_ragged_rows_for_the_gate(tmp_path):

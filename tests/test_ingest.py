@@ -126,9 +126,10 @@ def test_a_bad_video_leaves_the_earlier_output_untouched(tmp_path, kind, message
     ("line", "old", "new", "message"),
     [
         (1, "FPS", "Fps", "column 'FPS' is missing"),
-        (3, "60.0", "140", "line 3: '140'"),
-        (3, "TRAIN", "train", "line 3: 'train'"),
-        (3, "v1", "../v1", "line 3: '../v1'"),
+        (3, "60.0", "140", "line 3 (v1): EF '140' is outside 0-100"),
+        (3, "TRAIN", "train", "line 3 (v1): Split 'train' is not one of"),
+        (3, "v1", "../v1", "line 3 (../v1): FileName '../v1' must begin"),
+        (3, "60.0", '"55,6"', "line 3 (v1): EF '55,6' is not a finite number"),
     ],
 )
 def test_a_bad_list_leaves_nothing(tmp_path, line, old, new, message):
@@ -141,7 +142,7 @@ def test_a_bad_list_leaves_nothing(tmp_path, line, old, new, message):
 
 
 def test_unknown_source_and_missing_folder(tmp_path):
-    with pytest.raises(EchosynError, match="source 'zip' is not one of phantom, echonet, dicom"):
+    with pytest.raises(EchosynError, match="source 'zip' is not one of phantom, echonet, "):
         ingest("zip", tmp_path, tmp_path / "out", "ef")
     with pytest.raises(EchosynError, match="folder does not exist"):
         ingest("echonet", tmp_path / "no", tmp_path / "out", "ef")

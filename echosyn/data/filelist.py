@@ -7,6 +7,7 @@ in millilitres, FPS in frames per second, FrameHeight and FrameWidth in pixels.
 import csv
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,10 +30,14 @@ COLUMNS = (
 )
 PATIENT = "Patient"  # optional: a pseudonym, so that splits can be checked by patient
 CLASS = "Class"  # optional: what the video is a case of, such as PAH or non-PAH
-OPTIONAL = (PATIENT, CLASS)  # columns that follow the others, in this order, when present
+ABOUT_PATIENT = ("Sex", "Age", "Weight", "Height")  # optional: text, years, kilograms, centimetres
+OPTIONAL = (PATIENT, CLASS, *ABOUT_PATIENT)  # follow the others, in this order, when present
+LABELS = ("ef", "class", "none")  # what every row of a FileList must state
 SPLITS = ("TRAIN", "VAL", "TEST")
 VOLUMES = ("ESV", "EDV")
 NUMBERS = ("EF", "ESV", "EDV", "FrameHeight", "FrameWidth", "FPS", "NumberOfFrames")
+COUNTS = ("FrameHeight", "FrameWidth", "NumberOfFrames")
+MEASURES = ("Age", "Weight", "Height")  # optional numbers
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -44,8 +49,22 @@ class Cells(NamedTuple):
     fields: np.ndarray  # int (rows,), the number of fields on that line
 
 
-def read_cells(path: Path | str) -> Cells:
+class Problem(NamedTuple):
+    """What is wrong with a column of some rows of a FileList."""
+
+    column: str
+    rows: np.ndarray  # int, positions in the table
+    why: str  # goes after the column's name and the value
+
+    def of(self, value: object) -> str:
+        """The problem of one row, whose cell holds `value`."""
+        return f"{self.column} {str(value)!r} {self.why}"
+
+
+def read_cells(path: Path | str, separator: str = ",") -> Cells:
     """Read a CSV file as text, without judging what its cells hold.
+
+    A mark of the byte order and Windows' line ends are no part of any cell.
 
     Raises:
         EchosynError: the file is missing, not UTF-8 text, not CSV, or names a column twice.
@@ -54,7 +73,7 @@ def read_cells(path: Path | str) -> Cells:
     rows, lines = [], []
     try:
         with path.open(encoding="utf-8-sig", newline="") as f:
-            reader = csv.reader(f, strict=True)
+            reader = csv.reader(f, strict=True, delimiter=separator)
             for row in reader:
                 if row:
                     rows.append(row)
@@ -79,8 +98,79 @@ def read_cells(path: Path | str) -> Cells:
 
 def to_numbers(cells: pd.Series) -> pd.Series:
     """Text cells as float; NaN where a cell is empty or not a finite number."""
-    numbers = pd.to_numeric(cells.str.strip(), errors="coerce").astype(float)
+    numbers = pd.to_numeric(cells.astype(str).str.strip(), errors="coerce").astype(float)
     return numbers.replace([np.inf, -np.inf], np.nan)
+
+
+def check_rows(cells: pd.DataFrame, label: str = "ef") -> tuple[pd.DataFrame, list[Problem]]:
+    """Type the columns of a FileList and find the rows that cannot be in one.
+
+    Args:
+        cells: FileName, Split and any of the other columns, text or numbers, "" where empty.
+            What is not there is not checked (see `check_columns`).
+        label: "ef" when EF must be present in every row, "class" when Class must, "none" when
+            neither. ESV and EDV may always be empty: synthetic videos have none.
+
+    Returns:
+        a table with FileName without `.avi`, numbers as numbers (rows with a problem hold
+        anything), and the problems, the most basic ones first.
+    """
+    if label not in LABELS:
+        raise ValueError(f"label {label!r} is not one of {', '.join(LABELS)}")
+    table = cells.copy()
+    problems: list[Problem] = []
+
+    def refuse(column: str, bad: pd.Series, why: str) -> None:
+        rows = np.flatnonzero(bad.to_numpy(bool))
+        if len(rows):
+            problems.append(Problem(column, rows, why))
+
+    names = cells["FileName"].astype(str).str.removesuffix(".avi")
+    table["FileName"] = names
+    unsafe = ~names.str.fullmatch(SAFE_NAME.pattern)
+    refuse("FileName", unsafe, "must begin with a letter or digit; then also '.', '_' and '-'")
+    refuse("FileName", names.str.lower().duplicated(), "names an earlier row's video")
+    refuse("Split", ~cells["Split"].isin(SPLITS), f"is not one of {', '.join(SPLITS)}")
+    if label == "class":
+        refuse(CLASS, cells[CLASS].astype(str).str.strip() == "", "is empty; it is the label")
+    may_be_empty = (*VOLUMES, *MEASURES, *(() if label == "ef" else ("EF",)))
+    for column in (name for name in (*NUMBERS, *MEASURES) if name in cells):
+        table[column] = to_numbers(cells[column])
+        empty = cells[column].astype(str).str.strip() == ""
+        refuse(
+            column,
+            table[column].isna() & ~(empty & (column in may_be_empty)),
+            "is not a finite number",
+        )
+    if "EF" in cells:
+        refuse("EF", (table["EF"] < 0) | (table["EF"] > 100), "is outside 0-100 percent")
+    for column in (name for name in COUNTS if name in cells):
+        wrong = (table[column] < 1) | (table[column] % 1 != 0)
+        refuse(column, wrong & table[column].notna(), "is not a whole number of 1 or more")
+    if "FPS" in cells:
+        refuse("FPS", table["FPS"] <= 0, "is not above 0")
+    for column in (name for name in MEASURES if name in cells):
+        refuse(column, table[column] < 0, "is below 0")
+    return table[[name for name in (*COLUMNS, *OPTIONAL) if name in table]], problems
+
+
+def typed(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of `check_rows` without the rows that have problems: counts as whole numbers."""
+    return table.astype(dict.fromkeys(COUNTS, int))
+
+
+def check_columns(path: Path | str, columns: Sequence[str], needed: Sequence[str]) -> None:
+    """Raise EchosynError that names the first column of `needed` that the file does not have."""
+    for column in needed:
+        if column not in columns:
+            near = difflib.get_close_matches(column, columns, n=1, cutoff=0.5)
+            hint = f" (is '{near[0]}' meant?)" if near else ""
+            other = next((s for s in ";\t|" if len(columns) == 1 and s in columns[0]), None)
+            if other is not None:
+                hint = f" (the columns are separated by {other!r}, not by commas)"
+            raise EchosynError(
+                f"{path}: column '{column}' is missing{hint}; found: {', '.join(columns)}"
+            )
 
 
 def read_filelist(path: Path | str, label: str = "ef") -> pd.DataFrame:
@@ -88,56 +178,33 @@ def read_filelist(path: Path | str, label: str = "ef") -> pd.DataFrame:
 
     Args:
         path: the CSV file.
-        label: "ef" when EF must be present in every row, "none" when it may be empty. ESV and EDV
-            may always be empty: synthetic videos have none.
+        label: as in `check_rows`.
 
     Raises:
         EchosynError: naming the file, the line (as an editor counts, the header is line 1), the
             value and the fix: a missing column, a name that leaves the folder or repeats, a number
-            that is not one, an EF outside 0-100, an unknown split.
+            that is not one, an EF outside 0-100, an unknown split, an empty label.
     """
     path = Path(path)
     cells = read_cells(path)
     text = cells.table
-    for column in COLUMNS:
-        if column not in text.columns:
-            near = difflib.get_close_matches(column, text.columns, n=1, cutoff=0.5)
-            hint = f" (is '{near[0]}' meant?)" if near else ""
-            raise EchosynError(
-                f"{path}: column '{column}' is missing{hint}; found: {', '.join(text.columns)}"
-            )
+    check_columns(path, list(text.columns), [*COLUMNS, *([CLASS] if label == "class" else [])])
     if text.empty:
         raise EchosynError(f"{path}: no rows")
 
-    def refuse(what: str, bad: pd.Series | np.ndarray, why: str, values: object = None) -> None:
-        rows = np.flatnonzero(np.asarray(bad, bool))
-        if len(rows) == 0:
-            return
-        shown = text[what] if values is None else values
-        first = ", ".join(f"line {cells.lines[i]}: {str(shown[i])!r}" for i in rows[:5])
+    def refuse(what: str, rows: np.ndarray, why: str, values: Sequence[object]) -> None:
+        first = ", ".join(f"line {cells.lines[i]}: {str(values[i])!r}" for i in rows[:5])
         more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
         raise EchosynError(f"{path}: {what} {why}: {first}{more}")
 
     width = len(text.columns)
-    refuse("number of fields", cells.fields != width, f"is not the header's {width}", cells.fields)
-    table = text.copy()
-    table["FileName"] = text["FileName"].str.removesuffix(".avi")
-    unsafe = ~table["FileName"].str.fullmatch(SAFE_NAME.pattern)
-    refuse("FileName", unsafe, "must begin with a letter or digit; then also '.', '_' and '-'")
-    refuse("FileName", table["FileName"].str.lower().duplicated(), "names an earlier row's video")
-    refuse("Split", ~text["Split"].isin(SPLITS), f"is not one of {', '.join(SPLITS)}")
-    for column in NUMBERS:
-        optional = column in VOLUMES or (label == "none" and column == "EF")
-        table[column] = to_numbers(text[column])
-        empty = text[column].str.strip() == ""
-        refuse(column, table[column].isna() & ~(empty & optional), "is not a finite number")
-    refuse("EF", (table["EF"] < 0) | (table["EF"] > 100), "is outside 0-100 percent")
-    for column in ("FrameHeight", "FrameWidth", "NumberOfFrames"):
-        wrong = (table[column] < 1) | (table[column] % 1 != 0)
-        refuse(column, wrong, "is not a whole number of 1 or more")
-        table[column] = table[column].astype(int)
-    refuse("FPS", table["FPS"] <= 0, "is not above 0")
-    return table[_kept(table)]
+    ragged = np.flatnonzero(cells.fields != width)
+    if len(ragged):
+        refuse("number of fields", ragged, f"is not the header's {width}", cells.fields)
+    table, problems = check_rows(text, label)
+    for problem in problems:
+        refuse(problem.column, problem.rows, problem.why, text[problem.column])
+    return typed(table)
 
 
 def write_filelist(path: Path | str, table: pd.DataFrame) -> None:

@@ -1,9 +1,16 @@
-"""Gates: Great Expectations decides whether a dataset folder may pass; it never mends one.
+"""Gates: Great Expectations decides whether a dataset or its latents may pass; it mends nothing.
 
-`tables` measures the folder, `suites` says what is expected, `engine` is the only file that knows
-Great Expectations, `page` draws the outcome, `gate` puts them together.
+`videos`, `splits`, `tables` and `latents` measure, `expectations/*.yaml` say what must hold and
+`suites` reads them, `engine` is the only file that knows Great Expectations, `page` and `charts`
+draw the outcome, `gate` puts them together.
 """
 
-from echosyn.validation.gate import GateResult, ValidateConfig, run_gate
+from echosyn.validation.gate import (
+    GateResult,
+    LatentsConfig,
+    ValidateConfig,
+    run_gate,
+    run_latents_gate,
+)
 
-__all__ = ["GateResult", "ValidateConfig", "run_gate"]
+__all__ = ["GateResult", "LatentsConfig", "ValidateConfig", "run_gate", "run_latents_gate"]

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from echosyn.runtime import prepare
 from echosyn.validation.suites import Check
 from echosyn.validation.tables import Tables
 
 EXAMPLES = 5
+SEVERITY = {"fail": "critical", "warn": "warning"}  # what Great Expectations calls ours
 
 
 @dataclass(frozen=True)
@@ -25,20 +24,65 @@ class Outcome:
     of: int
     examples: tuple[str, ...]
 
+    @property
+    def stops(self) -> bool:
+        return not self.passed and self.check.severity == "fail"
 
-def evaluate(checks: Sequence[Check], tables: Tables, docs: Path, name: str) -> list[Outcome]:
-    """Run the checks, in their order; write Great Expectations' Data Docs to the folder `docs`.
+    @property
+    def warns(self) -> bool:
+        return not self.passed and self.check.severity == "warn"
+
+
+def evaluate(
+    checks: Sequence[Check], tables: Tables, docs: Path | None, name: str
+) -> list[Outcome]:
+    """Run the checks; their outcomes, in their order.
 
     Args:
+        docs: folder for Great Expectations' Data Docs, None for none.
         name: of the gate and dataset, for the Data Docs.
     """
     prepare()  # telemetry off, before the import
     import great_expectations as gx
 
-    shutil.rmtree(docs, ignore_errors=True)
-    docs.mkdir(parents=True)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
+    if docs is not None:
+        _add_docs(context, docs)
+    source = context.data_sources.add_pandas(name)
+    outcomes: dict[int, Outcome] = {}
+    for table in dict.fromkeys(check.table for check in checks):
+        numbered = [(i, c) for i, c in enumerate(checks) if c.table == table]
+        expectations = [
+            getattr(gx.expectations, check.expectation)(
+                **check.arguments,
+                severity=SEVERITY[check.severity],
+                meta={"check": i, "name": check.name},
+                notes=check.title,
+            )
+            for i, check in numbered
+        ]
+        suite = context.suites.add(gx.ExpectationSuite(f"{name} {table}", expectations))
+        asset = source.add_dataframe_asset(table)
+        batch = asset.add_batch_definition_whole_dataframe("all")
+        definition = context.validation_definitions.add(
+            gx.ValidationDefinition(name=f"{name} {table}", data=batch, suite=suite)
+        )
+        result = definition.run(
+            batch_parameters={"dataframe": tables[table].frame},
+            result_format={"result_format": "SUMMARY", "partial_unexpected_count": EXAMPLES},
+        )
+        for one in result.results:
+            i = one.expectation_config.meta["check"]
+            outcomes[i] = _outcome(checks[i], one, tables)
+    if docs is not None:
+        context.build_data_docs(site_names=["local"])
+    return [outcomes[i] for i in range(len(checks))]
+
+
+def _add_docs(context: Any, docs: Path) -> None:
+    shutil.rmtree(docs, ignore_errors=True)
+    docs.mkdir(parents=True)
     context.add_data_docs_site(
         site_name="local",
         site_config={
@@ -51,29 +95,6 @@ def evaluate(checks: Sequence[Check], tables: Tables, docs: Path, name: str) -> 
             "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
         },
     )
-    source = context.data_sources.add_pandas(name)
-    outcomes: dict[int, Outcome] = {}
-    for table in dict.fromkeys(check.table for check in checks):
-        numbered = [(i, c) for i, c in enumerate(checks) if c.table == table]
-        suite = context.suites.add(gx.ExpectationSuite(f"{name} {table}"))
-        for i, check in numbered:
-            expectation = getattr(gx.expectations, check.expectation)
-            meta = {"check": i}
-            suite.add_expectation(expectation(**check.arguments, meta=meta, notes=check.title))
-        asset = source.add_dataframe_asset(table)
-        batch = asset.add_batch_definition_whole_dataframe("all")
-        definition = context.validation_definitions.add(
-            gx.ValidationDefinition(name=f"{name} {table}", data=batch, suite=suite)
-        )
-        result = definition.run(
-            batch_parameters={"dataframe": getattr(tables, table)},
-            result_format={"result_format": "SUMMARY", "partial_unexpected_count": EXAMPLES},
-        )
-        for one in result.results:
-            i = one.expectation_config.meta["check"]
-            outcomes[i] = _outcome(checks[i], one, tables)
-    context.build_data_docs(site_names=["local"])
-    return [outcomes[i] for i in range(len(checks))]
 
 
 def _outcome(check: Check, one: Any, tables: Tables) -> Outcome:
@@ -86,27 +107,23 @@ def _outcome(check: Check, one: Any, tables: Tables) -> Outcome:
             check, False, one.result["unexpected_count"], one.result["element_count"], rows
         )
     if "observed_value" in one.result:
+        wanted = next(
+            v for k, v in check.arguments.items() if k in ("column_list", "column_set", "value")
+        )
         found = f"found: {_text(one.result['observed_value'])}"
-        expected = f"expected: {_text(check.arguments['column_list'])}"
-        return Outcome(check, False, 1, 1, (found, expected))
+        return Outcome(check, False, 1, 1, (found, f"expected: {_text(wanted)}"))
     raise RuntimeError(f"{check.title}: Great Expectations failed: {one.exception_info}")
 
 
 def _describe(check: Check, i: int, tables: Tables) -> str:
-    table: pd.DataFrame = getattr(tables, check.table)
-    if check.table == "files":
-        return str(table["File"].iloc[i])
-    if check.table == "splits":
-        where = str(table["Split"].iloc[i])
-    else:
-        where = f"line {tables.values['Line'].iloc[i]}, {tables.values['FileName'].iloc[i]}"
-    shown = ", ".join(f"{c} {_text(table[c].iloc[i])}" for c in check.shows)
-    return f"{where}: {shown}"
+    table = tables[check.table]
+    shown = ", ".join(f"{c} {_text(table.frame[c].iloc[i])}" for c in check.shows)
+    return f"{table.where(i)}: {shown}" if shown else table.where(i)
 
 
 def _text(value: Any) -> str:
     """Numbers as a person writes them, text in quotes when it is a cell."""
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     if isinstance(value, float):
         return f"{value:.6g}"

@@ -1,132 +1,171 @@
-"""What a FileList and its videos must satisfy, as data: one Check per expectation."""
+"""What must hold, read from `expectations/*.yaml`: one Check per expectation.
 
-from dataclasses import dataclass, field
+The files are data so that a reader need not know Python to see what is asked of a source, and so
+that a change of what is asked is a change of one line in the history of the repository.
+"""
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from echosyn.data.filelist import COLUMNS, OPTIONAL, PATIENT, SAFE_NAME, SPLITS, VOLUMES
-from echosyn.validation.tables import MEASURED, Tables
+from echosyn.config import read_yaml, setting
+from echosyn.errors import EchosynError
+from echosyn.validation.tables import Tables
 
-NUMBER = r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*"
-COUNT = r"\s*0*[1-9]\d*(?:\.0*)?\s*"
-BOTH = {"ignore_row_if": "either_value_is_missing"}
+FOLDER = Path(__file__).parent / "expectations"
+SEVERITIES = ("fail", "warn")
+COLUMN_ARGUMENTS = ("column", "column_A", "column_B")
+
+
+def severity_setting() -> Any:
+    """The setting `severity` of a gate."""
+    return setting(
+        None,
+        choices=SEVERITIES,
+        help="by name of a check, or <dataset>/<check>: fail stops, warn only shows",
+    )
 
 
 @dataclass(frozen=True)
 class Check:
     """One expectation on one table of `Tables`.
 
-    title: what must hold, in words. expectation: Great Expectations' class. shows: columns whose
-    values say what is wrong with a row.
+    name: what params call it. title: what must hold, in words. expectation: Great Expectations'
+    class. shows: columns whose values say what is wrong with a row.
     """
 
-    table: str
+    name: str
     title: str
+    table: str
     expectation: str
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     shows: tuple[str, ...] = ()
+    severity: str = "fail"
+
+    @property
+    def columns(self) -> set[str]:
+        """Columns of the table without which the check means nothing."""
+        return {self.arguments[k] for k in COLUMN_ARGUMENTS if k in self.arguments}
 
 
-def suite(
-    tables: Tables, gate: str, label: str, ef_tolerance: float, fps_tolerance: float
-) -> list[Check]:
-    """The checks of a gate.
+@dataclass(frozen=True)
+class Suite:
+    """A file of `expectations/`, with what it extends. Arguments may still be `$name`.
+
+    requires, forbids: optional columns that FileList.csv must, or must not, have.
+    may_be_empty: columns whose cells may be.
+    """
+
+    name: str
+    title: str
+    checks: tuple[Check, ...]
+    requires: tuple[str, ...] = ()
+    forbids: tuple[str, ...] = ()
+    may_be_empty: tuple[str, ...] = ()
+
+    def resolve(
+        self, tables: Tables, values: Mapping[str, Any], severity: Mapping[str, str] | None = None
+    ) -> list[Check]:
+        """The checks to make of these tables: those whose columns and rows are there.
+
+        Args:
+            values: what stands for `$name` in arguments and `{name}` in titles; a value that is a
+                mapping is looked up by the check's column, and under "" for all others.
+            severity: by name of check, instead of the file's.
+        """
+        chosen = severity or {}
+        return [
+            _fill(replace(c, severity=chosen.get(c.name, c.severity)), values)
+            for c in self.checks
+            if len(tables[c.table].frame) and c.columns <= set(tables[c.table].frame.columns)
+        ]
+
+
+def _fill(check: Check, values: Mapping[str, Any]) -> Check:
+    column = check.arguments.get("column", "")
+    known = {k: v.get(column, v[""]) if isinstance(v, Mapping) else v for k, v in values.items()}
+    arguments = {
+        k: known[v[1:]] if isinstance(v, str) and v.startswith("$") else v
+        for k, v in check.arguments.items()
+    }
+    return replace(check, title=check.title.format(**known), arguments=arguments)
+
+
+@cache
+def load_suite(name: str) -> Suite:
+    """Read `expectations/<name>.yaml` and what it extends; its own checks come last.
+
+    Raises:
+        EchosynError: there is no such file.
+    """
+    path = FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(suite_names())
+        raise EchosynError(f"no expectations for {name!r}: {path} does not exist; known: {known}")
+    content = read_yaml(path)
+    base = load_suite(content["extends"]) if "extends" in content else None
+    made = {c.name: c for c in base.checks} if base else {}
+    for check, entry in (content.get("checks") or {}).items():
+        made[check] = Check(check, **{**entry, "shows": tuple(entry.get("shows", ()))})
+    for check, severity in (content.get("severity") or {}).items():
+        made[check] = replace(made[check], severity=severity)
+
+    def columns(key: str) -> tuple[str, ...]:
+        return tuple(content[key]) if key in content else getattr(base, key, ())
+
+    return Suite(
+        name,
+        content["title"],
+        tuple(made.values()),
+        columns("requires"),
+        columns("forbids"),
+        columns("may_be_empty"),
+    )
+
+
+def suite_names() -> list[str]:
+    return sorted(p.stem for p in FOLDER.glob("*.yaml"))
+
+
+def severities(
+    chosen: Mapping[str, str] | None,
+    dataset: str,
+    suites: Iterable[str],
+    datasets: Collection[str],
+    where: str,
+) -> dict[str, str]:
+    """What params say of a dataset's checks: `<check>` for all datasets, `<dataset>/<check>` wins.
 
     Args:
-        gate: "raw", or "release" for synthetic videos, which have an EF but no volumes.
-        label: "ef" when every video must have an EF, "none" when it may be empty.
-        ef_tolerance: percent points that EF may differ from (EDV - ESV) / EDV.
-        fps_tolerance: frames per second that FPS may differ from the file's.
+        suites: whose checks may be named: those of every source, as the section serves them all.
+        datasets: names that may stand before the slash; empty: any.
+        where: the section, for the message.
 
-    Checks of a column that the list lacks are left out: the check of the columns fails then.
+    Raises:
+        EchosynError: a check or a dataset that does not exist, with the name that may be meant.
     """
-    checks = [*_text(tables, gate, label), *_numbers(ef_tolerance), *_videos(fps_tolerance)]
-    if PATIENT in tables.text:
-        checks.append(
-            Check("values", "no patient is in two splits", "ExpectColumnValuesToBeInSet",
-                  {"column": "PatientSplits", "value_set": [1]}, (PATIENT, "Split"))
-        )  # fmt: skip
-    if tables.splits["Expected"].notna().any():
-        checks.append(
-            Check("splits", "each split has the expected number of rows",
-                  "ExpectColumnPairValuesToBeEqual",
-                  {"column_A": "Rows", "column_B": "Expected", **BOTH}, ("Rows", "Expected"))
-        )  # fmt: skip
-    return [c for c in checks if _has_columns(c, tables)]
+    known = sorted({check.name for name in suites for check in load_suite(name).checks})
+    everywhere, here = {}, {}
+    for key, severity in (chosen or {}).items():
+        scope, _, check = key.rpartition("/")
+        _refuse_unknown(check, known, "check", where)
+        if not scope:
+            everywhere[check] = severity
+            continue
+        if datasets:
+            _refuse_unknown(scope, sorted(datasets), "dataset", where)
+        if scope == dataset:
+            here[check] = severity
+    return {**everywhere, **here}
 
 
-def _has_columns(check: Check, tables: Tables) -> bool:
-    named = {check.arguments.get(k) for k in ("column", "column_A", "column_B")} - {None}
-    present = set(tables.text) if check.table in ("text", "values") else None
-    return present is None or not (named & set(COLUMNS)) - present
-
-
-def _text(tables: Tables, gate: str, label: str) -> list[Check]:
-    columns = [*COLUMNS, *(name for name in OPTIONAL if name in tables.text)]
-    optional = {"EF", *VOLUMES} if label == "none" else set(VOLUMES) if gate == "release" else set()
-
-    def matches(column: str, pattern: str, title: str) -> Check:
-        regex = rf"\A(?:{pattern})\Z"
-        arguments = {"column": column, "regex": regex}
-        return Check("text", title, "ExpectColumnValuesToMatchRegex", arguments, (column,))
-
-    checks = [
-        Check("text", "the columns are EchoNet's, in order", "ExpectTableColumnsToMatchOrderedList",
-              {"column_list": columns}),
-        Check("values", "every row has as many fields as the header", "ExpectColumnValuesToBeInSet",
-              {"column": "Fields", "value_set": [len(tables.text.columns)]}, ("Fields",)),
-        matches("FileName", SAFE_NAME.pattern, "FileName is a plain file name"),
-        Check("values", "no two rows name the same video", "ExpectColumnValuesToBeUnique",
-              {"column": "Name"}, ("FileName",)),
-        Check("text", f"Split is one of {', '.join(SPLITS)}", "ExpectColumnValuesToBeInSet",
-              {"column": "Split", "value_set": list(SPLITS)}, ("Split",)),
-    ]  # fmt: skip
-    for column in ("EF", *VOLUMES, "FPS"):
-        empty = column in optional
-        title = f"{column} is a number" + (" or empty" if empty else "")
-        checks.append(matches(column, f"(?:{NUMBER})?" if empty else NUMBER, title))
-    for column in ("FrameHeight", "FrameWidth", "NumberOfFrames"):
-        checks.append(matches(column, COUNT, f"{column} is a whole number of 1 or more"))
-    return checks
-
-
-def _numbers(ef_tolerance: float) -> list[Check]:
-    return [
-        Check("values", "EF lies in 0-100 percent", "ExpectColumnValuesToBeBetween",
-              {"column": "EF", "min_value": 0, "max_value": 100}, ("EF",)),
-        Check("values", "EDV is above 0", "ExpectColumnValuesToBeBetween",
-              {"column": "EDV", "min_value": 0, "strict_min": True}, ("EDV",)),
-        Check("values", "ESV is 0 or more", "ExpectColumnValuesToBeBetween",
-              {"column": "ESV", "min_value": 0}, ("ESV",)),
-        Check("values", "ESV is below EDV", "ExpectColumnPairValuesAToBeGreaterThanB",
-              {"column_A": "EDV", "column_B": "ESV", **BOTH}, ("ESV", "EDV")),
-        Check("values", f"EF is (EDV - ESV) / EDV within {ef_tolerance:g} percent points",
-              "ExpectColumnValuesToBeBetween",
-              {"column": "EFDifference", "max_value": ef_tolerance},
-              ("EF", "EFFromVolumes", "ESV", "EDV")),
-        Check("values", "FPS is above 0", "ExpectColumnValuesToBeBetween",
-              {"column": "FPS", "min_value": 0, "strict_min": True}, ("FPS",)),
-    ]  # fmt: skip
-
-
-def _videos(fps_tolerance: float) -> list[Check]:
-    checks = [
-        Check("values", "every listed video can be read to its end", "ExpectColumnValuesToBeNull",
-              {"column": "VideoError"}, ("VideoError",)),
-        Check("files", "every file in Videos/ is listed", "ExpectColumnValuesToBeInSet",
-              {"column": "Listed", "value_set": [True]}),
-        Check("values", "no video is in two splits, byte for byte", "ExpectColumnValuesToBeInSet",
-              {"column": "CopySplits", "value_set": [1]}, ("Split", "SameBytesAs")),
-    ]  # fmt: skip
-    for column in ("FrameHeight", "FrameWidth", "NumberOfFrames"):
-        both = {"column_A": column, "column_B": MEASURED[column], **BOTH}
-        checks.append(
-            Check("values", f"{column} is the video's", "ExpectColumnPairValuesToBeEqual", both,
-                  (column, MEASURED[column]))
-        )  # fmt: skip
-    checks.append(
-        Check("values", f"FPS is the video's within {fps_tolerance:g}",
-              "ExpectColumnValuesToBeBetween",
-              {"column": "FPSDifference", "max_value": fps_tolerance},
-              ("FPS", "MeasuredFPS"))
-    )  # fmt: skip
-    return checks
+def _refuse_unknown(name: str, known: Collection[str], kind: str, where: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else "."
+        raise EchosynError(
+            f"{where}: severity: unknown {kind} '{name}'{hint} Known: {', '.join(known)}"
+        )

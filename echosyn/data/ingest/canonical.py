@@ -1,14 +1,123 @@
-"""What every source becomes: grey 112x112 AVIs beside a FileList.csv."""
+"""What every source becomes: grey 112x112 AVIs beside a FileList.csv.
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+An adapter says what there is to read (`Plan`); `write_dataset` reads it on all threads, writes it,
+and keeps account of what could not be taken.
+"""
 
-import cv2
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pandas as pd
 
+from echosyn.data.filelist import (
+    CLASS,
+    COLUMNS,
+    OPTIONAL,
+    SAFE_NAME,
+    check_rows,
+    typed,
+    video_path,
+    write_filelist,
+)
+from echosyn.data.ingest.fit import FRAME_SIZE, SquareFit, fit_video
+from echosyn.data.video import map_videos, write_video
 from echosyn.errors import EchosynError
+from echosyn.files import write_text
 
-FRAME_SIZE = 112  # pixels; EchoNet-Dynamic's, and what the models are built for
+# Columns that a source may state itself. They are kept as stated: whether they are true is the
+# gate's question, not ours to mend silently. A source that does not state them gets what was read.
+FACTS = ("FrameHeight", "FrameWidth", "FPS", "NumberOfFrames")
+
+
+OWN = (
+    "SourceHeight",
+    "SourceWidth",
+    "frames",
+    "resized",
+)  # what is noted of a video beside its row
+SKIPPED = "skipped"
+
+
+class SkipError(Exception):
+    """The file is not what the adapter is for; the message says what it is instead."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A decoded video."""
+
+    frames: np.ndarray  # uint8 (T, H, W), grey
+    fps: float
+    facts: Mapping[str, Any] = field(default_factory=dict)  # columns known only after reading
+
+
+@dataclass(frozen=True)
+class Item:
+    """One video that an adapter wants to make.
+
+    `read` gives a Clip, or the path of an AVI that need not be changed but for its size: a
+    canonical one is copied byte for byte. It raises EchosynError (the item is rejected with that
+    text as the reason) or SkipError (it is listed as skipped).
+    """
+
+    source: str  # where it comes from, for messages: "FileList.csv line 7 (a.avi)", or a path
+    name: str  # FileName; "" when `facts` of the clip give it
+    row: Mapping[str, Any]  # columns of the FileList known beforehand
+    read: Callable[[], Clip | Path]
+
+
+@dataclass(frozen=True)
+class Reject:
+    """Something that was not taken, and why."""
+
+    source: str
+    reason: str
+    outcome: str = "rejected"  # or "skipped": not what the adapter is for
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an adapter found in a raw folder.
+
+    `finish(out, table)` writes what else belongs to the dataset, such as VolumeTracings.csv.
+    `table` is the FileList with further columns: SourceHeight and SourceWidth, the size of the
+    frames as they were read, and every fact of the clips that is no column of the FileList.
+    """
+
+    items: Sequence[Item]
+    rejects: Sequence[Reject] = ()  # found before reading: bad rows, missing files
+    notes: Sequence[str] = ()
+    finish: Callable[[Path, pd.DataFrame], None] | None = None
+    by_name: bool = (
+        False  # rows sorted by FileName: the order of a hospital's files leaves no trace
+    )
+
+
+class LazyItems(Sequence[Item]):
+    """Items made when they are asked for: a million of them take no memory."""
+
+    def __init__(self, count: int, make: Callable[[int], Item]) -> None:
+        self._numbers, self._make = range(count), make
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, number: int) -> Item:  # type: ignore[override]
+        return self._make(self._numbers[number])
+
+    def __iter__(self) -> Iterator[Item]:
+        return map(self._make, self._numbers)
+
+
+@dataclass(frozen=True)
+class IngestOptions:
+    """What a user decides about any source."""
+
+    max_rejects: int = 0  # more are an error
+    rejects: Path | None = None  # CSV of what was not taken: source, reason, outcome
 
 
 @dataclass(frozen=True)
@@ -18,47 +127,153 @@ class IngestReport:
     videos: int
     frames: int
     notes: tuple[str, ...] = ()
+    rejected: int = 0
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
-class SquareFit:
-    """How a frame is padded to a square and scaled to FRAME_SIZE, keeping its proportions."""
+class _Made:
+    """A video written under a temporary name."""
 
-    height: int
-    width: int
-
-    @property
-    def side(self) -> int:
-        return max(self.height, self.width)
-
-    @property
-    def top(self) -> int:
-        return (self.side - self.height) // 2
-
-    @property
-    def left(self) -> int:
-        return (self.side - self.width) // 2
-
-    @property
-    def identity(self) -> bool:
-        return self.height == self.width == FRAME_SIZE
-
-    def apply(self, frames: np.ndarray) -> np.ndarray:
-        """Frames uint8 (T, height, width) to (T, 112, 112): black padding, area when shrinking."""
-        area = self.side >= FRAME_SIZE
-        how = cv2.INTER_AREA if area else cv2.INTER_LINEAR
-        out = np.empty((len(frames), FRAME_SIZE, FRAME_SIZE), np.uint8)
-        square = np.zeros((self.side, self.side), np.uint8)
-        for i, frame in enumerate(frames):
-            square[self.top : self.top + self.height, self.left : self.left + self.width] = frame
-            out[i] = cv2.resize(square, (FRAME_SIZE, FRAME_SIZE), interpolation=how)
-        return out
+    source: str
+    row: dict[str, Any]  # the FileList's columns, the clip's facts, and OWN
+    part: Path
 
 
-def refuse_all(problems: Iterable[str], of: int, what: str) -> None:
-    """Raise one EchosynError that lists the first problems, if there are any."""
-    problems = list(problems)
-    if problems:
-        more = [f"... and {len(problems) - 5} more"] if len(problems) > 5 else []
-        listed = "\n  ".join([*problems[:5], *more])
-        raise EchosynError(f"{len(problems)} of {of} {what} cannot be ingested:\n  {listed}")
+def write_dataset(plan: Plan, out: Path, label: str, options: IngestOptions) -> IngestReport:
+    """Read the items of a plan and write Videos/*.avi and FileList.csv into the empty `out`.
+
+    Nothing is dropped silently: what fails to be read, has a row that `check_rows` refuses, or
+    repeats a name (case aside) is listed in `options.rejects`, which is written even when this
+    raises. It is not written to `out`: the names of a hospital's files do not travel with the data.
+
+    Raises:
+        EchosynError: more rejects than allowed, or no video at all.
+    """
+    (out / "Videos").mkdir()
+    taken: dict[str, _Made] = {}  # FileName in lower case
+    left: list[Reject] = list(plan.rejects)
+
+    def make(number: int) -> _Made | Reject:
+        return _make(plan.items[number], out / "Videos" / f".{number}")
+
+    for made in map_videos(make, range(len(plan.items)), "ingest"):
+        reject = made if isinstance(made, Reject) else _place(made, out, taken)
+        if reject:
+            left.append(reject)
+    table = _table(list(taken.values()), out, label, left)
+    rejected = _account(left, len(table), options)
+    if plan.by_name:
+        table = table.sort_values("FileName", ignore_index=True)
+    write_filelist(out / "FileList.csv", table)
+    if plan.finish is not None:
+        plan.finish(out, table)
+    notes = [*plan.notes, *_notes(left, int(table["resized"].sum()))]
+    frames = int(table["frames"].sum())
+    return IngestReport(len(table), frames, tuple(notes), rejected, len(left) - rejected)
+
+
+def _make(item: Item, part: Path) -> _Made | Reject:
+    """Read, fit and write one item to `part`; failing to read makes a reject, to write an error."""
+    try:
+        read = item.read()
+        facts: Mapping[str, Any] = {}
+        if isinstance(read, Path):
+            video = fit_video(read)
+        else:
+            facts = read.facts
+            video = SquareFit.of(read.frames).fit(read.frames, read.fps)
+        row = {"FileName": item.name, **item.row, **facts}
+        measured = (FRAME_SIZE, FRAME_SIZE, video.fps, video.count)
+        row.update({k: v for k, v in zip(FACTS, measured, strict=True) if k not in row})
+        resized = isinstance(read, Path) and not video.square.identity
+        if resized:
+            for column, source in (("FrameHeight", "height"), ("FrameWidth", "width")):
+                if row[column] == getattr(video.square, source):
+                    row[column] = FRAME_SIZE
+        row |= {"SourceHeight": video.square.height, "SourceWidth": video.square.width}
+        if not SAFE_NAME.fullmatch(row["FileName"]):
+            raise EchosynError(f"FileName {row['FileName']!r} is no name that a video can have")
+        data = read.read_bytes() if isinstance(read, Path) and video.frames is None else None
+    except SkipError as e:
+        return Reject(item.source, str(e), SKIPPED)
+    except EchosynError as e:
+        return Reject(item.source, str(e))
+    except Exception as e:  # decoders raise whatever their library does
+        return Reject(item.source, f"{type(e).__name__}: {e}")
+    if data is None:
+        write_video(part, video.frames, video.fps)
+    else:
+        part.write_bytes(data)
+    return _Made(item.source, row | {"frames": video.count, "resized": resized}, part)
+
+
+def _place(made: _Made, out: Path, taken: dict[str, _Made]) -> Reject | None:
+    """Give a video its name, or say why it cannot have it."""
+    name = made.row["FileName"]
+    earlier = taken.setdefault(name.lower(), made)
+    if earlier is made:
+        made.part.replace(video_path(out, name))
+        return None
+    first = video_path(out, earlier.row["FileName"])
+    same = first.read_bytes() == made.part.read_bytes()
+    made.part.unlink()
+    if same:
+        return Reject(made.source, f"the same video as {earlier.source}", SKIPPED)
+    return Reject(made.source, f"FileName {name!r} is already that of {earlier.source}")
+
+
+def _table(made: list[_Made], out: Path, label: str, left: list[Reject]) -> pd.DataFrame:
+    """The rows that may be in a FileList; the others go to `left`, and their videos."""
+    columns = [*COLUMNS, *([CLASS] if label == "class" else [])]
+    rows = pd.DataFrame([m.row for m in made], columns=None if made else [*columns, *OWN])
+    for column in columns:
+        if column not in rows:
+            rows[column] = ""
+    for column in (*COLUMNS, *OPTIONAL):
+        if column in rows:
+            rows[column] = rows[column].astype(object).where(rows[column].notna(), "")
+    table, problems = check_rows(rows, label)
+    bad: dict[int, str] = {}
+    for problem in problems:
+        for i in problem.rows:
+            bad.setdefault(int(i), problem.of(rows[problem.column][i]))
+    for i, reason in sorted(bad.items()):
+        left.append(Reject(made[i].source, reason))
+        video_path(out, made[i].row["FileName"]).unlink()
+    table = table.join(rows[[c for c in rows if c not in table]])
+    return typed(table.drop(index=list(bad)).reset_index(drop=True))
+
+
+def _account(left: Sequence[Reject], written: int, options: IngestOptions) -> int:
+    """Write the table of what was not taken and return the number of rejects; raise if too many."""
+    where = ""
+    if options.rejects is not None:
+        cells = [(r.source, r.reason, r.outcome) for r in left]
+        table = pd.DataFrame(cells, columns=["source", "reason", "outcome"])
+        write_text(options.rejects, table.to_csv(index=False, lineterminator="\n"))
+        where = f"; all are in {options.rejects}"
+    rejects = [r for r in left if r.outcome == "rejected"]
+    total = written + len(rejects)
+    if len(rejects) > options.max_rejects:
+        raise EchosynError(
+            f"{len(rejects)} of {total} videos are rejected, max_rejects is {options.max_rejects}"
+            f"{where}{_list(rejects)}\nRepair or remove them, or raise max_rejects of the dataset"
+        )
+    if not written:
+        raise EchosynError(f"no video was found to ingest{where}{_list(left)}")
+    return len(rejects)
+
+
+def _list(left: Sequence[Reject]) -> str:
+    more = f"\n  ... and {len(left) - 5} more" if len(left) > 5 else ""
+    return "".join(f"\n  {r.source}: {r.reason}" for r in left[:5]) + more
+
+
+def _notes(left: Sequence[Reject], resized: int) -> list[str]:
+    notes = [f"{resized} videos were resized to {FRAME_SIZE}x{FRAME_SIZE}"] if resized else []
+    for outcome in ("rejected", SKIPPED):
+        of_kind = [r for r in left if r.outcome == outcome]
+        if of_kind:
+            notes.append(f"{len(of_kind)} {outcome}:{_list(of_kind)}")
+    return notes

@@ -5,81 +5,150 @@ them is kept as it says it: whether it is true is the gate's question, not ours 
 """
 
 import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from echosyn.data.filelist import read_cells, read_filelist, to_numbers, video_path, write_filelist
-from echosyn.data.ingest.canonical import FRAME_SIZE, IngestReport, SquareFit, refuse_all
-from echosyn.data.video import map_videos, read_video, write_video
+from echosyn.data.filelist import (
+    CLASS,
+    COLUMNS,
+    Cells,
+    Problem,
+    check_columns,
+    check_rows,
+    read_cells,
+    to_numbers,
+    video_path,
+)
+from echosyn.data.ingest.canonical import Item, LazyItems, Plan, Reject
+from echosyn.data.ingest.fit import SquareFit
 from echosyn.errors import EchosynError
 from echosyn.files import write_text
 
+LIST = "FileList.csv"
 TRACINGS = "VolumeTracings.csv"
 
 
-def ingest(raw: Path, out: Path, label: str) -> IngestReport:
-    """Fill the empty folder `out` from `raw`; see `echosyn.data.ingest.ingest`."""
-    table = read_filelist(raw / "FileList.csv", label)
-    names = list(table["FileName"])
-    gone = [name for name in names if not video_path(raw, name).is_file()]
-    refuse_all((f"{video_path(raw, n)}: the video does not exist" for n in gone), len(names),
-               "videos of FileList.csv")  # fmt: skip
-    (out / "Videos").mkdir()
-
-    def convert(name: str) -> tuple[int, int, int] | str:
-        source, target = video_path(raw, name), video_path(out, name)
-        try:
-            frames, fps = read_video(source)
-        except EchosynError as e:
-            return str(e)
-        fit = SquareFit(*frames.shape[1:])
-        if fit.identity:
-            shutil.copyfile(source, target)
-        else:
-            write_video(target, fit.apply(frames), fps)
-        return frames.shape
-
-    results = list(map_videos(convert, names, "ingest"))
-    refuse_all((r for r in results if isinstance(r, str)), len(names), "videos")
-    shapes = pd.DataFrame(results, columns=["frames", "height", "width"])
-    resized = (shapes["height"] != FRAME_SIZE) | (shapes["width"] != FRAME_SIZE)
-    for column, measured in (("FrameHeight", "height"), ("FrameWidth", "width")):
-        table.loc[resized & (table[column] == shapes[measured]), column] = FRAME_SIZE
-    write_filelist(out / "FileList.csv", table)
-    fits = {n: SquareFit(h, w) for n, _, h, w in shapes[resized].itertuples()}
-    _tracings(raw / TRACINGS, out / TRACINGS, {names[i]: fit for i, fit in fits.items()})
-    return IngestReport(len(names), int(shapes["frames"].sum()), _notes(raw, names, len(fits)))
+@dataclass(frozen=True)
+class Options:
+    """EchoNet-Dynamic needs no settings."""
 
 
-def _tracings(source: Path, target: Path, fits: dict[str, SquareFit]) -> None:
-    """Copy the tracings; move those of resized videos with their frames."""
+def plan(raw: Path, label: str, options: Options) -> Plan:
+    """The rows of FileList.csv as they are; see `echosyn.data.ingest.ingest`.
+
+    Raises:
+        EchosynError: FileList.csv is missing, is not a CSV file, or lacks a column.
+    """
+    cells = read_cells(raw / LIST)
+    needed = [*COLUMNS, *([CLASS] if label == "class" else [])]
+    check_columns(raw / LIST, list(cells.table.columns), needed)
+    table, problems = check_rows(cells.table, label)
+    return list_plan(raw, cells, table, problems)
+
+
+def list_plan(
+    raw: Path,
+    cells: Cells,
+    table: pd.DataFrame,
+    problems: Sequence[Problem],
+    notes: Sequence[str] = (),
+) -> Plan:
+    """A plan of the videos that a FileList names, in Videos/.
+
+    Args:
+        cells: the list as text, for messages.
+        table: its rows as they shall be in the canonical one.
+        problems: rows that are no good, to be rejected.
+        notes: what else to tell.
+    """
+
+    def source(i: int) -> str:
+        return f"{LIST} line {cells.lines[i]} ({cells.table['FileName'][i]})"
+
+    def video(i: int) -> Path:
+        return video_path(raw, table["FileName"][i])
+
+    def finish(out: Path, written: pd.DataFrame) -> None:
+        keep_tracings(raw / TRACINGS, out / TRACINGS, written)
+
+    reasons = row_reasons(cells, problems, cells.table)
+    items, rejects = row_items(table, reasons, source, video)
+    return Plan(items, rejects, [*notes, *_unlisted(raw, table)], finish)
+
+
+def row_reasons(cells: Cells, problems: Sequence[Problem], shown: pd.DataFrame) -> dict[int, str]:
+    """What is wrong with the rows of a list that are no good: row -> reason.
+
+    Args:
+        shown: the values to quote, by the columns that the problems name.
+    """
+    width = len(cells.table.columns)
+    ragged = np.flatnonzero(cells.fields != width)
+    reasons = {int(i): f"{cells.fields[i]} fields, the header has {width}" for i in ragged}
+    for problem in problems:
+        for i in problem.rows:
+            reasons.setdefault(int(i), problem.of(shown[problem.column][i]))
+    return reasons
+
+
+def row_items(
+    table: pd.DataFrame,
+    reasons: Mapping[int, str],
+    source: Callable[[int], str],
+    video: Callable[[int], Path],
+) -> tuple[LazyItems, list[Reject]]:
+    """An item for every row of a FileList, and a reject for those with a reason against them."""
+    good = [i for i in range(len(table)) if i not in reasons]
+    columns = {name: table[name].to_numpy() for name in table}
+
+    def item(number: int) -> Item:
+        i = good[number]
+        row = {name: values[i] for name, values in columns.items()}
+        return Item(source(i), row["FileName"], row, lambda: video(i))
+
+    rejects = [Reject(source(i), reason) for i, reason in sorted(reasons.items())]
+    return LazyItems(len(good), item), rejects
+
+
+def keep_tracings(source: Path, target: Path, table: pd.DataFrame) -> None:
+    """Copy the tracings; move those of resized videos with their frames.
+
+    Args:
+        table: the FileList with SourceHeight and SourceWidth, as `Plan.finish` gets it.
+    """
     if not source.is_file():
         return
+    fits = {
+        name: fit
+        for name, height, width in table[["FileName", "SourceHeight", "SourceWidth"]].itertuples(
+            index=False
+        )
+        if not (fit := SquareFit(height, width)).identity
+    }
     if not fits:
         shutil.copyfile(source, target)
         return
-    table = read_cells(source).table
-    missing = {"FileName", "X1", "Y1", "X2", "Y2"} - set(table.columns)
-    if missing:
-        raise EchosynError(f"{source}: column '{min(missing)}' is missing")
-    fit = table["FileName"].str.removesuffix(".avi").map(fits)
+    lines = read_cells(source).table
+    pairs = [("X", "Y")] if "X" in lines else [("X1", "Y1"), ("X2", "Y2")]
+    check_columns(source, list(lines.columns), ["FileName", *(c for pair in pairs for c in pair)])
+    fit = lines["FileName"].str.removesuffix(".avi").map(fits)
     moved = fit.notna()
-    scale = fit[moved].map(lambda f: FRAME_SIZE / f.side).astype(float)
-    for axis, edge in (("X", "left"), ("Y", "top")):
-        offset = fit[moved].map(lambda f, edge=edge: getattr(f, edge)).astype(float)
-        for column in (f"{axis}1", f"{axis}2"):
-            value = (to_numbers(table[column][moved]) + offset) * scale
-            table.loc[moved, column] = value.map(lambda v: f"{v:.4f}")
-    write_text(target, table.to_csv(index=False, lineterminator="\n"))
+    for pair in pairs:
+        cells = zip(fit[moved], *(to_numbers(lines[c][moved]) for c in pair), strict=True)
+        points = np.array([f.point(x, y) for f, x, y in cells]).reshape(-1, 2)
+        for axis, values in zip(pair, points.T, strict=True):
+            lines.loc[moved, axis] = [f"{v:.4f}" if np.isfinite(v) else "" for v in values]
+    write_text(target, lines.to_csv(index=False, lineterminator="\n"))
 
 
-def _notes(raw: Path, names: list[str], resized: int) -> tuple[str, ...]:
-    listed = {f"{name}.avi" for name in names}
-    unlisted = sum(f.name not in listed for f in (raw / "Videos").iterdir())
-    notes = []
-    if resized:
-        notes.append(f"{resized} videos were resized to {FRAME_SIZE}x{FRAME_SIZE}")
-    if unlisted:
-        notes.append(f"{unlisted} files in {raw / 'Videos'} are not in FileList.csv: left out")
-    return tuple(notes)
+def _unlisted(raw: Path, table: pd.DataFrame) -> list[str]:
+    folder = raw / "Videos"
+    if not folder.is_dir():
+        raise EchosynError(f"{folder}: the folder of the videos does not exist")
+    listed = {f"{name}.avi" for name in table["FileName"]}
+    unlisted = sum(f.name not in listed for f in folder.iterdir())
+    return [f"{unlisted} files in {folder} are not in {LIST}: left out"] if unlisted else []

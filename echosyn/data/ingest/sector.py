@@ -3,15 +3,74 @@
 What the machine burns in stands still or lies apart; the tissue moves. The sector is the convex
 hull of the largest region that changes over time, its border refined by a fan: two straight edges
 that meet above the tissue, and an arc. The fan cuts off what touches the sector and moves without
-belonging to it, such as a running ECG trace.
+belonging to it, such as a running ECG trace. What stands still on moving tissue is cut out with
+the space between its letters, since a hole in the shape of a letter could be read too.
+
+Not found: text within the sector that changes from frame to frame all over, or is darker than the
+tissue.
 """
 
 import cv2
 import numpy as np
 from scipy.optimize import minimize
 
+from echosyn.data.ingest.fit import SquareFit
+from echosyn.errors import EchosynError
+
 FAN_AGREEMENT = 0.8  # overlap (IoU) of hull and fan from which the sector counts as a fan
+LEAST_FRAMES = 8  # over fewer, tissue stands still by chance
+LEAST_STROKE = 6  # pixels; fewer that stand still are chance
 LEAST_AREA = 0.02  # of the frame; anything smaller that moves is a clock, a trace or noise
+
+
+class Motion:
+    """How bright each pixel is over time and how much it varies, from one frame after the other."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._total = self._squares = np.zeros(())
+
+    def add(self, frame: np.ndarray) -> None:
+        """Take in a frame uint8 (H, W)."""
+        if self._count == 0:
+            self._total, self._squares = np.zeros((2, *frame.shape))
+        cv2.accumulate(frame, self._total)
+        cv2.accumulateSquare(frame, self._squares)
+        self._count += 1
+
+    def sector(self, box: np.ndarray | None = None) -> np.ndarray:
+        """Bool (H, W), True in the sector. `box`, bool (H, W), is where it may lie; None: anywhere.
+
+        Raises:
+            EchosynError: there is none, or too few frames to tell tissue from what stands still.
+        """
+        if self._count < LEAST_FRAMES:
+            raise EchosynError(
+                f"{self._count} frames are too few to find the sector; {LEAST_FRAMES} are needed"
+            )
+        mean = self._total / self._count
+        deviation = np.sqrt(np.maximum(self._squares / self._count - mean * mean, 0))
+        mask = find_sector(mean, deviation if box is None else deviation * box)
+        if mask is not None and box is not None:
+            mask &= box
+        if mask is None or not mask.any():
+            raise EchosynError("no ultrasound sector: nothing large moves in the cine")
+        return mask
+
+
+class Crop:
+    """Cuts a sector, bool (H, W), out of frames: its smallest square, 112x112, all else black."""
+
+    def __init__(self, mask: np.ndarray) -> None:
+        self._rows, self._columns, self._pad = square_around(mask)
+        self._mask = mask[self._rows, self._columns]
+        side = self._mask.shape[0] + sum(self._pad[0])
+        self._fit = SquareFit(side, side)
+
+    def apply(self, frame: np.ndarray) -> np.ndarray:
+        """A frame uint8 (H, W) to (112, 112)."""
+        cut = np.where(self._mask, frame[self._rows, self._columns], 0)
+        return self._fit.frame(np.pad(cut, self._pad))
 
 
 def find_sector(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray | None:
@@ -30,7 +89,8 @@ def find_sector(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray | None:
     hull = _hull(region)
     fan = _fit_fan(hull)
     mask = hull & fan if _overlap(hull, fan) >= FAN_AGREEMENT else hull
-    kept = (mask & ~_marks_at_border(mask, mean, deviation)).astype(np.uint8)
+    marks = _marks_at_border(mask, mean, deviation) | _burned_in(mask, mean, deviation)
+    kept = (mask & ~marks).astype(np.uint8)
     return _largest(cv2.morphologyEx(kept, cv2.MORPH_OPEN, _disc(7)))
 
 
@@ -60,6 +120,45 @@ def _marks_at_border(mask: np.ndarray, mean: np.ndarray, deviation: np.ndarray) 
     stands_out = mean > 24 + 2.0 * around
     marks = (stands_out & still & (core == 0)).astype(np.uint8)
     return cv2.dilate(marks, _disc(max(3, 2 * round(0.015 * side) + 1))).astype(bool)
+
+
+def _burned_in(mask: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """Text within the mask: what varies much less than the pixels around it or, where those are
+    dark, is much brighter. Strokes are grouped to words, and each word is filled to its convex hull
+    with a margin of half its height. A word holds some pixels that stand quite still; compression
+    and moving tissue beside them let the others vary a little.
+    """
+    rows = np.flatnonzero(mask.any(1))
+    side = rows[-1] - rows[0] + 1
+    window = 2 * max(2, round(0.04 * side)) + 1
+    around = cv2.medianBlur(_bytes(mean), window)
+    varies = cv2.medianBlur(_bytes(4 * deviation), window) / 4
+    stands_out = (deviation < 0.5 * varies) | (mean > 24 + 1.5 * around)
+    strokes = mask & stands_out & (mean > 24) & (deviation < np.maximum(8, 0.1 * mean))
+    between_letters = np.ones((3, 2 * max(1, round(0.015 * side)) + 1))
+    words = cv2.morphologyEx(strokes.astype(np.uint8), cv2.MORPH_CLOSE, between_letters)
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(words)
+    # Near the probe tissue hardly varies, and so neither does what compression adds to text.
+    near = np.arange(len(mask))[:, None] < rows[0] + 0.15 * side
+    quite = deviation < np.where(near, 0.02, 0.06) * mean
+    still = np.bincount(labels[strokes & quite], minlength=count)
+    found = np.zeros(mask.shape, np.uint8)
+    for word in range(1, count):
+        if still[word] < LEAST_STROKE:
+            continue
+        left, top, width, height = boxes[word, :4]
+        margin = max(2, round(0.5 * min(width, height)))
+        part = (
+            slice(max(top - margin, 0), top + height + margin),
+            slice(max(left - margin, 0), left + width + margin),
+        )
+        hull = _hull(labels[part] == word).astype(np.uint8)
+        found[part] |= cv2.dilate(hull, _disc(2 * margin + 1))
+    return found.astype(bool)
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    return np.rint(np.minimum(values, 255)).astype(np.uint8)
 
 
 def _disc(side: int) -> np.ndarray:

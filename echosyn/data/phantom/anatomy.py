@@ -4,7 +4,7 @@ Lengths are in reference pixels, those of a 112 x 112 frame, of 1.35 mm each (a 
 14 cm). Positions are (x, y), x to the right and y down.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -101,6 +101,26 @@ def sample_anatomy(index: int, cfg: PhantomConfig, seed: int) -> Anatomy:
         breath_hz=u(0.2, 0.33),
         breath_phase=u(0, 2 * np.pi),
     )
+
+
+def with_pathology(anatomy: Anatomy, pathology: str) -> Anatomy:
+    """The same patient, ill: a right heart under pressure, or a thick wall. EF stays.
+
+    right_heart: wide right chambers that hardly squeeze, a left atrium with less to fill it.
+    thick_wall: twice the wall around a smaller cavity.
+    """
+    if pathology == "right_heart":
+        return replace(
+            anatomy,
+            rv_width=1.7 * anatomy.rv_width,
+            rv_top=0.6 * anatomy.rv_top,
+            rv_squeeze=0.5 * anatomy.rv_squeeze,
+            ra_width=1.4 * anatomy.ra_width,
+            la_width=0.85 * anatomy.la_width,
+        )
+    if pathology == "thick_wall":
+        return replace(anatomy, wall=2 * anatomy.wall, edv=0.85 * anatomy.edv)
+    return anatomy
 
 
 def _truncated(rng: np.random.Generator, mean: float, sd: float, lo: float, hi: float) -> float:

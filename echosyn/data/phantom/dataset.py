@@ -12,8 +12,9 @@ from pathlib import Path
 import cv2
 import pandas as pd
 
-from echosyn.data.filelist import PATIENT, write_filelist
+from echosyn.data.filelist import CLASS, PATIENT, write_filelist
 from echosyn.data.phantom.config import PhantomConfig
+from echosyn.data.phantom.defects import add_defects
 from echosyn.data.phantom.render import Labels, write_patient
 from echosyn.files import atomic_dir, write_text
 from echosyn.progress import track
@@ -37,7 +38,7 @@ def write_dataset(out: Path, cfg: PhantomConfig, seed: int, workers: int) -> pd.
         videos.mkdir()
         rendered = _render_all(videos, cfg, seed, workers)
         labels = list(track(rendered, "phantom", "videos", total=cfg.videos))
-        table = _filelist(labels, cfg)
+        table = add_defects(_filelist(labels, cfg), folder, cfg.defects, seed)
         write_filelist(folder / "FileList.csv", table)
         write_text(folder / "VolumeTracings.csv", _volume_tracings(labels))
     return table
@@ -59,7 +60,10 @@ def _filelist(labels: Sequence[Labels], cfg: PhantomConfig) -> pd.DataFrame:
         }
         for index, x in enumerate(labels)
     ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    if cfg.pathology != "none":
+        table[CLASS] = [cfg.label(index) for index in range(len(labels))]
+    return table
 
 
 def _volume_tracings(labels: Sequence[Labels]) -> str:

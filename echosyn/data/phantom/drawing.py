@@ -1,5 +1,6 @@
 """The drawing: chambers, walls and valves as polygons on the polar grid, in decibels."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -53,17 +54,21 @@ def build_scene(anatomy: Anatomy, state: Beat) -> Scene:
     def place(uv: np.ndarray) -> np.ndarray:
         return origin[:, None] + uv[..., :1] * along + uv[..., 1:] * across
 
-    def on_grid(shapes: list[Shape]) -> list[Shape]:
-        placed = []
-        for level, line, uv in shapes:
-            xy = place(uv)
-            grid = np.stack(to_polar(xy[..., 0], xy[..., 1]), axis=-1)
-            placed.append((level, line, np.rint(grid * 2**SUBPIXEL_BITS).astype(np.int32)))
-        return placed
-
-    layers = (on_grid(s) for s in _structures(anatomy, state, length, width))
+    layers = (on_grid(s, place) for s in _structures(anatomy, state, length, width))
     contour = place(lv_contour(anatomy, length, width))
     return Scene(length, width, state.breath, contour, *layers)
+
+
+def on_grid(
+    shapes: list[tuple[float, int, np.ndarray]], place: Callable[[np.ndarray], np.ndarray]
+) -> list[Shape]:
+    """Shapes with vertices in (u, v) on the polar grid; `place` makes (x, y) of (u, v)."""
+    placed = []
+    for level, line, uv in shapes:
+        xy = place(uv)
+        grid = np.stack(to_polar(xy[..., 0], xy[..., 1]), axis=-1)
+        placed.append((level, line, np.rint(grid * 2**SUBPIXEL_BITS).astype(np.int32)))
+    return placed
 
 
 def draw(scene: Scene, t: int) -> np.ndarray:
@@ -131,9 +136,9 @@ def _structures(
 
     s_pap = anatomy.papillary
     pap_v = width * float(half_widths(anatomy, np.array([s_pap]))[1][0]) * 0.74
-    papillary = _ellipse(s_pap * length, pap_v, 0.10 * length, 0.09 * width)
-    crux = _ellipse(length + 3, left - wall * 0.5, 5.5 + 0 * wall, 2.6 + 0 * wall)
-    outer_annulus = _ellipse(length + 1, right + wall * 0.6, 4.0 + 0 * wall, 3.6 + 0 * wall)
+    papillary = ellipse(s_pap * length, pap_v, 0.10 * length, 0.09 * width)
+    crux = ellipse(length + 3, left - wall * 0.5, 5.5 + 0 * wall, 2.6 + 0 * wall)
+    outer_annulus = ellipse(length + 1, right + wall * 0.6, 4.0 + 0 * wall, 3.6 + 0 * wall)
     middle = _line(u_epi[:, 8:34], (septal_epi - np.multiply.outer(width, septal))[:, 8:34] / 2)
     pericardium = _line(u_epi[:, 12:], lateral_epi[:, 12:] + 1.0)
 
@@ -185,7 +190,8 @@ def _line(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.stack([u, v], axis=-1)
 
 
-def _ellipse(u: np.ndarray, v: np.ndarray, half_u: np.ndarray, half_v: np.ndarray) -> np.ndarray:
+def ellipse(u: np.ndarray, v: np.ndarray, half_u: np.ndarray, half_v: np.ndarray) -> np.ndarray:
+    """Ellipses (T, 16, 2) around (u, v), each (T,)."""
     angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     return np.stack(
         [

@@ -12,11 +12,21 @@ from echosyn.data.phantom.anatomy import (
     REFERENCE_SIZE,
     Anatomy,
     sample_anatomy,
+    with_pathology,
 )
 from echosyn.data.phantom.config import PhantomConfig
-from echosyn.data.phantom.cycle import beat
-from echosyn.data.phantom.drawing import build_scene, draw
-from echosyn.data.phantom.sector import sector, to_frame
+from echosyn.data.phantom.cycle import Beat, beat
+from echosyn.data.phantom.drawing import Scene, build_scene, draw
+from echosyn.data.phantom.sector import Sector, sector, to_frame
+from echosyn.data.phantom.shortaxis import (
+    ZOOM,
+    RingSpeckle,
+    ShortAxis,
+    build_ring,
+    polygon_area,
+    ring_volume,
+    sample_short_axis,
+)
 from echosyn.data.phantom.speckle import Speckle, build_machine
 from echosyn.data.phantom.ventricle import disc_volume, discs, lv_contour, lv_size
 from echosyn.data.video import write_video
@@ -62,9 +72,11 @@ class Labels:
     tracings: tuple[Tracing, Tracing]
 
 
-def file_name(index: int, seed: int) -> str:
-    """FileName of patient `index`: 0X and 16 hex digits, as in EchoNet-Dynamic."""
-    return "0X" + hashlib.sha256(f"phantom/{seed}/{index}".encode()).hexdigest()[:16].upper()
+def file_name(index: int, seed: int, kind: str = "") -> str:
+    """FileName of patient `index`: 0X and 16 hex digits, as in EchoNet-Dynamic. `kind` keeps the
+    same patient's other views apart."""
+    text = "/".join(["phantom", *([kind] if kind else []), str(seed), str(index)])
+    return "0X" + hashlib.sha256(text.encode()).hexdigest()[:16].upper()
 
 
 def frame_times(cfg: PhantomConfig) -> np.ndarray:
@@ -72,9 +84,18 @@ def frame_times(cfg: PhantomConfig) -> np.ndarray:
     return np.arange(cfg.frames) / cfg.fps
 
 
+def patient(index: int, cfg: PhantomConfig, seed: int) -> Anatomy:
+    """The anatomy of patient `index`, ill or not."""
+    anatomy = sample_anatomy(index, cfg, seed)
+    return with_pathology(anatomy, cfg.pathology) if cfg.is_ill(index) else anatomy
+
+
 def measured_ef(anatomy: Anatomy, cfg: PhantomConfig) -> float:
     """EF in percent that `render_patient` reports, without drawing anything."""
-    length, width = lv_size(anatomy, beat(anatomy, frame_times(cfg)).volume)
+    volume = beat(anatomy, frame_times(cfg)).volume
+    if cfg.view == "psax":  # whose areas are those of the volumes exactly
+        return float(100 * (1 - volume.min() / volume.max()))
+    length, width = lv_size(anatomy, volume)
     contours = lv_contour(anatomy, length, width)
     edv, esv = (
         disc_volume(*discs(contours[t]), MM_PER_PIXEL)
@@ -83,15 +104,33 @@ def measured_ef(anatomy: Anatomy, cfg: PhantomConfig) -> float:
     return 100 * (1 - esv / edv)
 
 
+def _apical(
+    anatomy: Anatomy, state: Beat, grid: Sector, rng: np.random.Generator
+) -> tuple[Scene, Speckle]:
+    return build_scene(anatomy, state), Speckle(anatomy, build_machine(anatomy, grid, rng), rng)
+
+
+def _short_axis(
+    anatomy: Anatomy, view: ShortAxis, state: Beat, grid: Sector, rng: np.random.Generator
+) -> tuple[Scene, Speckle]:
+    machine = build_machine(anatomy, grid, rng, origin=(view.x, view.y))
+    return build_ring(anatomy, view, state), RingSpeckle(anatomy, machine, rng)
+
+
 def render_patient(index: int, cfg: PhantomConfig, seed: int) -> PhantomVideo:
     """Render patient `index`; the same (index, seed, sizes) give the same bytes, always."""
-    anatomy = sample_anatomy(index, cfg, seed)
+    anatomy = patient(index, cfg, seed)
     state = beat(anatomy, frame_times(cfg))
-    scene = build_scene(anatomy, state)
     grid = sector(cfg.size)
     rng = np.random.Generator(np.random.SFC64([seed, index, 1]))
-    machine = build_machine(anatomy, grid, rng)
-    speckle = Speckle(anatomy, machine, rng)
+    mm_per_pixel = MM_PER_PIXEL * REFERENCE_SIZE / cfg.size
+    if cfg.view == "psax":
+        pressed = cfg.is_ill(index) and cfg.pathology == "right_heart"
+        view = sample_short_axis(index, seed, pressed)
+        scene, speckle = _short_axis(anatomy, view, state, grid, rng)
+        mm_per_pixel /= ZOOM
+    else:
+        scene, speckle = _apical(anatomy, state, grid, rng)
     frames = np.empty((cfg.frames, cfg.size, cfg.size), np.uint8)
     for t in range(cfg.frames):
         envelope = speckle.envelope(
@@ -99,14 +138,19 @@ def render_patient(index: int, cfg: PhantomConfig, seed: int) -> PhantomVideo:
         )
         cv2.convertScaleAbs(grid.scan_convert(speckle.compress(envelope)), dst=frames[t])
     contours = to_frame(scene.contour, cfg.size)
-    mm_per_pixel = MM_PER_PIXEL * REFERENCE_SIZE / cfg.size
     ed, es = (
         Tracing(t, *discs(contours[t]))
         for t in (int(np.argmax(state.volume)), int(np.argmin(state.volume)))
     )
-    edv, esv = (disc_volume(x.axis, x.lines, mm_per_pixel) for x in (ed, es))
+    edv, esv = (
+        ring_volume(polygon_area(contours[x.frame]), float(scene.length[x.frame]), mm_per_pixel)
+        if cfg.view == "psax"
+        else disc_volume(x.axis, x.lines, mm_per_pixel)
+        for x in (ed, es)
+    )
+    kind = "" if cfg.view == "a4c" and cfg.pathology == "none" else f"{cfg.view}/{cfg.pathology}"
     return PhantomVideo(
-        name=file_name(index, seed),
+        name=file_name(index, seed, kind),
         frames=frames,
         fps=cfg.fps,
         ef=100 * (1 - esv / edv),

@@ -46,10 +46,19 @@ class Machine:
     offset: float
 
 
-def build_machine(anatomy: Anatomy, grid: Sector, rng: np.random.Generator) -> Machine:
-    """Everything about a patient's pictures that does not change from frame to frame."""
+def build_machine(
+    anatomy: Anatomy,
+    grid: Sector,
+    rng: np.random.Generator,
+    origin: tuple[float, float] | None = None,
+) -> Machine:
+    """Everything about a patient's pictures that does not change from frame to frame.
+
+    `origin` is where u and v are 0, (x, y) in reference pixels; the apex when None.
+    """
     along, across = axis_vectors(anatomy)
-    dx, dy = grid.x - anatomy.apex_x, grid.y - anatomy.apex_y
+    origin_x, origin_y = origin or (anatomy.apex_x, anatomy.apex_y)
+    dx, dy = grid.x - origin_x, grid.y - origin_y
     ed_length, ed_width = (float(x) for x in lv_size(anatomy, anatomy.edv))
     texture = rng.standard_normal((*TEXTURE, 2), dtype=np.float32)
     # White texels would twinkle between samples: bilinear lookup is even only on smooth ones.
@@ -150,10 +159,14 @@ class Speckle:
     def _white(self) -> np.ndarray:
         return self.rng.standard_normal((SAMPLES, LINES, 2), dtype=np.float32)
 
+    def tissue(self, length: float, width: float, shift: float) -> tuple[np.ndarray, np.ndarray]:
+        """Where the tissue of each grid sample lies in the texture, (u, v) in reference pixels."""
+        return tissue_coordinates(self.machine, length, width, shift)
+
     def envelope(self, drawn: np.ndarray, length: float, width: float, shift: float) -> np.ndarray:
         """Echo amplitude float32 (SAMPLES, LINES) of a drawn uint8 frame, before compression."""
         m = self.machine
-        u, v = tissue_coordinates(m, length, width, shift)
+        u, v = self.tissue(length, width, shift)
         u += np.float32(ORIGIN[0])
         u *= self.texels
         v += np.float32(ORIGIN[1])

@@ -1,0 +1,120 @@
+"""CardiacNet: apical four-chamber cines in a folder per class, as NIfTI or as videos.
+
+    CardiacNet-PAH/PAH/001_image.nii.gz        001_label.nii.gz (a few frames' masks, not used)
+    CardiacNet-PAH/Non-PAH/...
+    CardiacNet-ASD/ASD/...  CardiacNet-ASD/Non-ASD/...
+
+What is directly in a class folder is a patient: a file, or a folder of the patient's clips (the
+download unpacks some files to folders such as 111_image.nii/PHI01.nii). There is no split in the
+release: patients of each class are dealt out, seeded.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from echosyn.config import setting
+from echosyn.data.filelist import CLASS, PATIENT
+from echosyn.data.ingest.canonical import SKIPPED, Clip, Item, Plan, Reject
+from echosyn.data.ingest.fit import fit_video
+from echosyn.data.ingest.nifti import SUFFIXES as NIFTI
+from echosyn.data.ingest.nifti import grey_frames, read_nifti
+from echosyn.data.ingest.splits import Shares, split_patients
+from echosyn.data.video import resample_indices
+from echosyn.errors import EchosynError
+
+TASKS = {"PAH": ("PAH", "non-PAH"), "ASD": ("ASD", "non-ASD")}
+VIDEO = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg")
+MASKS = re.compile(r"_(label|mask|gt)\.nii(\.gz)?$", re.IGNORECASE)
+SUFFIX = re.compile(r"(_image)?(\.nii\.gz|\.[A-Za-z0-9]{1,4})$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of a CardiacNet dataset."""
+
+    task: str = setting("PAH", choices=tuple(TASKS), help="which of the two pairs of classes")
+    fps: float | None = setting(
+        32.0, lo=1, hi=500, help="frame rate to resample to; null keeps each recording's own"
+    )
+    nifti_fps: float = setting(
+        32.0, lo=1, hi=500, help="frame rate of NIfTI files, which state none; 32: frames are kept"
+    )
+    split: Shares = setting(Shares(), help="of the patients of each class")
+
+
+def plan(raw: Path, label: str, options: Options) -> Plan:
+    """The recordings of two classes; see `echosyn.data.ingest.ingest`.
+
+    Raises:
+        EchosynError: a class folder is missing, or EF is asked for.
+    """
+    if label == "ef":
+        raise EchosynError(f"{raw}: CardiacNet has classes and no EF; set 'label: class'")
+    found: list[tuple[Path, Path, str]] = []  # file, its class folder, class
+    skipped: list[Reject] = []
+    masks = 0
+    for name in TASKS[options.task]:
+        folder = _class_folder(raw, name)
+        for file in _files(folder):
+            if MASKS.search(file.name):
+                masks += 1
+            elif file.name.lower().endswith((*NIFTI, *VIDEO)):
+                found.append((file, folder, name))
+            else:
+                reason = "neither NIfTI nor a video"
+                skipped.append(Reject(str(file.relative_to(raw)), reason, SKIPPED))
+    patients = {_patient(file, folder, name): name for file, folder, name in found}
+    splits = split_patients(patients, options.split)
+    items = [_item(raw, *entry, splits, options) for entry in found]
+    notes = [f"{masks} files of masks are not used"] if masks else []
+    return Plan(items, skipped, notes)
+
+
+def _class_folder(raw: Path, name: str) -> Path:
+    """The folder of a class: the raw one's child, or in a folder such as CardiacNet-PAH."""
+    wanted = {name.lower(), name.lower().replace("non-", "none-")}
+    folders = [f for f in (*sorted(raw.glob("*")), *sorted(raw.glob("*/*"))) if f.is_dir()]
+    matching = [f for f in folders if f.name.lower().replace("_", "-") in wanted]
+    if not matching:
+        raise EchosynError(
+            f"{raw}: no folder {name!r} in it or one level below; CardiacNet has a folder per class"
+        )
+    if len(matching) > 1:
+        listed = ", ".join(str(f) for f in matching[:3])
+        raise EchosynError(f"{raw}: several folders are named {name!r}: {listed}; keep one")
+    return matching[0]
+
+
+def _files(folder: Path) -> list[Path]:
+    """Files below a folder, sorted; links to folders are not followed, so that none is a loop."""
+    files = [Path(at) / name for at, _, names in os.walk(folder) for name in names]
+    return sorted(f for f in files if not f.name.startswith("."))
+
+
+def _patient(file: Path, folder: Path, name: str) -> str:
+    top = file.relative_to(folder).parts[0]
+    return f"{name}-{SUFFIX.sub('', top)}"
+
+
+def _item(
+    raw: Path, file: Path, folder: Path, name: str, splits: dict[str, str], options: Options
+) -> Item:
+    parts = [SUFFIX.sub("", part) for part in file.relative_to(folder).parts]
+    file_name = re.sub(r"[^A-Za-z0-9._-]", "_", "_".join([name, *parts]))
+    patient = _patient(file, folder, name)
+    row = {CLASS: name, PATIENT: patient, "Split": splits[patient]}
+    return Item(str(file.relative_to(raw)), file_name, row, lambda: _read(file, options))
+
+
+def _read(file: Path, options: Options) -> Clip:
+    if file.name.lower().endswith(NIFTI):
+        volume = read_nifti(file)
+        frames, fps = grey_frames(volume, file), volume.fps or options.nifti_fps
+    else:
+        video = fit_video(file, keep=True)
+        frames, fps = video.frames, video.fps
+    if options.fps is None or options.fps == fps:
+        return Clip(frames, fps)
+    return Clip(frames[resample_indices(len(frames), fps, options.fps)], options.fps)

@@ -1,0 +1,188 @@
+"""Frames of any size to grey 112x112, one frame in memory at a time."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from echosyn.errors import EchosynError
+
+FRAME_SIZE = 112  # pixels; EchoNet-Dynamic's, and what the models are built for
+MIN_FRAMES = 2
+MIN_SIDE = 16  # pixels; less holds no picture of a heart
+MAX_PIXELS = 2**26  # 8192 x 8192; more is refused before it is decoded
+# How files that hold a video begin. Decoders know more kinds, some of which name other files or
+# addresses to read (playlists) or are stills: a data folder's files are not trusted with that.
+MP4 = (b"ftyp", b"moov", b"mdat", b"wide", b"free")  # after 4 bytes of length
+OTHERS = (b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"\0\0\1\xb3", b"0&\xb2u")  # Matroska, MPEG, WMV
+# OpenCV's other backend for a file would take `v0001.avi` for the first of a series of images.
+FFMPEG = cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
+BACKEND = cv2.CAP_FFMPEG if FFMPEG else cv2.CAP_ANY
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A video at the canonical size."""
+
+    frames: np.ndarray | None  # uint8 (T, 112, 112); None: the file itself is canonical
+    fps: float
+    count: int  # frames, counted by decoding
+    square: "SquareFit"  # how the frames as they were read came to this size
+
+
+@dataclass(frozen=True)
+class SquareFit:
+    """How a frame is padded to a square and scaled to FRAME_SIZE, keeping its proportions."""
+
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, frames: np.ndarray) -> "SquareFit":
+        """The fit of frames (T, H, W)."""
+        return cls(*frames.shape[1:])
+
+    @property
+    def side(self) -> int:
+        return max(self.height, self.width)
+
+    @property
+    def top(self) -> int:
+        return (self.side - self.height) // 2
+
+    @property
+    def left(self) -> int:
+        return (self.side - self.width) // 2
+
+    @property
+    def identity(self) -> bool:
+        return self.height == self.width == FRAME_SIZE
+
+    def apply(self, frames: np.ndarray) -> np.ndarray:
+        """Frames uint8 (T, height, width) to (T, 112, 112): black padding, area when shrinking."""
+        return np.stack([self.frame(frame) for frame in frames])
+
+    def frame(self, frame: np.ndarray) -> np.ndarray:
+        """One frame uint8 (height, width) to (112, 112)."""
+        if self.identity:
+            return frame
+        if self.height != self.width:
+            square = np.zeros((self.side, self.side), np.uint8)
+            square[self.top : self.top + self.height, self.left : self.left + self.width] = frame
+            frame = square
+        how = cv2.INTER_AREA if self.side >= FRAME_SIZE else cv2.INTER_LINEAR
+        return cv2.resize(frame, (FRAME_SIZE, FRAME_SIZE), interpolation=how)
+
+    def fit(self, frames: np.ndarray, fps: float) -> Fitted:
+        """Frames uint8 (T, height, width) as a video.
+
+        Raises:
+            EchosynError: there are too few frames, they are too small, or the rate is no rate.
+        """
+        if frames.ndim != 3 or frames.dtype != np.uint8:
+            raise ValueError(f"expected uint8 (T, H, W), got {frames.dtype} {frames.shape}")
+        check_count(len(frames))
+        check_size(self.height, self.width)
+        check_fps(fps)
+        return Fitted(self.apply(frames), fps, len(frames), self)
+
+    def point(self, x: float, y: float) -> tuple[float, float]:
+        """Where a point (column, row) of the frame as it was read lies in the fitted one."""
+        scale = FRAME_SIZE / self.side
+        return (x + self.left) * scale, (y + self.top) * scale
+
+
+def check_size(height: int, width: int) -> None:
+    """Refuse frames too small to show a heart, and those too large to be frames at all."""
+    if min(height, width) < MIN_SIDE:
+        raise EchosynError(f"frames of {width}x{height} pixels; at least {MIN_SIDE}x{MIN_SIDE}")
+    if height * width > MAX_PIXELS:
+        raise EchosynError(f"frames of {width}x{height} pixels; at most {MAX_PIXELS:,} in all")
+
+
+def check_count(frames: int) -> None:
+    """Refuse what does not move."""
+    if frames < MIN_FRAMES:
+        what = "a still image" if frames else "no frames"
+        raise EchosynError(f"{what}; a video has {MIN_FRAMES} frames or more")
+
+
+def check_fps(fps: float) -> None:
+    """Refuse a frame rate that is none."""
+    if not np.isfinite(fps) or fps <= 0:
+        raise EchosynError(f"frame rate {fps}; it must be above 0")
+
+
+def fit_video(path: Path, keep: bool = False) -> Fitted:
+    """Decode a video file to grey 112x112, holding one frame of its own size at a time.
+
+    Args:
+        path: AVI, MP4, or whatever OpenCV decodes.
+        keep: give frames of a canonical file too.
+
+    Raises:
+        EchosynError: the file is missing, empty, truncated, a still or no video, its frames change
+            size, are too small or too large, or the frame rate is not above 0.
+    """
+    if not path.is_file():
+        raise EchosynError(f"{path}: the video does not exist")
+    with path.open("rb") as f:
+        start = f.read(12)
+        size = f.seek(0, 2)
+    if size == 0:
+        raise EchosynError(f"{path}: the video is empty (0 bytes)")
+    avi = start[:4] == b"RIFF" and start[8:] == b"AVI "
+    if not avi and start[4:8] not in MP4 and not start.startswith(OTHERS):
+        raise EchosynError(f"{path}: not a video: no AVI, MP4, Matroska, MPEG or WMV file")
+    # A file cut inside its last frame still decodes to the number of frames in its header.
+    if avi and (whole := int.from_bytes(start[4:8], "little") + 8) > size + 1:
+        raise EchosynError(f"{path}: truncated, {size:,} of the {whole:,} bytes in its header")
+    capture = cv2.VideoCapture(str(path), BACKEND)
+    try:
+        if not capture.isOpened():
+            raise EchosynError(f"{path}: not a video that can be decoded (an unknown codec?)")
+        return _decode(capture, path, avi, keep)
+    finally:
+        capture.release()
+
+
+def _decode(capture: cv2.VideoCapture, path: Path, avi: bool, keep: bool) -> Fitted:
+    declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    fps = float(capture.get(cv2.CAP_PROP_FPS))
+    height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+    try:
+        check_size(height, width)  # before a decoder allocates them
+        check_fps(fps)
+    except EchosynError as e:
+        raise EchosynError(f"{path}: {e}") from None
+    third = np.full((1, 3), 1 / 3)  # grey is the mean over channels, as in the reference
+    square = None
+    frames: list[np.ndarray] = []
+    count = 0
+    while True:
+        ok, frame = capture.read()  # (H, W, 3), BGR
+        if not ok:
+            break
+        if square is None:
+            square = SquareFit(*frame.shape[:2])
+            copied = avi and square.identity and not keep
+        count += 1
+        if frame.shape[:2] != (square.height, square.width):
+            raise EchosynError(
+                f"{path}: frame {count} is {frame.shape[1]}x{frame.shape[0]} pixels, the first is "
+                f"{square.width}x{square.height}"
+            )
+        if not copied:
+            frames.append(square.frame(cv2.transform(frame, third)))
+    try:
+        check_count(count)
+    except EchosynError as e:
+        raise EchosynError(f"{path}: {e}") from None
+    # Other containers state a duration, from which OpenCV only guesses the number of frames.
+    if count < (declared if avi else 0.95 * declared - 2):
+        raise EchosynError(
+            f"{path}: truncated, {count} of the {declared} frames in its header can be read"
+        )
+    return Fitted(None if copied else np.stack(frames), fps, count, square)
