@@ -113,7 +113,7 @@ def test_a_size_that_changes_is_seen(tmp_path, monkeypatch):
 
     write_video(tmp_path / "a.avi", clip(0, 3), 30)
     monkeypatch.setattr(cv2, "VideoCapture", Capture)
-    with pytest.raises(EchosynError, match="frame 3 is 112x100 pixels, the first is 112x112"):
+    with pytest.raises(EchosynError, match="frame 3 is 112x100 pixels, the first 112x112"):
         fit_video(tmp_path / "a.avi")
 
 

@@ -10,7 +10,7 @@ from echosyn.config import Dataset
 from echosyn.data.filelist import read_filelist
 from echosyn.data.ingest import ADAPTERS, ingest
 from echosyn.data.ingest.canonical import SquareFit
-from echosyn.data.video import probe, read_video
+from echosyn.data.video import read_video
 from echosyn.errors import EchosynError
 
 # Real clips in EchoNet layout, kept beside the project where they may be used.
@@ -55,8 +55,8 @@ def test_other_sizes_are_padded_and_scaled_with_their_tracings(tmp_path):
     )
     report = ingest("echonet", raw, tmp_path / "out", "ef")
     assert report.notes == ("4 videos were resized to 112x112",)
-    facts = probe(tmp_path / "out" / "Videos" / "v0.avi")
-    assert (facts.height, facts.width, facts.frames, facts.fps) == (112, 112, 4, 50)
+    frames, fps = read_video(tmp_path / "out" / "Videos" / "v0.avi")
+    assert (frames.shape, fps) == ((4, 112, 112), 50)
     table = read_filelist(tmp_path / "out" / "FileList.csv")
     assert (table["FrameHeight"] == 112).all()
     assert (table["FrameWidth"] == 112).all()

@@ -10,7 +10,7 @@ import yaml
 from repro import ROOT, edit, run
 
 from echosyn.data.filelist import read_filelist, video_path
-from echosyn.data.video import probe
+from echosyn.data.video import read_video
 
 pytestmark = pytest.mark.slow
 CLIPS = ROOT.parent / "shared" / "real_echo"
@@ -38,7 +38,7 @@ def test_six_real_clips_are_encoded_animated_and_measured(project):
     assert len(animated) == 12
     assert sorted(animated["EF"].unique()) == [25, 70]
     for name, frames in zip(animated["FileName"], animated["NumberOfFrames"], strict=True):
-        assert probe(video_path(project / "animated/real_echo", name)).frames == frames
+        assert len(read_video(video_path(project / "animated/real_echo", name))[0]) == frames
     assert (project / "animated/real_echo/mosaic.webp").stat().st_size > 10_000
     for key in ("vae/psnr_db", "reid/auc", "ef/real/mae", "animate/self_similarity"):
         assert key in numbers
@@ -53,8 +53,8 @@ def test_a_dicom_file_becomes_a_canonical_video_and_is_animated(project, tmp_pat
     numbers = add_guest(project, "hospital", entry, [40, 60])
     table = read_filelist(project / "data/guest/hospital/FileList.csv", label="none")
     (name,) = table["FileName"]
-    facts = probe(video_path(project / "data/guest/hospital", name))
-    assert (facts.frames, facts.height, facts.width) == (30, 112, 112)
+    frames, _ = read_video(video_path(project / "data/guest/hospital", name))
+    assert frames.shape == (30, 112, 112)
     assert "cine" not in name
     assert "vae/psnr_db" in numbers
     assert "ef/real/mae" not in numbers

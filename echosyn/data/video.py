@@ -4,7 +4,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
@@ -22,68 +22,107 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 JPEG_QUALITY = 95
+THIRD = np.full((1, 3), 1 / 3)
 
 
-@dataclass(frozen=True)
-class VideoFacts:
-    """What a video file holds, counted by decoding it, not read from its header."""
+class VideoStream:
+    """An open video file, whose frames come one after the other; see `open_video`."""
 
-    frames: int
-    height: int
-    width: int
-    fps: float
+    def __init__(self, path: Path, capture: cv2.VideoCapture, avi: bool) -> None:
+        self.path, self._capture, self.avi = path, capture, avi
+        self.declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.fps = float(capture.get(cv2.CAP_PROP_FPS))
+        self.height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        self.width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """Every frame once, uint8 (H, W, 3) BGR.
+
+        Raises:
+            EchosynError: there are none, they change size, or they end before the number that the
+                header declares.
+        """
+        count, shape = 0, None
+        while True:
+            ok, frame = self._capture.read()
+            if not ok:
+                break
+            count, shape = count + 1, shape or frame.shape
+            if frame.shape != shape:
+                was, now = (f"{s[1]}x{s[0]}" for s in (shape, frame.shape))
+                raise EchosynError(f"{self.path}: frame {count} is {now} pixels, the first {was}")
+            yield frame
+        if count == 0:
+            raise EchosynError(f"{self.path}: the video has no frames")
+        # Other containers state a duration, from which OpenCV only guesses the number of frames.
+        if count < (self.declared if self.avi else 0.95 * self.declared - 2):
+            raise EchosynError(
+                f"{self.path}: truncated, {count} of the {self.declared} frames in its header can "
+                "be read"
+            )
+
+    def check_fps(self) -> float:
+        """Frames per second. Raises EchosynError when it is no rate."""
+        if not np.isfinite(self.fps) or self.fps <= 0:
+            raise EchosynError(
+                f"{self.path}: frame rate {self.fps} in the header; it must be above 0"
+            )
+        return self.fps
+
+
+@contextmanager
+def open_video(
+    path: Path | str, backend: int = cv2.CAP_ANY, known: Callable[[bytes], bool] | None = None
+) -> Iterator[VideoStream]:
+    """A video file, open.
+
+    Args:
+        backend: of OpenCV, such as cv2.CAP_FFMPEG.
+        known: whether a file that begins with these 12 bytes is a video; None: the decoder knows.
+
+    Raises:
+        EchosynError: the file is missing, empty, shorter than its header says, or not a video.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise EchosynError(f"{path}: the video does not exist")
+    with path.open("rb") as f:
+        start = f.read(12)
+        size = f.seek(0, 2)
+    if size == 0:
+        raise EchosynError(f"{path}: the video is empty (0 bytes)")
+    if known is not None and not known(start):
+        raise EchosynError(f"{path}: not a video: no AVI, MP4, Matroska, MPEG or WMV file")
+    avi = start[:4] == b"RIFF"
+    # A file cut inside its last frame still decodes to the number of frames in its header.
+    if avi and (whole := int.from_bytes(start[4:8], "little") + 8) > size + 1:
+        raise EchosynError(f"{path}: truncated, {size:,} of the {whole:,} bytes in its header")
+    capture = cv2.VideoCapture(str(path), backend)
+    try:
+        if not capture.isOpened():
+            raise EchosynError(f"{path}: not a video that can be decoded (an unknown codec?)")
+        yield VideoStream(path, capture, avi)
+    finally:
+        capture.release()
+
+
+def grey(frame: np.ndarray) -> np.ndarray:
+    """A frame (H, W, 3) as uint8 (H, W): the mean over channels, as the reference has it."""
+    return cv2.transform(frame, THIRD)
 
 
 def read_video(path: Path | str) -> tuple[np.ndarray, float]:
-    """Decode a video to grey frames, the mean over channels as the reference does.
+    """Decode a video to grey frames.
 
     Returns:
         frames uint8 (T, H, W) in 0-255, and the frame rate in frames per second.
 
     Raises:
-        EchosynError: the file is missing, empty, not a video, has no frames, or ends before the
-            number of frames that its header declares.
+        EchosynError: as `open_video` and `VideoStream.frames`, or the frame rate is no rate.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise EchosynError(f"{path}: the video does not exist")
-    size = path.stat().st_size
-    if size == 0:
-        raise EchosynError(f"{path}: the video is empty (0 bytes)")
-    # A file cut inside its last frame still decodes to the number of frames in its header.
-    with path.open("rb") as f:
-        start = f.read(8)
-    if start[:4] == b"RIFF" and (whole := int.from_bytes(start[4:], "little") + 8) > size + 1:
-        raise EchosynError(f"{path}: truncated, {size:,} of the {whole:,} bytes in its header")
-    capture = cv2.VideoCapture(str(path))
-    try:
-        if not capture.isOpened():
-            raise EchosynError(f"{path}: not a video that can be decoded")
-        declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        fps = float(capture.get(cv2.CAP_PROP_FPS))
-        frames = []
-        while True:
-            ok, frame = capture.read()  # (H, W, 3), BGR
-            if not ok:
-                break
-            frames.append(cv2.transform(frame, np.full((1, 3), 1 / 3)))
-    finally:
-        capture.release()
-    if not frames:
-        raise EchosynError(f"{path}: the video has no frames")
-    if len(frames) < declared:
-        raise EchosynError(
-            f"{path}: truncated, {len(frames)} of the {declared} frames in its header can be read"
-        )
-    if not np.isfinite(fps) or fps <= 0:
-        raise EchosynError(f"{path}: frame rate {fps} in the header; it must be above 0")
-    return np.stack(frames), fps
-
-
-def probe(path: Path | str) -> VideoFacts:
-    """Facts of a video, by decoding it whole."""
-    frames, fps = read_video(path)
-    return VideoFacts(len(frames), frames.shape[1], frames.shape[2], fps)
+    with open_video(path) as video:
+        frames = np.stack([grey(frame) for frame in video.frames()])
+        return frames, video.check_fps()
 
 
 def map_videos(

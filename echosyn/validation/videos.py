@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from echosyn.errors import EchosynError
+from echosyn.data.video import VideoStream, grey, open_video
 from echosyn.files import sha256_file
 
 SIDE = 32  # pixels that a frame is reduced to, to be compared with others
@@ -45,60 +45,28 @@ def measure(path: Path) -> Measured:
         EchosynError: the file is missing, empty, not a video, has no frames, frames of several
             sizes, or ends before the number of frames that its header declares.
     """
-    if not path.is_file():
-        raise EchosynError(f"{path}: the video does not exist")
-    size = path.stat().st_size
-    if size == 0:
-        raise EchosynError(f"{path}: the video is empty (0 bytes)")
-    # A file cut inside its last frame still decodes to the number of frames in its header.
-    with path.open("rb") as f:
-        start = f.read(8)
-    if start[:4] == b"RIFF" and (whole := int.from_bytes(start[4:], "little") + 8) > size + 1:
-        raise EchosynError(f"{path}: truncated, {size:,} of the {whole:,} bytes in its header")
-    capture = cv2.VideoCapture(str(path))
-    try:
-        if not capture.isOpened():
-            raise EchosynError(f"{path}: not a video that can be decoded")
-        declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        fps = float(capture.get(cv2.CAP_PROP_FPS))
-        count, kept = _three_frames(capture, declared, path)
-    finally:
-        capture.release()
-    if count < declared:
-        raise EchosynError(
-            f"{path}: truncated, {count} of the {declared} frames in its header can be read"
-        )
-    if not np.isfinite(fps) or fps <= 0:
-        raise EchosynError(f"{path}: frame rate {fps} in the header; it must be above 0")
-    grey = [cv2.transform(f, np.full((1, 3), 1 / 3)) for f in kept]
+    with open_video(path) as video:
+        count, kept = _three_frames(video)
+        fps = video.check_fps()
+    three = [grey(f) for f in kept]
     return Measured(
         count,
-        *grey[0].shape,
+        *three[0].shape,
         fps,
         sha256_file(path),
-        float(min(int(f.max()) - int(f.min()) for f in grey)),
-        max(float(cv2.absdiff(f, grey[0]).mean()) for f in grey[1:]),
-        np.stack([describe(f) for f in grey]),
+        float(min(int(f.max()) - int(f.min()) for f in three)),
+        max(float(cv2.absdiff(f, three[0]).mean()) for f in three[1:]),
+        np.stack([describe(f) for f in three]),
     )
 
 
-def _three_frames(
-    capture: cv2.VideoCapture, declared: int, path: Path
-) -> tuple[int, list[np.ndarray]]:
+def _three_frames(video: VideoStream) -> tuple[int, list[np.ndarray]]:
     """How many frames there are; the first, that in the middle of those declared, and the last."""
     count, first, middle, last = 0, None, None, None
-    while True:
-        ok, frame = capture.read()  # (H, W, 3), BGR
-        if not ok:
-            break
+    for frame in video.frames():
         first = frame if first is None else first
-        if frame.shape != first.shape:
-            was, now = (f"{f.shape[1]}x{f.shape[0]}" for f in (first, frame))
-            raise EchosynError(f"{path}: frame {count + 1} is {now} pixels, the first {was}")
-        middle = frame if count <= declared // 2 else middle
+        middle = frame if count <= video.declared // 2 else middle
         count, last = count + 1, frame
-    if count == 0:
-        raise EchosynError(f"{path}: the video has no frames")
     return count, [first, middle, last]
 
 

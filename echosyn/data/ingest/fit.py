@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from echosyn.data.video import grey, open_video
 from echosyn.errors import EchosynError
 
 FRAME_SIZE = 112  # pixels; EchoNet-Dynamic's, and what the models are built for
@@ -125,64 +126,29 @@ def fit_video(path: Path, keep: bool = False) -> Fitted:
         EchosynError: the file is missing, empty, truncated, a still or no video, its frames change
             size, are too small or too large, or the frame rate is not above 0.
     """
-    if not path.is_file():
-        raise EchosynError(f"{path}: the video does not exist")
-    with path.open("rb") as f:
-        start = f.read(12)
-        size = f.seek(0, 2)
-    if size == 0:
-        raise EchosynError(f"{path}: the video is empty (0 bytes)")
-    avi = start[:4] == b"RIFF" and start[8:] == b"AVI "
-    if not avi and start[4:8] not in MP4 and not start.startswith(OTHERS):
-        raise EchosynError(f"{path}: not a video: no AVI, MP4, Matroska, MPEG or WMV file")
-    # A file cut inside its last frame still decodes to the number of frames in its header.
-    if avi and (whole := int.from_bytes(start[4:8], "little") + 8) > size + 1:
-        raise EchosynError(f"{path}: truncated, {size:,} of the {whole:,} bytes in its header")
-    capture = cv2.VideoCapture(str(path), BACKEND)
-    try:
-        if not capture.isOpened():
-            raise EchosynError(f"{path}: not a video that can be decoded (an unknown codec?)")
-        return _decode(capture, path, avi, keep)
-    finally:
-        capture.release()
-
-
-def _decode(capture: cv2.VideoCapture, path: Path, avi: bool, keep: bool) -> Fitted:
-    declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    fps = float(capture.get(cv2.CAP_PROP_FPS))
-    height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-    width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-    try:
-        check_size(height, width)  # before a decoder allocates them
-        check_fps(fps)
-    except EchosynError as e:
-        raise EchosynError(f"{path}: {e}") from None
-    third = np.full((1, 3), 1 / 3)  # grey is the mean over channels, as in the reference
-    square = None
-    frames: list[np.ndarray] = []
-    count = 0
-    while True:
-        ok, frame = capture.read()  # (H, W, 3), BGR
-        if not ok:
-            break
-        if square is None:
-            square = SquareFit(*frame.shape[:2])
-            copied = avi and square.identity and not keep
-        count += 1
-        if frame.shape[:2] != (square.height, square.width):
-            raise EchosynError(
-                f"{path}: frame {count} is {frame.shape[1]}x{frame.shape[0]} pixels, the first is "
-                f"{square.width}x{square.height}"
-            )
-        if not copied:
-            frames.append(square.frame(cv2.transform(frame, third)))
+    with open_video(path, BACKEND, known=_is_video) as video:
+        try:
+            check_size(video.height, video.width)  # before a decoder allocates them
+            check_fps(video.fps)
+        except EchosynError as e:
+            raise EchosynError(f"{path}: {e}") from None
+        frames: list[np.ndarray] = []
+        count, square = 0, SquareFit(video.height, video.width)
+        for frame in video.frames():
+            if count == 0:
+                square = SquareFit(*frame.shape[:2])
+                copied = video.avi and square.identity and not keep
+            count += 1
+            if not copied:
+                frames.append(square.frame(grey(frame)))
     try:
         check_count(count)
     except EchosynError as e:
         raise EchosynError(f"{path}: {e}") from None
-    # Other containers state a duration, from which OpenCV only guesses the number of frames.
-    if count < (declared if avi else 0.95 * declared - 2):
-        raise EchosynError(
-            f"{path}: truncated, {count} of the {declared} frames in its header can be read"
-        )
-    return Fitted(None if copied else np.stack(frames), fps, count, square)
+    return Fitted(None if copied else np.stack(frames), video.fps, count, square)
+
+
+def _is_video(start: bytes) -> bool:
+    """By its first bytes: FFmpeg would follow playlists and read pictures."""
+    avi = start[:4] == b"RIFF" and start[8:12] == b"AVI "
+    return avi or start[4:8] in MP4 or start.startswith(OTHERS)
