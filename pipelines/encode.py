@@ -13,8 +13,13 @@ from pipelines._stage import command, torch_params
 
 def main(dataset: str) -> None:
     from echosyn.cluster import run_shards
-    from echosyn.data.frames import load_frames
-    from echosyn.data.reconstruct import EncodeConfig, VideoCodec, encode_shard, finish_encoding
+    from echosyn.data.reconstruct import (
+        EncodeConfig,
+        VideoCodec,
+        VideoFiles,
+        encode_shard,
+        finish_encoding,
+    )
     from echosyn.models.vae import Vae
     from echosyn.runtime import state_root
     from echosyn.shards import Make, finish, work_dir
@@ -27,15 +32,15 @@ def main(dataset: str) -> None:
     inputs = [source, Path("models/vae")]
     work = work_dir(state_root(), "encode", dataset, dataclasses.asdict(cfg), inputs)
     with stage_run("encode", dataset, cfg, inputs, work) as run:
-        frames = load_frames(source, cfg.fps, state_root() / "frames", entry.label)
+        videos = VideoFiles.open(source, cfg.fps, entry.label)
 
         def worker() -> Make:
             codec = VideoCodec(Vae.load("models/vae"), cfg.batch, cfg.precision)
-            return lambda rows, folder: encode_shard(codec, frames, rows, folder)
+            return lambda rows, folder: encode_shard(codec, videos, rows, folder)
 
-        shards = run_shards(work, len(frames), cfg.shard, worker, "encode", "video")
+        shards = run_shards(work, len(videos), cfg.shard, worker, "encode", "video")
         outs = [Path("latents") / place, Path("reconstructions") / place]
-        numbers = finish_encoding(shards, frames, *outs)
+        numbers = finish_encoding(shards, videos, *outs)
         for out in outs:
             run.output(out)
         run.final(numbers, Path(f"metrics/encode/{dataset}.json"))

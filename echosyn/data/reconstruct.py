@@ -1,23 +1,38 @@
-"""Frames through the VAE: latents to keep, reconstructions to look at and to train on."""
+"""Frames through the VAE: latents to keep, reconstructions to look at and to train on.
 
+While the VAE works on a video, threads decode those that follow and write and measure those that
+are through. What waits is bounded, however many videos there are.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from echosyn.config import PRECISIONS, setting
-from echosyn.data.filelist import write_filelist
-from echosyn.data.frames import FrameSet
+from echosyn.data.filelist import video_path, write_filelist
+from echosyn.data.frames import VideoFolder
 from echosyn.data.latents import pack, write_index, write_shard
-from echosyn.data.video import write_video
+from echosyn.data.video import read_video, resample_indices, write_video
 from echosyn.device import autocast, pick_device
+from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir, write_text
 from echosyn.metrics.image import psnr_db, ssim
-from echosyn.models.vae import Vae
+from echosyn.models.vae import FRAME_SIZE, LATENT_SIZE, Vae
+from echosyn.runtime import threads
 from echosyn.shards import gather
+
+A = TypeVar("A")
+R = TypeVar("R")
+AHEAD = 2  # videos per thread that may wait for the VAE, and as many that may wait to be written
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,72 @@ class EncodeConfig:
     precision: str = setting("auto", choices=PRECISIONS)
 
 
+class Recordings(Protocol):
+    """Videos to encode; echosyn.data.frames.FrameSet is one, VideoFiles another."""
+
+    table: pd.DataFrame  # the FileList
+    fps: float
+
+    def __len__(self) -> int: ...
+
+    def video(self, i: int) -> np.ndarray:
+        """Frames of video i, uint8 (T, H, W); called from several threads at once."""
+
+
+@dataclass(frozen=True)
+class VideoFiles:
+    """Videos of a dataset folder at `fps`, the frames of `load_frames`, decoded when asked for.
+
+    As long as the files are: FileLists round frame rates, and the raw gate allows it, so that
+    VideoFolder, which tells lengths before it decodes, refuses some of what this takes.
+    """
+
+    folder: Path
+    table: pd.DataFrame
+    fps: float
+
+    @classmethod
+    def open(cls, folder: Path | str, fps: float, label: str = "ef") -> "VideoFiles":
+        """Read the FileList, decode nothing.
+
+        Raises:
+            EchosynError: the FileList is wrong, or a video that it lists is missing.
+        """
+        listed = VideoFolder.open(folder, fps, label)
+        return cls(listed.folder, listed.table, fps)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def video(self, i: int) -> np.ndarray:
+        """Frames of video i, uint8 (T, H, W).
+
+        Raises:
+            EchosynError: the file cannot be decoded.
+        """
+        frames, fps = read_video(video_path(self.folder, self.table["FileName"][i]))
+        return frames[resample_indices(len(frames), fps, self.fps)]
+
+
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """A video that went through the VAE."""
+
+    name: str
+    original: np.ndarray  # uint8 (T, H, W)
+    latents: Tensor  # as `pack` makes them
+    decoded: np.ndarray  # uint8 (T, H, W)
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What is left of a video whose reconstruction is written."""
+
+    size: tuple[int, ...]  # (H, W)
+    latents: Tensor
+    quality: dict[str, object]
+
+
 class VideoCodec:
     """A trained VAE on the device, in the wanted precision."""
 
@@ -37,6 +118,8 @@ class VideoCodec:
         self.device = pick_device()
         self.vae = vae.to(self.device).eval()
         self.batch, self.precision = batch, precision
+        # Several threads may use it at once, each for a video: of use where it has no GPU to feed.
+        self.shared = self.device.type == "cpu"
 
     def _blocks(self, n: int) -> list[slice]:
         return [slice(i, i + self.batch) for i in range(0, n, self.batch)]
@@ -63,41 +146,102 @@ class VideoCodec:
         return torch.cat(frames).numpy()
 
 
-def encode_shard(codec: VideoCodec, frames: FrameSet, rows: range, folder: Path) -> None:
-    """Latents, reconstructed videos and their quality for some videos, as files in `folder`."""
-    latents, quality = {}, []
-    for v in rows:
-        name, original = frames.table["FileName"][v], frames.video(v)
+def encode_shard(codec: VideoCodec, videos: Recordings, rows: range, folder: Path) -> None:
+    """Latents, reconstructed videos and their quality for some videos, as files in `folder`.
+
+    On a GPU one thread feeds it while others decode and write. On a CPU every thread takes a video
+    through all steps by itself: threads that share a convolution wait for each other.
+
+    Raises:
+        EchosynError: a video cannot be read or written, or sizes differ within the shard.
+    """
+    shard = f"latents-{rows.start:06d}.safetensors"
+    names = videos.table["FileName"]
+    latents: dict[str, Tensor] = {}
+
+    def code(v: int, original: np.ndarray) -> Coded:
         mean, logvar = codec.encode(original)
-        latents[name] = pack(mean, logvar)
+        packed = pack(mean, logvar)
         # From the stored float16, since that is what everything downstream sees.
-        decoded = codec.decode(latents[name][:, : mean.shape[1]].float())
-        write_video(folder / f"{name}.avi", decoded, frames.fps)
-        quality.append(
-            {
-                "FileName": name,
-                "psnr_db": psnr_db(original, decoded),
-                "ssim": ssim(original, decoded),
-                "Shard": f"latents-{rows.start:06d}.safetensors",
-            }
-        )
-    write_shard(folder / f"latents-{rows.start:06d}.safetensors", latents)
+        return Coded(names[v], original, packed, codec.decode(packed[:, : mean.shape[1]].float()))
+
+    def keep(video: Coded) -> Kept:
+        write_video(folder / f"{video.name}.avi", video.decoded, videos.fps)
+        quality = {
+            "FileName": video.name,
+            "psnr_db": psnr_db(video.original, video.decoded),
+            "ssim": ssim(video.original, video.decoded),
+            "Shard": shard,
+        }
+        return Kept(video.original.shape[1:], video.latents, quality)
+
+    workers, before = threads(), torch.get_num_threads()
+    if codec.shared:
+        torch.set_num_threads(1)  # threads that are made from here on compute by themselves
+    with ThreadPoolExecutor(workers, thread_name_prefix="encode") as pool:
+        if codec.shared:
+            done = _ahead(pool, lambda v: keep(code(v, videos.video(v))), rows, AHEAD * workers)
+        else:
+            decoding = _ahead(pool, videos.video, rows, AHEAD * workers)
+            coded = (code(v, frames) for v, frames in zip(rows, decoding, strict=True))
+            done = _ahead(pool, keep, coded, AHEAD * workers)
+        try:
+            quality, size = [], None
+            for kept in done:
+                _check_size(kept.quality["FileName"], kept.size, size)
+                size = kept.size
+                latents[kept.quality["FileName"]] = kept.latents
+                quality.append(kept.quality)
+        finally:  # the folder is not left to threads that still write
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(before)
+    write_shard(folder / shard, latents)
     write_text(folder / "quality.csv", pd.DataFrame(quality).to_csv(index=False))
 
 
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[[A], R], items: Iterable[A], most: int
+) -> Iterator[R]:
+    """`work` of each item, in order, done by the pool; at most `most` are under way or wait to
+    be taken.
+
+    When a later one has failed already, its exception comes at once.
+    """
+    pending: deque[Future[R]] = deque()
+
+    def first() -> R:
+        for future in pending:
+            if future.done():
+                future.result()
+        return pending.popleft().result()
+
+    for item in items:
+        pending.append(pool.submit(work, item))
+        if len(pending) == most:
+            yield first()
+    while pending:
+        yield first()
+
+
+def _check_size(name: str, size: tuple[int, ...], others: tuple[int, ...] | None) -> None:
+    if others is not None and size != others:
+        raise EchosynError(f"video {name}: frames {size}, those before have {others}")
+
+
 def finish_encoding(
-    shards: list[Path], frames: FrameSet, latents: Path, reconstructions: Path
+    shards: list[Path], videos: Recordings, latents: Path, reconstructions: Path
 ) -> dict[str, float]:
     """Assemble shards into the two output folders; returns PSNR and SSIM over TEST, or over all.
 
     A dataset without a TEST video (a guest's few clips) is measured whole.
+
+    Raises:
+        EchosynError: sizes differ between shards.
     """
     quality = pd.concat([pd.read_csv(s / "quality.csv") for s in shards], ignore_index=True)
-    table = frames.table.assign(
-        NumberOfFrames=frames.lengths,
-        FPS=frames.fps,
-        FrameHeight=frames.data.shape[1],
-        FrameWidth=frames.data.shape[2],
+    lengths, (height, width) = _encoded_sizes(shards, videos.table["FileName"])
+    table = videos.table.assign(
+        NumberOfFrames=lengths, FPS=videos.fps, FrameHeight=height, FrameWidth=width
     )
     with atomic_dir(latents) as tmp:
         gather(shards, "*.safetensors", tmp)
@@ -110,5 +254,20 @@ def finish_encoding(
     return {
         "vae/psnr_db": float(kept["psnr_db"].mean()),
         "vae/ssim": float(kept["ssim"].mean()),
-        "vae/frames": int(frames.lengths.sum()),
+        "vae/frames": int(lengths.sum()),
     }
+
+
+def _encoded_sizes(shards: list[Path], names: pd.Series) -> tuple[np.ndarray, tuple[int, int]]:
+    """Lengths int64 (V,) of the videos `names`, and their one (H, W) in pixels: from the headers of
+    the latents, so that nothing is decoded again."""
+    shapes: dict[str, list[int]] = {}
+    for path in (p for shard in shards for p in shard.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            shapes |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    scale, size = FRAME_SIZE // LATENT_SIZE, None
+    for name in names:
+        height, width = (scale * side for side in shapes[name][2:])
+        _check_size(name, (height, width), size)
+        size = height, width
+    return np.array([shapes[name][0] for name in names], np.int64), size or (0, 0)
