@@ -43,7 +43,7 @@ LABELS = {
     "tau": "Threshold τ",
     "rejection_rate": "Share thrown out",
     "planted_exact_recall": "Planted copies caught",
-    "planted_disguised_recall": "Altered planted copies caught",
+    "planted_light_recall": "Lightly disguised planted copies caught",
     "membership_auc": "Membership inference AUC",
     "learned_fraction": "Share of training videos represented",
     "learned_fraction_uniform": "That share, if all were equally likely",
@@ -190,8 +190,10 @@ def privacy_sentences(metrics: Mapping[str, float], videos: int | None = None) -
         said.append(f"{videos:,} videos were made from those that passed.")
     if exact := got("planted_exact_recall"):
         text = f"As a test, copies of training hearts were slipped in: {percent(exact)} were caught"
-        disguised = got("planted_disguised_recall")
-        said.append(text + (f", and {percent(disguised)} of altered ones." if disguised else "."))
+        disguised = got("planted_light_recall")
+        said.append(
+            text + (f", and {percent(disguised)} of lightly disguised ones." if disguised else ".")
+        )
     if auc := got("membership_auc"):
         said.append(
             "An attack that guesses from the synthetic videos who was in the training set scores "

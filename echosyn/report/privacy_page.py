@@ -36,7 +36,6 @@ RATES = {
     "false_rejection_heldout": "of unrelated real ones refused: found on held-out patients",
     "planted_exact_recall": "of exact planted copies caught",
     "planted_light_recall": "of lightly disguised planted copies caught",
-    "planted_disguised_recall": "of disguised planted copies caught",
 }
 COVERAGE = {
     "learned_fraction": "training videos represented, by synthetic queries",
