@@ -153,13 +153,13 @@ def test_a_job_runs_dvc_repro_and_its_logs_and_status_come_back(project, running
     status, out, err = echosyn(project, "submit", "--address", running.jobs_address, "phantom")
     assert status == 0, out + err
     assert "cluster: 2 nodes, 2 CPU" in out
-    assert "Running stage 'phantom'" in out
+    assert "Running stage 'phantom@phantom'" in out
     assert (project / "data" / "raw" / "phantom" / "FileList.csv").is_file()
     assert "succeeded" in err
     job = err.split(";")[0]
     status, logs, _ = echosyn(project, "logs", "--address", running.jobs_address, job)
     assert status == 0
-    assert "Running stage 'phantom'" in logs
+    assert "Running stage 'phantom@phantom'" in logs
     status, table, _ = echosyn(
         project, "jobs", RAY_API_SERVER_ADDRESS=running.jobs_address + "/"
     )  # the variable instead of the option
