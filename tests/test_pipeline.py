@@ -151,7 +151,6 @@ def test_an_edited_knob_reruns_what_depends_on_it_and_nothing_else(project):
         ("train_lidm phantom", {"loop": LONGER}, "checkpoint-*", "models/lidm/phantom"),
         ("sample_hearts phantom", {"steps": 40, "hearts": 80}, "shard-00001", "hearts/phantom"),
         ("train_ef phantom real", {"loop": LONGER}, "seed1/checkpoint-*", "models/ef/phantom/real"),
-        ("filter_videos phantom", {"shard": 1}, "candidates/shard-00001", "samples/phantom"),
     ],
 )  # fmt: skip
 def test_a_killed_stage_resumes_to_the_same_bytes(project, stage, conf, sign, out):
