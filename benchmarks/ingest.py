@@ -42,8 +42,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         raw = _dataset(Path(folder) / "raw", args.videos, args.frames)
+        _memory(raw, Path(folder), args)  # first: Linux counts a parent's peak as its child's
         _filelist(Path(folder))
-        _memory(raw, Path(folder), args)
         _speed(raw, Path(folder) / "out", args)
 
 
