@@ -38,7 +38,8 @@ class Courier:
             EchosynError: what the user must mend. A server that does not answer is none of it: the
                 work goes on, with one warning.
         """
-        self._used.add(outbox.facts["uri"])
+        with suppress(FileNotFoundError):  # another process has sent and removed it
+            self._used.add(outbox.facts["uri"])
         with self._turn:
             self._attempt(outbox, raising=True)
         if self._thread is None:
@@ -73,7 +74,8 @@ class Courier:
         for outbox in outboxes(self.root):
             with self._turn:
                 self._attempt(outbox)
-        self._prune()
+        with self._turn:
+            self._prune()
 
     def _rounds(self) -> None:
         while True:
@@ -88,9 +90,10 @@ class Courier:
         """Send what is there; False when the server did not answer."""
         from filelock import FileLock, Timeout
 
-        if not outbox.exists:
+        try:
+            uri = outbox.facts["uri"]
+        except FileNotFoundError:  # another process has sent and removed it
             return True
-        uri = outbox.facts["uri"]
         if not raising and time.monotonic() < self._silent.get(uri, (0.0, 0.0))[0]:
             return False
         store = self._stores.setdefault(uri, Store(uri))
@@ -148,7 +151,10 @@ class Courier:
 
     def _prune(self) -> None:
         """Remove what has arrived, but for what a killed stage needs to continue its run."""
-        known = [(o, o.facts) for o in outboxes(self.root)]
+        known = []
+        for outbox in outboxes(self.root):
+            with suppress(FileNotFoundError):  # another process has just removed it
+                known.append((outbox, outbox.facts))
         waiting = {f["parent"] for o, f in known if f.get("parent") and o.operations()}
         for outbox, facts in known:
             if not facts.get("ended") or outbox.operations() or outbox.key in waiting:
