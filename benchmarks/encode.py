@@ -1,6 +1,6 @@
 """Encoding a dataset, from AVI files to finished shards, against the bare VAE.
 
-- ours: `VideoFiles` and `encode_shard`, in which decoding, the VAE and writing overlap: latents,
+- ours: `VideoFolder` and `encode_shard`, in which decoding, the VAE and writing overlap: latents,
   reconstructed AVIs, PSNR and SSIM;
 - in turn: the same work one step after the other, from a frame cache that is filled first;
 - bare: the VAE alone, each video encoded to mean and log-variance and the mean decoded, from
@@ -31,13 +31,12 @@ import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 
 from echosyn.config import build, read_yaml  # noqa: E402
-from echosyn.data.frames import load_frames  # noqa: E402
+from echosyn.data.frames import VideoFolder, load_frames  # noqa: E402
 from echosyn.data.latents import pack, write_shard  # noqa: E402
 from echosyn.data.phantom import PhantomConfig, write_dataset  # noqa: E402
 from echosyn.data.reconstruct import (  # noqa: E402
     EncodeConfig,
     VideoCodec,
-    VideoFiles,
     encode_shard,
 )
 from echosyn.data.video import write_video  # noqa: E402
@@ -92,7 +91,7 @@ def with_cpu(side: Callable[[], object], seconds: list[float]) -> Callable[[], N
 
 
 def cpu_of_parts(
-    codec: VideoCodec, source: VideoFiles, preloaded: list[np.ndarray], folder: Path
+    codec: VideoCodec, source: VideoFolder, preloaded: list[np.ndarray], folder: Path
 ) -> dict[str, float]:
     """CPU seconds of each thing that is done beside the VAE, over all videos, by itself."""
     decoded = [codec.decode(codec.encode(x)[0]) for x in preloaded]
@@ -117,7 +116,7 @@ def main() -> None:
         folder, numbers = Path(tmp) / "phantom", count()
         cfg = PhantomConfig(train=VIDEOS - 2, val=1, test=1, frames=FRAMES, fps=FPS)
         write_dataset(folder, cfg, seed=0, workers=THREADS)
-        source = VideoFiles.open(folder, CONFIG.fps)
+        source = VideoFolder.open(folder, CONFIG.fps)
         preloaded = [source.video(v) for v in range(len(source))]
         n = sum(map(len, preloaded))
 
@@ -128,7 +127,7 @@ def main() -> None:
             return run_shards(shards(), lambda: make, "encode", "video")
 
         def ours() -> list[Path]:
-            videos = VideoFiles.open(folder, CONFIG.fps)
+            videos = VideoFolder.open(folder, CONFIG.fps)
             return run(lambda rows, out: encode_shard(codec, videos, rows, out))
 
         def before() -> list[Path]:

@@ -13,10 +13,10 @@ from pipelines._stage import command, torch_params
 
 def main(dataset: str) -> None:
     from echosyn.cluster import run_shards
+    from echosyn.data.frames import VideoFolder
     from echosyn.data.reconstruct import (
         EncodeConfig,
         VideoCodec,
-        VideoFiles,
         encode_shard,
         finish_encoding,
     )
@@ -32,7 +32,7 @@ def main(dataset: str) -> None:
     inputs = [source, Path("models/vae")]
     work = work_dir(state_root(), "encode", dataset, dataclasses.asdict(cfg), inputs)
     with stage_run("encode", dataset, cfg, inputs, work) as run:
-        videos = VideoFiles.open(source, cfg.fps, entry.label)
+        videos = VideoFolder.open(source, cfg.fps, entry.label)
 
         def worker() -> Make:
             codec = VideoCodec(Vae.load("models/vae"), cfg.batch, cfg.precision)

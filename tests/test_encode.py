@@ -10,12 +10,11 @@ import torch
 
 from echosyn.data import reconstruct
 from echosyn.data.filelist import read_filelist, video_path, write_filelist
-from echosyn.data.frames import load_frames
+from echosyn.data.frames import VideoFolder, load_frames
 from echosyn.data.latents import LatentSet, pack, write_shard
 from echosyn.data.reconstruct import (
     AHEAD,
     VideoCodec,
-    VideoFiles,
     encode_shard,
     finish_encoding,
 )
@@ -109,12 +108,12 @@ def test_every_byte_is_that_of_one_step_after_the_other(
         plainly(codec, cached, shard.indices, shard.folder)
     expected = contents(*(s.folder for s in plain))
     assert len(expected) == VIDEOS + 2 * len(plain)
-    assert contents(*encode(codec, VideoFiles.open(source, FPS), tmp_path / "a")) == expected
+    assert contents(*encode(codec, VideoFolder.open(source, FPS), tmp_path / "a")) == expected
     assert contents(*encode(codec, cached, tmp_path / "b")) == expected
 
 
 def test_outputs_hold_mean_and_deviation_and_say_the_lengths(source, tmp_path):
-    codec, videos = new_codec(), VideoFiles.open(source, FPS)
+    codec, videos = new_codec(), VideoFolder.open(source, FPS)
     shards = encode(codec, videos, tmp_path / "work")
     numbers = finish_encoding(shards, videos, tmp_path / "latents", tmp_path / "seen")
     cached, latents = load_frames(source, FPS, tmp_path / "cache"), LatentSet(tmp_path / "latents")
@@ -139,7 +138,7 @@ def test_a_rounded_frame_rate_in_the_list_does_not_stop_encoding(source, tmp_pat
     (folder / "Videos").symlink_to(source / "Videos")
     table = read_filelist(source / "FileList.csv")
     write_filelist(folder / "FileList.csv", table.assign(FPS=31.0))
-    cached, videos = load_frames(folder, FPS, tmp_path / "cache"), VideoFiles.open(folder, FPS)
+    cached, videos = load_frames(folder, FPS, tmp_path / "cache"), VideoFolder.open(folder, FPS)
     assert all(np.array_equal(videos.video(i), cached.video(i)) for i in range(VIDEOS))
     shards = encode(new_codec(), videos, tmp_path / "work")
     finish_encoding(shards, videos, tmp_path / "latents", tmp_path / "seen")
@@ -150,7 +149,7 @@ class Watched:
     """`count` videos in memory, and an event for each that is set when it is read."""
 
     def __init__(self, source, count):
-        files = VideoFiles.open(source, FPS)
+        files = VideoFolder.open(source, FPS)
         self.fps, self.clip = FPS, files.video(2)
         names = [f"v{i}" for i in range(count)]
         self.table = pd.DataFrame({"FileName": names})
@@ -253,14 +252,14 @@ def test_an_error_in_writing_reaches_the_stage_and_leaves_no_shard(source, tmp_p
 
     monkeypatch.setattr(reconstruct, "write_video", full)
     with pytest.raises(EchosynError, match=r"v\d.avi: the video cannot be written"):
-        encode(new_codec(), VideoFiles.open(source, FPS), tmp_path / "work")
+        encode(new_codec(), VideoFolder.open(source, FPS), tmp_path / "work")
     assert list((tmp_path / "work").iterdir()) == []
     assert working() == []
 
 
 def test_an_unreadable_video_is_named_and_the_rest_resumes(tmp_path):
     folder, codec = dataset(tmp_path / "data"), new_codec()
-    videos = VideoFiles.open(folder, FPS)
+    videos = VideoFolder.open(folder, FPS)
     undisturbed = contents(*encode(codec, videos, tmp_path / "whole"))
     path = video_path(folder, "v4")
     whole = path.read_bytes()
@@ -279,14 +278,14 @@ def test_an_unreadable_video_is_named_and_the_rest_resumes(tmp_path):
 
 def test_videos_of_another_size_within_a_shard_are_named(tmp_path):
     sizes = [64 if i == 1 else 112 for i in range(VIDEOS)]
-    videos = VideoFiles.open(dataset(tmp_path / "data", sizes=sizes), FPS)
+    videos = VideoFolder.open(dataset(tmp_path / "data", sizes=sizes), FPS)
     with pytest.raises(EchosynError, match=r"video v1: frames \(64, 64\), those before have \(112"):
         encode(new_codec(), videos, tmp_path / "work")
 
 
 def test_a_shard_of_another_size_is_named(tmp_path):
     sizes = [112 if i < SHARD else 64 for i in range(VIDEOS)]
-    videos = VideoFiles.open(dataset(tmp_path / "data", sizes=sizes), FPS)
+    videos = VideoFolder.open(dataset(tmp_path / "data", sizes=sizes), FPS)
     shards = encode(new_codec(), videos, tmp_path / "work")
     with pytest.raises(EchosynError, match=r"video v3: frames \(64, 64\), those before have \(112"):
         finish_encoding(shards, videos, tmp_path / "latents", tmp_path / "seen")
@@ -297,4 +296,4 @@ def test_a_missing_video_is_named_before_anything_is_encoded(tmp_path):
     folder = dataset(tmp_path / "data")
     video_path(folder, "v6").unlink()
     with pytest.raises(EchosynError, match=r"v6.avi: listed in .*FileList.csv but missing"):
-        VideoFiles.open(folder, FPS)
+        VideoFolder.open(folder, FPS)

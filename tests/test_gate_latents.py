@@ -71,8 +71,9 @@ class Folder:
 
     def judge(self, **settings):
         self.write()
-        tables = read_latents(self.latents, self.dataset)
-        checks = latents_checks(tables, LatentsConfig(**settings))
+        config = LatentsConfig(**settings)
+        tables = read_latents(self.latents, self.dataset, config.fps_tolerance)
+        checks = latents_checks(tables, config)
         return {o.check.name: o for o in evaluate(checks, tables, None, "latents ds")}
 
 
@@ -284,3 +285,12 @@ def test_a_dataset_without_ef(folder):
     (folder.latents / "index.csv").write_text("FileName\n")
     with pytest.raises(EchosynError, match="no rows"):
         read_latents(folder.latents, folder.dataset)
+
+
+@pytest.mark.parametrize(("tolerance", "passes"), [(4.5, True), (0.5, False)])
+def test_a_frame_rate_rounded_in_the_list_is_no_lost_frame(folder, tolerance, passes):
+    """The listed rate makes one frame more than the file's own, from which the latents are."""
+    folder.listed["FPS"] = SOURCE_FPS - 4
+    assert len(resample_indices(SOURCE_FRAMES, SOURCE_FPS - 4, FPS)) > FRAMES
+    outcomes = folder.judge(fps_tolerance=tolerance)
+    assert ("frames_expected" not in failing(outcomes)) == passes

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from echosyn.data.filelist import read_filelist, video_path
-from echosyn.data.video import map_videos, read_video, resample_indices
+from echosyn.data.video import map_videos, open_video, read_video, resample_indices
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir, fingerprint, sha256_file
 
@@ -77,7 +77,7 @@ class VideoFolder:
     that need not lie unpacked on the disk.
 
     The same table, lengths and frames as the FrameSet of `load_frames`. Lengths int64 (V,) are
-    those that the FileList's NumberOfFrames and FPS make at `fps`.
+    those that the files' own headers make at `fps`: FileLists round frame rates.
     """
 
     folder: Path
@@ -89,15 +89,15 @@ class VideoFolder:
     def open(
         cls, folder: Path | str, fps: float, label: str = "ef", splits: tuple = ()
     ) -> "VideoFolder":
-        """Read the FileList, decode nothing.
+        """Read the FileList and the videos' headers, decode nothing.
 
         Raises:
-            EchosynError: the FileList is wrong, or a video that it lists is missing.
+            EchosynError: the FileList is wrong, or a video that it lists is missing or is none.
         """
         folder = Path(folder)
-        table, _ = _listed(folder, label, splits)
-        facts = zip(table["NumberOfFrames"], table["FPS"], strict=True)
-        lengths = [len(resample_indices(n, source_fps, fps)) for n, source_fps in facts]
+        table, paths = _listed(folder, label, splits)
+        facts = list(zip(paths, table["NumberOfFrames"], strict=True))
+        lengths = list(map_videos(lambda fact: _length(*fact, fps), facts, "open"))
         return cls(folder, table, np.array(lengths, np.int64), fps)
 
     def __len__(self) -> int:
@@ -107,15 +107,15 @@ class VideoFolder:
         """Frames of video i, uint8 (T, H, W).
 
         Raises:
-            EchosynError: the file cannot be decoded, or is not as long as the FileList says.
+            EchosynError: the file cannot be decoded, or is not as long as its header says or, in
+                another container than AVI, its line in the FileList.
         """
         path = video_path(self.folder, self.table["FileName"][i])
         frames = _read_at(path, self.fps)
         if len(frames) != self.lengths[i]:
-            row = self.table.iloc[i]
             raise EchosynError(
                 f"{path}: {len(frames)} frames at {self.fps:g} per second, but {self.lengths[i]} by"
-                f" the {row['NumberOfFrames']} frames at {row['FPS']:g} per second of its line in"
+                f" its header and the {self.table['NumberOfFrames'][i]} frames of its line in"
                 f" {self.folder / 'FileList.csv'}; correct that line"
             )
         return frames
@@ -181,6 +181,13 @@ def _listed(folder: Path, label: str, splits: tuple) -> tuple[pd.DataFrame, list
 def _content(paths: list[Path], fps: float) -> np.ndarray:
     hashes = map_videos(sha256_file, paths, "hash")
     return np.array([f"{sha256}@{float(fps)!r}fps" for sha256 in hashes], dtype=str)
+
+
+def _length(path: Path, listed: int, fps: float) -> int:
+    """Frames of a video at `fps`; only AVI headers count their frames, others state a duration."""
+    with open_video(path) as video:
+        count = video.declared if video.avi else int(listed)
+        return len(resample_indices(count, video.check_fps(), fps))
 
 
 def _read_at(path: Path, fps: float) -> np.ndarray:

@@ -18,10 +18,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from echosyn.config import PRECISIONS, setting
-from echosyn.data.filelist import video_path, write_filelist
-from echosyn.data.frames import VideoFolder
+from echosyn.data.filelist import write_filelist
 from echosyn.data.latents import pack, write_index, write_shard
-from echosyn.data.video import read_video, resample_indices, write_video
+from echosyn.data.video import write_video
 from echosyn.device import autocast, pick_device
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir, write_text
@@ -55,41 +54,6 @@ class Recordings(Protocol):
 
     def video(self, i: int) -> np.ndarray:
         """Frames of video i, uint8 (T, H, W); called from several threads at once."""
-
-
-@dataclass(frozen=True)
-class VideoFiles:
-    """Videos of a dataset folder at `fps`, the frames of `load_frames`, decoded when asked for.
-
-    As long as the files are: FileLists round frame rates, and the raw gate allows it, so that
-    VideoFolder, which tells lengths before it decodes, refuses some of what this takes.
-    """
-
-    folder: Path
-    table: pd.DataFrame
-    fps: float
-
-    @classmethod
-    def open(cls, folder: Path | str, fps: float, label: str = "ef") -> "VideoFiles":
-        """Read the FileList, decode nothing.
-
-        Raises:
-            EchosynError: the FileList is wrong, or a video that it lists is missing.
-        """
-        listed = VideoFolder.open(folder, fps, label)
-        return cls(listed.folder, listed.table, fps)
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def video(self, i: int) -> np.ndarray:
-        """Frames of video i, uint8 (T, H, W).
-
-        Raises:
-            EchosynError: the file cannot be decoded.
-        """
-        frames, fps = read_video(video_path(self.folder, self.table["FileName"][i]))
-        return frames[resample_indices(len(frames), fps, self.fps)]
 
 
 @dataclass(frozen=True, eq=False)

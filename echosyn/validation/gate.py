@@ -66,8 +66,11 @@ class ValidateConfig:
 
 @dataclass(frozen=True)
 class LatentsConfig:
-    """How far latents may be from unit scale: section validate_latents."""
+    """How far latents may be from unit scale, and lists from files: section validate_latents."""
 
+    fps_tolerance: float = setting(
+        0.5, lo=0, hi=10, help="frames per second by which FPS may be rounded, as in validate_raw"
+    )
     mean: float = setting(1.0, lo=0, help="of a channel over TRAIN, either side of 0")
     sd_lo: float = setting(0.3, lo=0, help="of a channel over TRAIN")
     sd_hi: float = setting(3.0, lo=0)
@@ -200,7 +203,7 @@ def run_latents_gate(
     severity = severities(
         config.severity, latents.name, ["latents"], datasets, "params.yaml: validate_latents"
     )
-    tables = read_latents(latents, dataset)
+    tables = read_latents(latents, dataset, config.fps_tolerance)
     checks = latents_checks(tables, config, severity)
     videos, channels = tables["videos"].frame, tables["channels"].frame
     facts = {

@@ -25,13 +25,14 @@ from echosyn.validation.tables import Table, Tables, by_columns
 INDEX = "index.csv"
 
 
-def read_latents(latents: Path, dataset: Path) -> Tables:
+def read_latents(latents: Path, dataset: Path, fps_tolerance: float = 0.0) -> Tables:
     """Measure a folder of latents, one video in memory per thread.
 
     - text: the cells of index.csv as written.
     - videos: a row of index.csv with Error, Shape, NotFinite, Mean and Sd (of the posterior
       means), Frames; what the dataset's FileList says of the video (Listed, ListedSplit, ListedEF,
-      ListedPatient, ExpectedFrames) and whether it is the same.
+      ListedPatient, ExpectedFrames) and whether it is the same. ExpectedFrames is the nearest to
+      NumberOfFrames that a frame rate within `fps_tolerance` of the listed one makes.
     - dataset: a row of FileList.csv, Encoded.
     - shards: File, Unindexed (latents in it that the index does not place there), First of them.
     - channels: Channel, Mean, Sd, PosteriorSd over the frames of TRAIN, or of all without TRAIN.
@@ -68,7 +69,7 @@ def read_latents(latents: Path, dataset: Path) -> Tables:
     measured = [facts[key] for key in keys]
     for column in ("Error", "Shape", "NotFinite", "Mean", "Sd", "Frames"):
         videos[column] = [fact.get(column) for fact in measured]
-    _compare(videos, listed)
+    _compare(videos, listed, fps_tolerance)
     encoded = {k for k, error in zip(keys, videos["Error"], strict=True) if error is None}
     names = listed.table["FileName"].str.removesuffix(".avi")
     known = pd.DataFrame({"Line": listed.lines, "FileName": names, "Split": listed.table["Split"]})
@@ -152,7 +153,7 @@ def _channels(measured: list[Mapping[str, Any]]) -> pd.DataFrame:
     )
 
 
-def _compare(videos: pd.DataFrame, listed: Cells) -> None:
+def _compare(videos: pd.DataFrame, listed: Cells, fps_tolerance: float) -> None:
     """Add what the FileList says of each video, and whether the index says the same."""
     table = listed.table
     table = table.assign(FileName=table["FileName"].str.removesuffix(".avi"))
@@ -177,9 +178,16 @@ def _compare(videos: pd.DataFrame, listed: Cells) -> None:
         videos["SamePatient"] = same.where(known, None)
     if {"FPS", "NumberOfFrames"} <= set(videos):
         frames, fps = (to_numbers(told(c).fillna("")) for c in ("NumberOfFrames", "FPS"))
-        videos["ExpectedFrames"] = [
-            float(len(resample_indices(int(n), source, target)))
-            if n >= 1 and source > 0 and target > 0
-            else np.nan
-            for n, source, target in zip(frames, fps, videos["FPS"], strict=True)
-        ]
+        rows = zip(frames, fps, videos["FPS"], videos["NumberOfFrames"], strict=True)
+        videos["ExpectedFrames"] = [_expected_frames(*row, fps_tolerance) for row in rows]
+
+
+def _expected_frames(
+    n: float, source: float, target: float, encoded: float, tolerance: float
+) -> float:
+    """What `n` frames at about `source` per second are at `target`, as near `encoded` as may be."""
+    if not (n >= 1 and source > 0 and target > 0 and encoded >= 0):
+        return np.nan
+    rates = (source + tolerance, max(source - tolerance, source / 2))
+    fewest, most = (len(resample_indices(int(n), rate, target)) for rate in rates)
+    return float(np.clip(encoded, fewest, most))
