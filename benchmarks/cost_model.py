@@ -24,12 +24,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from echosyn.config import Params
 from echosyn.data.reconstruct import EncodeConfig
-from echosyn.diffusion.sampling import window_starts
+from echosyn.diffusion.condition import ConditionSpec
+from echosyn.diffusion.sampling import guidance_passes
 from echosyn.diffusion.settings import SampleHeartsConfig, SampleVideosConfig
+from echosyn.diffusion.windows import frame_passes
 from echosyn.models.denoisers import ImageDenoiser, VideoDenoiser
 from echosyn.models.r2plus1d import R2Plus1d
 from echosyn.models.reid import build_reid
-from echosyn.models.vae import FRAME_SIZE, LATENT_SIZE, Vae
+from echosyn.models.vae import FRAME_SIZE, Vae
 from echosyn.training.arms import ARMS
 from echosyn.training.diffusion import TrainLidmConfig, TrainLvdmConfig
 from echosyn.training.ef import TrainEfConfig
@@ -118,14 +120,16 @@ def paper_job(params: Params, videos: int) -> list[Training | Shards]:
     ef, encode = params.stage("train_ef", TrainEfConfig), params.stage("encode", EncodeConfig)
     hearts = params.stage("sample_hearts", SampleHeartsConfig)
     clips = params.stage("sample_videos", SampleVideosConfig)
-    z, side = (4, LATENT_SIZE, LATENT_SIZE), FRAME_SIZE // vae.model.patch
+    z, side = (4, *[vae.model.latent_size] * 2), FRAME_SIZE // vae.model.patch
     image = (1, vae.model.colours * vae.model.patch**2, side, side)
     vae_flops, vae_size = forward_flops(lambda: Vae.create(vae.model), image, (1, *z))
-    lidm_flops, lidm_size = forward_flops(lambda: ImageDenoiser.create(lidm.model), (1, *z), (1,))
-    window, width = lvdm.window, lvdm.condition_dim
+    lidm_flops, lidm_size = forward_flops(
+        lambda: ImageDenoiser.create(lidm.model, z[-1]), (1, *z), (1,)
+    )
+    window, spec = lvdm.window, ConditionSpec(published=lvdm.layout == "published")
     lvdm_flops, lvdm_size = forward_flops(
-        lambda: VideoDenoiser.create(lvdm.model, window, width),
-        (1, window, *z), (1,), (1, *z), (1, width),
+        lambda: VideoDenoiser.create(lvdm.model, window, spec, z[-1]),
+        (1, window, *z), (1,), (1, *z), (1, spec.dim),
     )  # fmt: skip
     reid_flops, reid_size = forward_flops(
         lambda: build_reid(dataclasses.asdict(reid.model)), (1, *z)
@@ -133,9 +137,9 @@ def paper_job(params: Params, videos: int) -> list[Training | Shards]:
     clip = (1, ef.model.in_channels, ef.frames, FRAME_SIZE, FRAME_SIZE)
     ef_flops, ef_size = forward_flops(lambda: R2Plus1d(ef.model), clip)
 
-    windows = len(window_starts(clips.frames, window, clips.overlap))
-    guided = 1 if clips.guidance == 1 else 2
-    per_video = clips.steps * windows * guided * lvdm_flops + clips.frames * vae_flops / 2
+    passes = guidance_passes(clips.guidance, clips.heart_guidance)
+    seen = passes * frame_passes(clips.windows, clips.frames, window, clips.overlap, clips.steps)
+    per_video = seen / window * lvdm_flops + clips.frames * vae_flops / 2
     # Every clip of a video of mean length at the regressor's frame rate, as conf/paper asks; TEST
     # by every arm and once reconstructed, and all samples by the real-trained regressors.
     clips_tested = max(REAL_FRAMES // 2 - ef.frames + 1, 1)

@@ -32,13 +32,14 @@ from echosyn.cluster.pool import map_shards
 from echosyn.cluster.settings import Placement
 from echosyn.config import Params
 from echosyn.data.reconstruct import VideoCodec
+from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.objectives import make_objective
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.synthesise import SamplePlan, sample_shard, synthetic_table
 from echosyn.files import sha256_file
 from echosyn.models.denoisers import VideoDenoiser
-from echosyn.models.vae import LATENT_SIZE, Vae
+from echosyn.models.vae import Vae
 from echosyn.privacy.filter import HEARTS, AcceptedHearts
 from echosyn.shards import Make, Shard, plan_shards
 from echosyn.training.diffusion import TrainLvdmConfig
@@ -67,12 +68,13 @@ def prepare(folder: Path) -> Callable[[], Make]:
         params.stage("train_lvdm", TrainLvdmConfig),
         params.stage("train_vae", TrainVaeConfig),
     )
-    VideoDenoiser.create(train.model, train.window, train.condition_dim).save(folder / "lvdm")
+    VideoDenoiser.create(train.model, train.window, ConditionSpec()).save(folder / "lvdm")
     make_objective(train.objective).save(folder / "lvdm")
     Vae.create(vae.model).save(folder / "vae")
     cfg = dataclasses.replace(params.stage("sample_videos", SampleVideosConfig), batch=SHARD)
     rng = np.random.default_rng(0)
-    hearts = rng.standard_normal((VIDEOS, 4, LATENT_SIZE, LATENT_SIZE), np.float32)
+    side = vae.model.latent_size
+    hearts = rng.standard_normal((VIDEOS, 4, side, side), np.float32)
     every = np.arange(VIDEOS)
     stored = {"hearts": torch.from_numpy(hearts), "indices": torch.from_numpy(every)}
     save_file(stored, folder / HEARTS)

@@ -18,7 +18,7 @@ COMPANY = 4  # released videos judged with planted ones: each is judged by itsel
 def main(dataset: str) -> None:
     from echosyn.data.latents import LatentSet
     from echosyn.data.reconstruct import EncodeConfig
-    from echosyn.diffusion.generate import read_hearts
+    from echosyn.diffusion.hearts import read_hearts
     from echosyn.diffusion.objectives import load_objective
     from echosyn.diffusion.synthesise import released_hearts
     from echosyn.files import atomic_dir, read_json, sha256_file, write_json, write_text

@@ -15,10 +15,9 @@ def main(dataset: str) -> None:
     from torch import Tensor
 
     from echosyn.cluster import run_shards
-    from echosyn.diffusion.generate import HeartSampler, read_hearts, read_shards
+    from echosyn.diffusion.hearts import HeartSampler, read_hearts, read_shards
     from echosyn.diffusion.settings import SampleHeartsConfig, SampleVideosConfig
     from echosyn.files import atomic_dir
-    from echosyn.models.vae import LATENT_SIZE
     from echosyn.privacy.embedding import HeartEncoder
     from echosyn.privacy.filter import PrivacyConfig, filter_hearts
     from echosyn.report.plots import privacy_histogram
@@ -40,7 +39,7 @@ def main(dataset: str) -> None:
 
         def draw(first: int, count: int) -> Tensor:
             def worker() -> Make:
-                sampler = HeartSampler(generator, sampling, LATENT_SIZE)
+                sampler = HeartSampler(generator, sampling)
                 return lambda rows, folder: sampler.write_shard(
                     range(first + rows.start, first + rows.stop), folder, params.seed
                 )

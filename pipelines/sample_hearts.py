@@ -11,9 +11,8 @@ from pipelines._stage import command, torch_params
 
 def main(dataset: str) -> None:
     from echosyn.cluster import run_shards
-    from echosyn.diffusion.generate import HeartSampler, finish_hearts
+    from echosyn.diffusion.hearts import HeartSampler, finish_hearts
     from echosyn.diffusion.settings import SampleHeartsConfig
-    from echosyn.models.vae import LATENT_SIZE
     from echosyn.runtime import state_root
     from echosyn.shards import Make, finish, work_dir
     from echosyn.tracking import stage_run
@@ -26,7 +25,7 @@ def main(dataset: str) -> None:
     with stage_run("sample_hearts", dataset, settings, [model], work) as run:
 
         def worker() -> Make:
-            sampler = HeartSampler(model, cfg, LATENT_SIZE)
+            sampler = HeartSampler(model, cfg)
             return lambda rows, folder: sampler.write_shard(rows, folder, params.seed)
 
         shards = run_shards(work, cfg.hearts, cfg.shard, worker, "sample_hearts", "heart")

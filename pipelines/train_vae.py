@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def prepare(params: Params, cfg: "TrainVaeConfig") -> "tuple[VaeTask, list[Path]]":
-    """The task, and the folders it reads."""
+    """The task, and what it reads."""
     from echosyn.data.frames import load_frames
     from echosyn.runtime import state_root
     from echosyn.training.vae import VaeTask
@@ -22,25 +22,26 @@ def prepare(params: Params, cfg: "TrainVaeConfig") -> "tuple[VaeTask, list[Path]
     folders = subfolders("data/train")
     cache = state_root() / "frames"
     sets = [load_frames(f, cfg.fps, cache, params.dataset(f.name).label) for f in folders]
-    return VaeTask(cfg, [s.split("TRAIN") for s in sets], [s.split("VAL") for s in sets]), folders
+    task = VaeTask(cfg, [s.split("TRAIN") for s in sets], [s.split("VAL") for s in sets])
+    return task, [*folders, *cfg.files]
 
 
 def main() -> None:
-    from echosyn.training.vae import TrainVaeConfig, evenly_spaced_frames, standardise
+    from echosyn.training.vae import TrainVaeConfig, evenly_spaced_frames, standardise, vae_of
     from pipelines._train import train
 
     params = torch_params()
     cfg = params.stage("train_vae", TrainVaeConfig)
-    task, folders = prepare(params, cfg)
+    task, inputs = prepare(params, cfg)
 
-    def measure(vae) -> dict[str, float]:  # noqa: ANN001
-        standardise(vae, evenly_spaced_frames(task.sets, cfg.standardise_frames))
-        scores = task.validate(vae)
+    def measure(model) -> dict[str, float]:  # noqa: ANN001
+        standardise(vae_of(model), evenly_spaced_frames(task.sets, cfg.standardise_frames))
+        scores = task.validate(model)
         return {f"train_vae/val_{k}": v for k, v in scores.items()}
 
     train(
-        "train_vae", "all", cfg, params.seed, task, folders, Path("models/vae"),
-        lambda vae, folder: vae.save(folder), measure,
+        "train_vae", "all", cfg, params.seed, task, inputs, Path("models/vae"),
+        lambda model, folder: vae_of(model).save(folder), measure,
     )  # fmt: skip
 
 

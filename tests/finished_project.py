@@ -13,6 +13,7 @@ from echosyn.data.latents import LatentSet
 from echosyn.data.phantom import PhantomConfig, render_patient
 from echosyn.data.reconstruct import EncodeConfig, VideoCodec, encode_shard, finish_encoding
 from echosyn.data.video import write_video
+from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.objectives import make_objective
 from echosyn.diffusion.settings import SampleVideosConfig
@@ -48,7 +49,7 @@ def make_project(root: Path, hearts: int = 9) -> Sources:
     vae = Vae.create(VaeConfig(widths=(8, 16, 16)))
     vae.save(sources.vae)
     VideoDenoiser.create(
-        UnetConfig(widths=(32, 32), attention=(False, True), heads=(1, 1)), 10, 1
+        UnetConfig(widths=(32, 32), attention=(False, True), heads=(1, 1)), 10, ConditionSpec()
     ).save(sources.lvdm)
     make_objective("flow").save(sources.lvdm)
     save_model(sources.encoder, build_reid(REID), REID)
@@ -60,7 +61,7 @@ def make_project(root: Path, hearts: int = 9) -> Sources:
     folders = [s.folder for s in shards]
     finish_encoding(folders, frames, sources.latents, root / "reconstructions/train/phantom")
     sources.hearts.mkdir(parents=True)
-    drawn = torch.randn(hearts, 4, 14, 14)
+    drawn = torch.randn(hearts, 4, 14, 14, generator=torch.Generator().manual_seed(SEED))
     indices = torch.arange(hearts) * 2  # every other heart was refused
     save_file({"hearts": drawn, "indices": indices}, sources.hearts / "hearts.safetensors")
     make_candidates(sources, root / "sampling")

@@ -1,23 +1,18 @@
 """Objectives, guidance, windows: against closed forms."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from echosyn.diffusion.condition import drop_condition, ef_condition
-from echosyn.diffusion.generate import draw_ef
+from echosyn.diffusion.condition import ConditionSpec
+from echosyn.diffusion.ef_draw import draw_ef
 from echosyn.diffusion.objectives import DdpmV, Flow, load_objective, make_objective, time_samples
 from echosyn.diffusion.sampling import (
     denoise,
+    guidance_passes,
     guided,
     sample_generators,
     sample_noise,
-    window_starts,
-    windowed,
 )
 from echosyn.errors import EchosynError
 
@@ -96,73 +91,81 @@ def test_ancestral_noise_depends_on_the_index_alone():
 
 
 def test_guidance_extrapolates_from_the_unconditional_prediction():
+    seen = []
+
     def model(x, t, heart, condition):
-        return x * 0 + condition[:, :1, None, None]
+        seen.append(len(x))
+        return x * 0 + condition[:, :1, None, None] + heart
 
-    x, heart = torch.zeros(2, 4, 2, 2), torch.zeros(2, 4, 2, 2)
+    x, heart = torch.zeros(2, 4, 2, 2), torch.full((2, 4, 2, 2), 10.0)
     condition = torch.tensor([[1.0, 1.0], [2.0, 1.0]])
-    for scale in (0.0, 1.0, 2.5):
-        out = guided(model, heart, condition, scale)(x, torch.tensor(500.0))
-        assert torch.allclose(out[:, 0, 0, 0], scale * condition[:, 0])
-    with pytest.raises(EchosynError, match="below 0"):
-        guided(model, heart, condition, -1.0)
-
-
-@given(st.integers(2, 12), st.integers(0, 40), st.data())
-@settings(max_examples=60, deadline=None)
-def test_windows_cover_every_frame_and_end_flush(window, extra, data):
-    overlap = data.draw(st.integers(0, window - 1))
-    frames = window + extra
-    starts = window_starts(frames, window, overlap)
-    covered = {f for s in starts for f in range(s, s + window)}
-    assert covered == set(range(frames))
-    assert starts[-1] + window == frames
-    assert all(b - a <= window - overlap for a, b in pairwise(starts))
-
-
-def test_windows_refuse_what_they_cannot_cover():
-    with pytest.raises(EchosynError, match="window is 16"):
-        window_starts(10, 16, 4)
-    with pytest.raises(EchosynError, match="overlap 16"):
-        window_starts(20, 16, 16)
-
-
-@given(st.integers(16, 60), st.integers(0, 15))
-@settings(max_examples=40, deadline=None)
-def test_blended_windows_agree_with_a_model_that_acts_frame_by_frame(frames, overlap):
-    x = torch.randn(2, frames, 4, generator=torch.Generator().manual_seed(frames))
-    blended = windowed(lambda x, t: 3 * x + t, 16, overlap)(x, torch.tensor(1.0))
-    assert torch.allclose(blended, 3 * x + 1, atol=1e-5)
-
-
-def test_blending_is_continuous_across_a_window_edge():
-    """Two windows that predict 0 and 1 must be joined by a ramp, not by a step."""
-    calls = iter([0.0, 1.0])
-
-    def predict(x, t):
-        return torch.full_like(x, next(calls))
-
-    out = windowed(predict, 16, 8)(torch.zeros(1, 24, 1), torch.tensor(0.0))[0, :, 0]
-    steps = out.diff()
-    assert out[0] == 0
-    assert out[-1] == 1
-    assert steps.max() < 0.15
-    assert (steps >= 0).all()
+    none = torch.zeros_like(condition)
+    for scale, heart_scale in ((0.0, 1.0), (1.0, 1.0), (2.5, 1.0), (1.0, 3.0), (2.5, 0.0)):
+        predict = guided(model, heart, condition, none, scale, heart_scale)
+        out = predict(x, torch.tensor(500.0))
+        assert torch.allclose(out[:, 0, 0, 0], scale * condition[:, 0] + 10 * heart_scale)
+        assert seen.pop() == 2 * guidance_passes(scale, heart_scale)
+    assert [guidance_passes(*s) for s in ((1, 1), (3, 1), (1, 2), (3, 2))] == [1, 2, 3, 3]
+    with pytest.raises(EchosynError, match="guidance scale -1"):
+        guided(model, heart, condition, none, -1.0)
+    with pytest.raises(EchosynError, match="heart's guidance scale -1"):
+        guided(model, heart, condition, none, 1.0, -1.0)
 
 
 def test_missing_ef_differs_from_mean_ef():
-    tokens = ef_condition(torch.tensor([55.0, 67.0]))
-    assert tokens.tolist() == [[0.0, 1.0], [1.0, 1.0]]
-    dropped = drop_condition(tokens, 1.0, torch.Generator())
+    spec = ConditionSpec()
+    tokens = spec.rows(3, torch.tensor([55.0, 67.0, torch.nan]))
+    assert tokens.tolist() == [[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]
+    dropped = spec.dropped(tokens, 1.0, torch.Generator())
     assert dropped.abs().sum() == 0
-    assert torch.equal(drop_condition(tokens, 0.0, torch.Generator()), tokens)
-    assert ef_condition(torch.tensor([50.0]), dim=1).tolist() == [[0.5]]
+    assert torch.equal(spec.dropped(tokens, 0.0, torch.Generator()), tokens)
+    assert ConditionSpec(published=True).rows(1, torch.tensor([50.0])).tolist() == [[0.5]]
 
 
-@pytest.mark.parametrize("ef", [-1.0, 101.0, float("nan")])
+def test_the_rate_outlives_a_dropped_label():
+    spec = ConditionSpec(fps=True, classes=("PAH", "non-PAH"))
+    rows = spec.rows(2, torch.tensor([55.0, 43.0]), 16.0, ["non-PAH", None])
+    assert rows.tolist() == [[0.0, 1.0, -1.0, 0.0, 1.0], [-1.0, 1.0, -1.0, 0.0, 0.0]]
+    assert spec.unlabelled(rows).tolist() == [[0.0, 0.0, -1.0, 0.0, 0.0]] * 2
+    dropped = spec.dropped(rows.repeat(500, 1), 0.25, torch.Generator().manual_seed(0))
+    assert (dropped[:, 1] == 0).float().mean() == pytest.approx(0.25, abs=0.04)
+    assert (dropped[:, 2] == -1).all()
+
+
+def test_a_condition_survives_its_folder_and_must_fit_the_network(tmp_path):
+    spec = ConditionSpec(fps=True, classes=("a", "b"))
+    spec.save(tmp_path)
+    assert ConditionSpec.load(tmp_path, 5) == spec
+    with pytest.raises(EchosynError, match=r"takes 2 numbers .* describes 5"):
+        ConditionSpec.load(tmp_path, 2)
+    assert ConditionSpec.load(tmp_path / "published", 1).published
+
+
+@pytest.mark.parametrize("ef", [-1.0, 101.0, float("inf")])
 def test_impossible_ef_is_refused(ef):
     with pytest.raises(EchosynError, match="outside 0-100"):
-        ef_condition(torch.tensor([50.0, ef]))
+        ConditionSpec().rows(2, torch.tensor([50.0, ef]))
+
+
+def test_what_a_model_never_learned_cannot_be_asked_for():
+    with pytest.raises(EchosynError, match="trained without EF"):
+        ConditionSpec(ef=False, classes=("a",)).rows(1, torch.tensor([50.0]))
+    with pytest.raises(EchosynError, match=r"'PAH' is not one .* \(a\)"):
+        ConditionSpec(classes=("a",)).rows(1, classes=["PAH"])
+    with pytest.raises(EchosynError, match="trained without classes"):
+        ConditionSpec().rows(1, classes=["PAH"])
+    with pytest.raises(EchosynError, match="needs the frame rate"):
+        ConditionSpec(fps=True).rows(1)
+
+
+def test_min_snr_weights_are_hangs():
+    assert Flow().weight(torch.tensor([3.0])) is None
+    assert DdpmV().weight(torch.tensor([3])) is None
+    alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[[0, 500, 999]]
+    snr = alpha_bar / (1 - alpha_bar)
+    wanted = np.minimum(snr, 5) / (snr + 1)
+    weight = make_objective("ddpm_v", "min_snr").weight(torch.tensor([0, 500, 999]))
+    assert np.allclose(weight, wanted, rtol=1e-3)
 
 
 def test_drawn_ef_follows_the_distribution_asked_for():

@@ -127,7 +127,9 @@ def test_a_server_that_is_not_there_stalls_nothing_and_gets_everything_later(
     late.start()
     try:
         time.sleep(1.1)  # the pause after a failed attempt
-        assert sync() == (left, 0)
+        sent, remaining = sync()
+        assert remaining == 0
+        assert sent <= left  # the courier in the background may have been first with some
         (found,) = late.stages()
         assert found.info.status == "FINISHED"
         assert late.history(found.info.run_id) == ALL

@@ -28,7 +28,7 @@ from echosyn.data.latents import INDEX_COLUMNS, pack, write_index, write_shard
 from echosyn.errors import EchosynError
 from echosyn.training.diffusion import TrainLvdmConfig
 
-SPACE = {"loop.lr": {"log": [1.0e-4, 1.0e-2]}, "drop_ef": {"uniform": [0.0, 0.5]}}
+SPACE = {"loop.lr": {"log": [1.0e-4, 1.0e-2]}, "drop_label": {"uniform": [0.0, 0.5]}}
 SEARCH = {"trials": 4, "every": 2, "grace": 1, "reduction": 2, "space": SPACE}
 STEPS = 6
 
@@ -62,8 +62,8 @@ def test_a_range_that_is_none_is_refused(entry, words):
     ("space", "words"),
     [
         ({"loop.rl": {"log": [1e-4, 1e-2]}}, "unknown setting 'rl'. Known settings: steps,"),
-        ({"dropef": {"uniform": [0.0, 0.5]}}, "unknown setting 'dropef'; did you mean 'drop_ef'?"),
-        ({"drop_ef": {"uniform": [0.0, 1.5]}}, "1.5 is above the greatest allowed value 1"),
+        ({"droplabel": {"uniform": [0.0, 0.5]}}, "unknown setting 'droplabel'; did you mean 'drop_label'?"),
+        ({"drop_label": {"uniform": [0.0, 1.5]}}, "1.5 is above the greatest allowed value 1"),
         ({"loop.ema": {"choice": [0.9, "often"]}}, "'often'"),
         ({"loop.steps": {"integer": [1, 5]}}, "cannot be searched: not this"),
         ({"model.layers": {"integer": [1, 2]}}, "cannot be searched: nor that"),
@@ -98,11 +98,11 @@ def test_what_is_drawn_and_moved_stays_inside(low, factor, seed):
 
 def test_the_first_trial_has_the_present_settings_and_all_repeat():
     space = read_space(SPACE, "space")
-    first = draws(space, {"loop.lr": 1e-3, "drop_ef": 0.1}, 5, seed=1)
-    assert first[0] == {"loop.lr": 1e-3, "drop_ef": 0.1}
+    first = draws(space, {"loop.lr": 1e-3, "drop_label": 0.1}, 5, seed=1)
+    assert first[0] == {"loop.lr": 1e-3, "drop_label": 0.1}
     assert len({json.dumps(d) for d in first}) == 5
-    assert first == draws(space, {"loop.lr": 1e-3, "drop_ef": 0.1}, 5, seed=1)
-    assert first != draws(space, {"loop.lr": 1e-3, "drop_ef": 0.1}, 5, seed=2)
+    assert first == draws(space, {"loop.lr": 1e-3, "drop_label": 0.1}, 5, seed=1)
+    assert first != draws(space, {"loop.lr": 1e-3, "drop_label": 0.1}, 5, seed=2)
 
 
 def test_search_settings_are_checked():
@@ -213,12 +213,12 @@ def test_asha_on_a_cluster_finds_settings_and_shows_the_patch(project):
     assert facts["steps"] == STEPS
     # Nothing was applied; the patch, applied with git, gives exactly the best settings.
     before = Params(project).stage("train_lvdm", TrainLvdmConfig)
-    assert facts["present"] == {"loop.lr": before.loop.lr, "drop_ef": before.drop_ef}
+    assert facts["present"] == {"loop.lr": before.loop.lr, "drop_label": before.drop_label}
     assert "git apply tuning/lvdm/best.patch" in out
     assert (project / "tuning" / "lvdm" / "best.patch").read_text() in out
     run(project, "git", "apply", "tuning/lvdm/best.patch")
     after = Params(project).stage("train_lvdm", TrainLvdmConfig)
-    assert {"loop.lr": after.loop.lr, "drop_ef": after.drop_ef} == facts["settings"]
+    assert {"loop.lr": after.loop.lr, "drop_label": after.drop_label} == facts["settings"]
     run(project, "git", "apply", "-R", "tuning/lvdm/best.patch")
     # Each trial is one nested run that has each step once.
     client, found = runs(project)

@@ -3,11 +3,18 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DModel, UNetSpatioTemporalConditionModel
 
 from echosyn.config import build, read_yaml
+from echosyn.data.filelist import read_filelist
+from echosyn.data.frames import FrameSet
+from echosyn.data.latents import LatentSet
+from echosyn.data.reconstruct import VideoCodec, encode_shard, finish_encoding
+from echosyn.data.video import read_video
+from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.objectives import make_objective
 from echosyn.errors import EchosynError
 from echosyn.models.denoisers import ImageDenoiser, UnetConfig, VideoDenoiser
@@ -17,13 +24,17 @@ from echosyn.training.diffusion import TrainLidmConfig, TrainLvdmConfig
 from echosyn.training.ef import EfTask, TrainEfConfig
 from echosyn.training.reid import PairLoss, TrainReidConfig
 from echosyn.training.vae import TrainVaeConfig, standardise
+from echosyn.validation.suites import load_suite
 
 TINY = VaeConfig(widths=(8, 8, 8), groups=4)
+FINE = VaeConfig(widths=(8, 8), groups=4)  # latents of 28x28
 PAPER = Path(__file__).parents[1] / "conf" / "paper"
 KNOBS = {
     "train_lidm": {"objective": "ddpm_v"},
     "train_lvdm": {"objective": "ddpm_v", "drop_ef": 0.1},
 }
+
+SPEC, PUBLISHED = ConditionSpec(), ConditionSpec(published=True)
 
 
 def paper(stage, cls):
@@ -35,12 +46,24 @@ def frames(n=4):
 
 
 @pytest.mark.parametrize(
-    ("patch", "colours", "widths"), [(2, 1, (8, 8, 8)), (1, 3, (8, 8, 8, 8)), (4, 1, (8, 8))]
+    ("patch", "colours", "widths", "side"),
+    [
+        (2, 1, (8, 8, 8), 14),
+        (1, 3, (8, 8, 8, 8), 14),
+        (4, 1, (8, 8), 14),
+        (2, 1, (8, 8), 28),
+        (1, 3, (8, 8, 8), 28),
+        (4, 1, (8,), 28),
+    ],
 )
-def test_frames_to_latents_and_back_in_every_layout(patch, colours, widths):
-    vae = Vae.create(VaeConfig(widths=widths, groups=4, patch=patch, colours=colours))
+def test_frames_to_latents_and_back_in_every_layout(patch, colours, widths, side):
+    cfg = build(
+        VaeConfig, {"widths": widths, "groups": 4, "patch": patch, "colours": colours}, "conf"
+    )
+    vae = Vae.create(cfg)
     mean, logvar = vae.encode(frames())
-    assert mean.shape == logvar.shape == (4, 4, 14, 14)
+    assert cfg.latent_size == side
+    assert mean.shape == logvar.shape == (4, 4, side, side)
     decoded = vae.decode(mean)
     assert decoded.shape == (4, 112, 112)
     assert decoded.dtype == torch.uint8
@@ -55,13 +78,16 @@ def test_input_scaling_is_the_references_and_inverts():
     assert torch.equal(vae.to_frames(scaled), x)
 
 
-def test_sizes_that_do_not_shrink_by_eight_are_refused():
-    with pytest.raises(EchosynError, match="shrink by 4, not by 8"):
-        build(VaeConfig, {"widths": [8, 8], "groups": 4}, "conf")
+@pytest.mark.parametrize(("widths", "factor"), [([8], 2), ([8] * 4, 16)])
+def test_sizes_that_shrink_by_neither_eight_nor_four_are_refused(widths, factor):
+    allowed = rf"by {factor}, not by 8 \(latents of 14x14\) or 4 \(latents of 28x28\)"
+    with pytest.raises(EchosynError, match=allowed):
+        build(VaeConfig, {"widths": widths, "groups": 4}, "conf")
 
 
-def test_saved_folder_is_a_diffusers_model_and_keeps_its_scale(tmp_path):
-    vae = Vae.create(TINY)
+@pytest.mark.parametrize("cfg", [TINY, FINE])
+def test_saved_folder_is_a_diffusers_model_and_keeps_its_scale(tmp_path, cfg):
+    vae = Vae.create(cfg)
     standardise(vae, frames(8).numpy())
     vae.save(tmp_path)
     plain = AutoencoderKL.from_pretrained(tmp_path)
@@ -87,6 +113,32 @@ def test_missing_and_foreign_folders_are_named(tmp_path):
         Vae.load(tmp_path)
 
 
+def test_latents_of_28x28_are_stored_and_their_videos_keep_their_size(tmp_path):
+    torch.manual_seed(0)
+    vae = Vae.create(FINE)
+    standardise(vae, frames(8).numpy())
+    table = pd.DataFrame(
+        {"FileName": ["a", "b"], "EF": 50.0, "ESV": 40.0, "EDV": 80.0, "Split": "TEST"}
+    )
+    videos = FrameSet(
+        frames(12).numpy(), table, np.array([0, 7]), np.array([7, 5]), 16.0
+    )
+    codec, shard = VideoCodec(vae, batch=4, precision="fp32"), tmp_path / "shard"
+    shard.mkdir()
+    encode_shard(codec, videos, range(2), shard)
+    finish_encoding([shard], videos, tmp_path / "latents", tmp_path / "seen")
+    latents = LatentSet(tmp_path / "latents")
+    assert latents.mean(0).shape == (7, 4, 28, 28)
+    assert torch.equal(latents.mean(1), codec.encode(videos.video(1))[0].half().float())
+    seen = read_filelist(tmp_path / "seen/FileList.csv")
+    assert set(seen["FrameHeight"]) == set(seen["FrameWidth"]) == {112}
+    assert read_video(tmp_path / "seen/Videos/b.avi")[0].shape == (5, 112, 112)
+    gate = next(c for c in load_suite("latents").checks if c.name == "shape")
+    stored = latents._slice(0)[:]
+    kind = f"{str(stored.dtype).removeprefix('torch.')} " + "x".join(map(str, stored.shape[1:]))
+    assert kind in gate.arguments["value_set"]
+
+
 def test_vae_loss_is_zero_for_a_perfect_standard_normal_code():
     x = torch.rand(2, 4, 8, 8)
     zero = torch.zeros(2, 4, 14, 14)
@@ -100,7 +152,7 @@ def test_vae_loss_is_zero_for_a_perfect_standard_normal_code():
 
 def test_denoisers_keep_14x14_and_see_their_condition(tmp_path):
     cfg = UnetConfig(widths=(32, 32), attention=(False, True), heads=(1, 1))
-    image, video = ImageDenoiser.create(cfg).eval(), VideoDenoiser.create(cfg, 8, 2).eval()
+    image, video = ImageDenoiser.create(cfg, 14).eval(), VideoDenoiser.create(cfg, 8, SPEC).eval()
     x, t = torch.randn(2, 4, 14, 14), torch.tensor([10.0, 900.0])
     assert image(x, t).shape == x.shape
     clip, heart = torch.randn(2, 8, 4, 14, 14), torch.randn(2, 4, 14, 14)
@@ -116,7 +168,7 @@ def test_denoisers_keep_14x14_and_see_their_condition(tmp_path):
         UNetSpatioTemporalConditionModel,
     )
     loaded = VideoDenoiser.load(tmp_path / "v")
-    assert (loaded.window, loaded.condition_dim) == (8, 2)
+    assert (loaded.window, loaded.spec) == (8, SPEC)
     assert torch.equal(out, loaded(clip, t, heart, torch.tensor([[0.0, 1.0], [0.0, 1.0]])))
 
 
@@ -135,10 +187,11 @@ def test_paper_models_have_the_references_sizes():
     """Built on the meta device, without memory. 144 M is the published video UNet's count."""
     with torch.device("meta"):
         lvdm_cfg = paper("train_lvdm", TrainLvdmConfig)
-        lvdm = VideoDenoiser.create(lvdm_cfg.model, lvdm_cfg.window, lvdm_cfg.condition_dim)
-        lidm = ImageDenoiser.create(paper("train_lidm", TrainLidmConfig).model)
+        lvdm = VideoDenoiser.create(lvdm_cfg.model, lvdm_cfg.window, PUBLISHED)
+        lidm = ImageDenoiser.create(paper("train_lidm", TrainLidmConfig).model, 14)
     assert round(parameters(lvdm) / 1e6) == 144
-    assert (lvdm.net.config.in_channels, lvdm.window, lvdm.condition_dim) == (8, 64, 1)
+    assert lvdm_cfg.layout == "published"
+    assert (lvdm.net.config.in_channels, lvdm.window, lvdm.spec.dim) == (8, 64, 1)
     assert lidm.net.config.attention_head_dim == 8
 
 
@@ -148,10 +201,10 @@ def test_paper_denoisers_take_a_training_step(stage):
     torch.manual_seed(0)
     if stage == "train_lidm":
         cfg = paper(stage, TrainLidmConfig)
-        model, x, extra = ImageDenoiser.create(cfg.model), torch.randn(1, 4, 14, 14), ()
+        model, x, extra = ImageDenoiser.create(cfg.model, 14), torch.randn(1, 4, 14, 14), ()
     else:
         cfg = paper(stage, TrainLvdmConfig)
-        model = VideoDenoiser.create(cfg.model, cfg.window, cfg.condition_dim)
+        model = VideoDenoiser.create(cfg.model, cfg.window, PUBLISHED)
         x, extra = torch.randn(1, 2, 4, 14, 14), (torch.randn(1, 4, 14, 14), torch.ones(1, 1))
     noisy, target, t = make_objective(cfg.objective).noisy(
         x, torch.randn_like(x), torch.tensor([0.5])

@@ -1,8 +1,9 @@
 """Latents on disk: safetensors shards of unit-scale posterior means and log-variances.
 
-`index.csv` has one row per video (FileName, EF, Split, FPS, NumberOfFrames, Shard and Patient when
-known); shard files hold one float16 tensor (T, 8, h, w) per FileName, the mean in the first four
-channels and the log-variance in the last four, both after the VAE's per-channel standardisation.
+`index.csv` has one row per video (FileName, EF, Split, FPS, NumberOfFrames, Shard, and Patient and
+Class when known); shard files hold one float16 tensor (T, 8, h, w) per FileName, the mean in the
+first four channels and the log-variance in the last four, both after the VAE's per-channel
+standardisation.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from echosyn.data.filelist import PATIENT
+from echosyn.data.filelist import CLASS, PATIENT
 from echosyn.errors import EchosynError
 from echosyn.files import write_text
 
@@ -33,7 +34,7 @@ def write_shard(path: Path, latents: Mapping[str, Tensor]) -> None:
 
 
 def write_index(folder: Path, table: pd.DataFrame) -> None:
-    columns = [*INDEX_COLUMNS, *([PATIENT] if PATIENT in table.columns else [])]
+    columns = [*INDEX_COLUMNS, *(c for c in (PATIENT, CLASS) if c in table.columns)]
     write_text(folder / "index.csv", table[columns].to_csv(index=False, lineterminator="\n"))
 
 
@@ -49,7 +50,7 @@ class LatentSet:
         path = self.folder / "index.csv"
         if not path.is_file():
             raise EchosynError(f"{self.folder}: no latents here (index.csv is missing); run encode")
-        table = pd.read_csv(path, dtype={"FileName": str, PATIENT: str})
+        table = pd.read_csv(path, dtype={"FileName": str, PATIENT: str, CLASS: str})
         self.table = table if split is None else table[table["Split"] == split]
         self.table = self.table.reset_index(drop=True)
         self._shards: dict[str, safe_open] = {}
@@ -68,6 +69,18 @@ class LatentSet:
     def ef(self) -> np.ndarray:
         """EF in percent, float32 (N,), NaN where there is no label."""
         return self.table["EF"].to_numpy(np.float32)
+
+    @property
+    def classes(self) -> list[str | None]:
+        """The class of each video, None where it has none."""
+        if CLASS not in self.table:
+            return [None] * len(self)
+        return [c if isinstance(c, str) else None for c in self.table[CLASS]]
+
+    @property
+    def frame_size(self) -> int:
+        """Height and width of a latent frame; 0 for a set without videos."""
+        return int(self.mean(0, 0, 1).shape[-1]) if len(self) else 0
 
     def _slice(self, i: int) -> object:
         row = self.table.iloc[i]

@@ -20,12 +20,12 @@ from torch import Tensor
 from echosyn.config import PRECISIONS, setting
 from echosyn.data.filelist import write_filelist
 from echosyn.data.latents import pack, write_index, write_shard
-from echosyn.data.video import write_video
+from echosyn.data.video import open_video, write_video
 from echosyn.device import autocast, pick_device
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir, write_text
 from echosyn.metrics.image import psnr_db, ssim
-from echosyn.models.vae import FRAME_SIZE, LATENT_SIZE, Vae
+from echosyn.models.vae import Vae
 from echosyn.runtime import threads
 from echosyn.shards import gather
 
@@ -103,7 +103,7 @@ class VideoCodec:
 
     @torch.inference_mode()
     def decode(self, z: Tensor) -> np.ndarray:
-        """Unit-scale latents (T, 4, h, w) to uint8 frames (T, 8 h, 8 w)."""
+        """Unit-scale latents (T, 4, h, w) to uint8 frames (T, 8 h, 8 w), or 4 h and 4 w."""
         with autocast(self.device, self.precision):
             raw = self.vae.denormalise(z.to(self.device))
             frames = [self.vae.decode(raw[block]).cpu() for block in self._blocks(len(raw))]
@@ -224,12 +224,16 @@ def finish_encoding(
 
 def _encoded_sizes(shards: list[Path], names: pd.Series) -> tuple[np.ndarray, tuple[int, int]]:
     """Lengths int64 (V,) of the videos `names`, and their one (H, W) in pixels: from the headers of
-    the latents, so that nothing is decoded again."""
+    the latents, so that nothing is decoded again. A latent's pixels are those of the first video."""
     shapes: dict[str, list[int]] = {}
     for path in (p for shard in shards for p in shard.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             shapes |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-    scale, size = FRAME_SIZE // LATENT_SIZE, None
+    scale, size = 1, None
+    for path in (shard / f"{names[0]}.avi" for shard in shards):
+        if path.is_file():
+            with open_video(path) as video:
+                scale = video.height // shapes[names[0]][2]
     for name in names:
         height, width = (scale * side for side in shapes[name][2:])
         _check_size(name, (height, width), size)

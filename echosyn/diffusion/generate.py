@@ -1,123 +1,182 @@
-"""Hearts from the LIDM, videos from the LVDM: one seed per sample index."""
+"""Videos from the LVDM: one seed per sample index."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from echosyn.device import autocast, pick_device
-from echosyn.diffusion.condition import ef_condition
 from echosyn.diffusion.objectives import load_objective
-from echosyn.diffusion.sampling import denoise, guided, sample_generators, sample_noise, windowed
-from echosyn.diffusion.settings import SampleHeartsConfig, SampleVideosConfig
+from echosyn.diffusion.sampling import (
+    denoise,
+    guidance_passes,
+    guided,
+    sample_generators,
+    sample_noise,
+)
+from echosyn.diffusion.settings import SampleVideosConfig
+from echosyn.diffusion.student import read_student
+from echosyn.diffusion.windows import (
+    Predict,
+    blended,
+    continued,
+    discarded,
+    frame_passes,
+    shifted,
+)
 from echosyn.errors import EchosynError
-from echosyn.files import atomic_dir
 from echosyn.models.denoisers import ImageDenoiser, VideoDenoiser
-
-HEARTS = "hearts.safetensors"
-
-
-class HeartSampler:
-    """Draws hearts, unit-scale latents (B, 4, h, w), from a trained LIDM folder."""
-
-    def __init__(self, folder: Path, cfg: SampleHeartsConfig, size: int) -> None:
-        self.cfg = cfg
-        self.shape = (4, size, size)
-        self.objective = load_objective(folder)
-        self.objective.scheduler(cfg.sampler, cfg.steps)  # refuses a sampler that does not fit
-        self.device = pick_device()
-        self.model = ImageDenoiser.load(folder).to(self.device)
-
-    @torch.inference_mode()
-    def draw(self, indices: Sequence[int], seed: int) -> Tensor:
-        """Hearts of these sample indices, on the CPU."""
-        generators = sample_generators(seed, indices)
-        noise = sample_noise(self.shape, generators).to(self.device)
-        scheduler = self.objective.scheduler(self.cfg.sampler, self.cfg.steps)
-        with autocast(self.device, self.cfg.precision):
-            x = denoise(
-                lambda x, t: self.model(x, t.expand(len(x))).float(), noise, scheduler, generators
-            )
-        return x.cpu()
-
-    def write_shard(self, indices: range, folder: Path, seed: int) -> None:
-        """Draw hearts into `folder`, one tensor per file."""
-        save_file({"hearts": self.draw(indices, seed)}, folder / f"{indices.start:06d}.safetensors")
-
-
-def read_shards(shards: list[Path]) -> Tensor:
-    """The hearts (N, 4, h, w) of all shards of HeartSampler."""
-    parts = [load_file(f)["hearts"] for s in shards for f in sorted(s.glob("*.safetensors"))]
-    return torch.cat(parts)
-
-
-def finish_hearts(shards: list[Path], out: Path) -> None:
-    """Join the shards of HeartSampler into out/hearts.safetensors: `hearts` (N, 4, h, w)."""
-    with atomic_dir(out) as tmp:
-        save_file({"hearts": read_shards(shards)}, tmp / HEARTS)
-
-
-def read_hearts(folder: Path) -> Tensor:
-    """All unit-scale heart latents, float32 (N, 4, h, w), in the order of their sample indices.
-
-    Raises:
-        EchosynError: there are none in `folder`.
-    """
-    path = folder / HEARTS
-    if not path.is_file():
-        raise EchosynError(f"{path} does not exist; run sample_hearts")
-    return load_file(path)["hearts"]
 
 
 class VideoSampler:
-    """Animates hearts at given EFs with a trained LVDM folder."""
+    """Animates hearts as asked for, with a trained LVDM folder or a distilled one.
 
-    def __init__(self, folder: Path, cfg: SampleVideosConfig) -> None:
+    Args:
+        image: folder of the LIDM, for `image_steps`: joint image-video sampling (Reynaud 2024,
+            JVID): at those steps the image model moves every frame by itself.
+    """
+
+    def __init__(self, folder: Path, cfg: SampleVideosConfig, image: Path | None = None) -> None:
         self.cfg = cfg
         self.objective = load_objective(folder)
         self.objective.scheduler(cfg.sampler, cfg.steps)
         self.device = pick_device()
         self.model = VideoDenoiser.load(folder).to(self.device)
+        self.student = read_student(folder)
+        if self.student:
+            self.student.require(cfg, folder)
+        if cfg.windows == "continue" and not self.model.continues:
+            raise EchosynError(
+                f"{folder}: windows 'continue' needs a model trained with given frames: set "
+                "`continues` of train_lvdm above 0, or choose windows 'shift'"
+            )
+        self.image = None
+        if cfg.image_steps:
+            if image is None or load_objective(image).name != self.objective.name:
+                raise EchosynError(
+                    f"image_steps: {image or 'no image model'} does not share the objective "
+                    f"'{self.objective.name}' of {folder}"
+                )
+            self.image = ImageDenoiser.load(image).to(self.device)
 
     @torch.inference_mode()
-    def animate(self, hearts: Tensor, ef: Tensor, indices: Sequence[int], seed: int) -> Tensor:
+    def animate(
+        self,
+        hearts: Tensor,
+        ef: Tensor | None,
+        indices: Sequence[int],
+        seed: int,
+        classes: Sequence[str | None] | None = None,
+        fps: float | None = None,
+    ) -> Tensor:
         """Unit-scale latent videos (B, frames, 4, h, w) on the CPU.
 
         Args:
-            hearts: unit-scale latents (B, 4, h, w). ef: percent (B,).
+            hearts: unit-scale latents (B, 4, h, w). ef: percent (B,), NaN or None for none.
             indices: sample indices, which with the seed decide the noise.
+            classes: a class, or None, for each. fps: frames per second, for models told it.
+
+        Raises:
+            EchosynError: hearts of a shape that is not the model's, fewer frames than its window,
+                an EF or class that it cannot be asked for, or samples that are not finite.
         """
-        generators = sample_generators(seed, indices)
-        noise = sample_noise((self.cfg.frames, *hearts.shape[1:]), generators).to(self.device)
-        condition = ef_condition(ef, self.model.condition_dim).to(self.device)
-        predict = guided(self.model, hearts.to(self.device), condition, self.cfg.guidance)
-        predict = windowed(predict, self.model.window, self.cfg.overlap)
-        scheduler = self.objective.scheduler(self.cfg.sampler, self.cfg.steps)
-        with autocast(self.device, self.cfg.precision):
-            return denoise(predict, noise, scheduler, generators).cpu()
-
-
-def draw_ef(kind: str, real: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """EFs to ask for, percent rounded to 0.1, float64 (n,).
-
-    "real" draws the real quantiles at evenly spread, shuffled ranks, so that no value is an actual
-    patient's by construction but the distribution is theirs; "uniform" is uniform over 10-90.
-    """
-    rng = np.random.default_rng([seed, 4])
-    ranks = (np.arange(n) + rng.random(n)) / n
-    if kind == "uniform":
-        ef = 10 + 80 * ranks
-    else:
-        known = real[np.isfinite(real)]
-        if len(known) == 0:
+        size = int(self.model.net.config.sample_size)
+        if hearts.shape[1:] != (4, size, size):
             raise EchosynError(
-                "EF cannot be drawn from the real distribution: no TRAIN video has one"
+                f"hearts of shape {tuple(hearts.shape[1:])}, but the video model was trained on "
+                f"latents of (4, {size}, {size})"
             )
-        ef = np.quantile(known, ranks)
-    return np.round(rng.permutation(ef), 1)
+        generators = sample_generators(seed, indices)
+        noise = sample_noise((self.cfg.frames, *hearts.shape[1:]), generators)
+        rows = self.model.spec.rows(len(hearts), ef, fps, classes).to(self.device)
+        return self.denoised(noise, hearts, rows, generators)
+
+    @torch.inference_mode()
+    def denoised(
+        self,
+        noise: Tensor,
+        hearts: Tensor,
+        condition: Tensor,
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> Tensor:
+        """Videos (B, T, 4, h, w) on the CPU from noise of that shape and condition rows (B, K)."""
+        noise, hearts = noise.to(self.device), hearts.to(self.device)
+        condition = condition.to(self.device)
+
+        def window(noise: Tensor, given: Tensor | None) -> Tensor:
+            predict = self._predict(hearts, condition, given)
+            return denoise(predict, noise, self._scheduler(), generators)
+
+        with autocast(self.device, self.cfg.precision):
+            if self.cfg.windows == "continue":
+                return continued(window, noise, self.model.window, self.cfg.overlap).cpu()
+            predict = self._predict(hearts, condition)
+            evaluations = len(self._scheduler().timesteps)
+            steps = [self._at_step(self._step_of(e), predict) for e in range(evaluations)]
+            return denoise(steps, noise, self._scheduler(), generators).cpu()
+
+    def cost(self) -> str:
+        """What a video takes, in frames through the network."""
+        cfg, frames = self.cfg, self.frame_passes()
+        return (
+            f"{cfg.frames} frames x {cfg.steps} steps, windows '{cfg.windows}' of "
+            f"{self.model.window}: {frames:,} frames through the network per video, "
+            f"{frames / cfg.frames:.1f} per frame made"
+        )
+
+    def frame_passes(self) -> int:
+        """Frames that go through the video network for one video, guidance included."""
+        cfg = self.cfg
+        evaluations = sum(
+            self._step_of(e) not in cfg.image_steps for e in range(len(self._scheduler().timesteps))
+        )
+        passes = 1 if self.student else guidance_passes(cfg.guidance, cfg.heart_guidance)
+        window, overlap = self.model.window, cfg.overlap
+        return passes * frame_passes(cfg.windows, cfg.frames, window, overlap, evaluations)
+
+    def _scheduler(self) -> Any:
+        return self.objective.scheduler(self.cfg.sampler, self.cfg.steps)
+
+    def _step_of(self, evaluation: int) -> int:
+        """Heun evaluates twice a step, but for the last."""
+        return (evaluation + 1) // 2 if self.cfg.sampler == "heun" else evaluation
+
+    def _predict(self, hearts: Tensor, condition: Tensor, given: Tensor | None = None) -> Predict:
+        """The guided model on one window, whose first frames may be given (B, n, 4, h, w)."""
+        n = 0 if given is None else given.shape[1]
+        span = 1 / self.cfg.steps if self.student else None
+
+        def model(x: Tensor, t: Tensor, heart: Tensor, condition: Tensor) -> Tensor:
+            extra = {}
+            if span is not None:
+                extra["span"] = torch.full((len(x),), span, device=x.device)
+            if given is not None:
+                kept = given.repeat(len(x) // len(given), 1, 1, 1, 1)
+                x = torch.cat([kept, x[:, n:]], dim=1)
+                extra["known"] = (torch.arange(x.shape[1], device=x.device) < n).expand(len(x), -1)
+            return self.model(x, t, heart, condition, **extra)
+
+        if self.student:  # its guidance is learned
+            return guided(model, hearts, condition, condition, 1.0)
+        unlabelled = self.model.spec.unlabelled(condition)
+        cfg = self.cfg
+        return guided(model, hearts, condition, unlabelled, cfg.guidance, cfg.heart_guidance)
+
+    def _at_step(self, step: int, predict: Predict) -> Predict:
+        cfg, window = self.cfg, self.model.window
+        if step in cfg.image_steps:
+            return self._frame_by_frame
+        if cfg.windows == "shift":
+            return shifted(predict, window, step)
+        if cfg.windows == "discard":
+            return discarded(predict, window)
+        return blended(predict, window, cfg.overlap)
+
+    def _frame_by_frame(self, x: Tensor, t: Tensor) -> Tensor:
+        flat = x.flatten(0, 1)
+        return self.image(flat, t.expand(len(flat))).float().unflatten(0, x.shape[:2])
 
 
 def synthetic_name(dataset: str, seed: int, index: int) -> str:

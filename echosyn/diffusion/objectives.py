@@ -21,6 +21,7 @@ from echosyn.diffusion.settings import OBJECTIVES, SAMPLERS
 from echosyn.errors import EchosynError
 
 TRAIN_STEPS = 1000  # the time embedding's range
+MIN_SNR_GAMMA = 5.0
 
 
 class Objective(Protocol):
@@ -33,6 +34,9 @@ class Objective(Protocol):
             x: clean latents (B, ...) of unit scale; noise: standard normal of the same shape;
             u: uniform in [0, 1), (B,).
         """
+
+    def weight(self, t: Tensor) -> Tensor | None:
+        """Of each sample's loss at the network's times t (B,), (B,); None: all count the same."""
 
     def scheduler(self, sampler: str, steps: int) -> Any:
         """A fresh scheduler with its timesteps set."""
@@ -52,6 +56,9 @@ class Flow:
     def noisy(self, x: Tensor, noise: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         t = _broadcast(u, x)
         return (1 - t) * x + t * noise, noise - x, u * TRAIN_STEPS
+
+    def weight(self, t: Tensor) -> Tensor | None:
+        return None
 
     def scheduler(self, sampler: str, steps: int) -> Any:
         _check_sampler(self.name, sampler)
@@ -82,12 +89,21 @@ class DdpmV:
         "prediction_type": "v_prediction",
     }
 
-    def __init__(self) -> None:
+    def __init__(self, weighting: str = "none") -> None:
         self._train = DDPMScheduler(**self.settings)
+        self.weighting = weighting
 
     def noisy(self, x: Tensor, noise: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         t = (u * TRAIN_STEPS).long().clamp(max=TRAIN_STEPS - 1)
         return self._train.add_noise(x, noise, t), self._train.get_velocity(x, noise, t), t
+
+    def weight(self, t: Tensor) -> Tensor | None:
+        """Min-SNR-5 for a velocity (Hang et al. 2023, sec. 3.4): min(SNR, 5) / (SNR + 1)."""
+        if self.weighting == "none":
+            return None
+        alpha_bar = self._train.alphas_cumprod.to(t.device)[t.long()]
+        snr = alpha_bar / (1 - alpha_bar)
+        return snr.clamp(max=MIN_SNR_GAMMA) / (snr + 1)
 
     def scheduler(self, sampler: str, steps: int) -> Any:
         _check_sampler(self.name, sampler)
@@ -110,10 +126,10 @@ def _check_sampler(objective: str, sampler: str) -> None:
         )
 
 
-def make_objective(name: str) -> Objective:
+def make_objective(name: str, weighting: str = "none") -> Objective:
     if name not in OBJECTIVES:
         raise EchosynError(f"objective {name!r} is not one of {', '.join(OBJECTIVES)}")
-    return Flow() if name == "flow" else DdpmV()
+    return Flow() if name == "flow" else DdpmV(weighting)
 
 
 def load_objective(folder: Path | str) -> Objective:

@@ -1,4 +1,4 @@
-"""From noise to latents: the denoising loop, guidance, and videos longer than the window."""
+"""From noise to latents: the denoising loop and guidance."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from echosyn.diffusion.windows import Predict
 from echosyn.errors import EchosynError
-
-Predict = Callable[[Tensor, Tensor], Tensor]  # (x (B, ...), t scalar) -> model output (B, ...)
 
 
 def sample_noise(shape: tuple[int, ...], generators: Sequence[torch.Generator]) -> Tensor:
@@ -22,7 +21,7 @@ def sample_generators(seed: int, indices: Sequence[int]) -> list[torch.Generator
 
 
 def denoise(
-    predict: Predict,
+    predict: Predict | Sequence[Predict],
     noise: Tensor,
     scheduler: Any,
     generators: Sequence[torch.Generator] | None = None,
@@ -30,14 +29,18 @@ def denoise(
     """Run a diffusers scheduler from noise (B, ...) to a sample of the same shape.
 
     Args:
-        predict: guided model output at (x, t).
+        predict: guided model output at (x, t); or one for each of the scheduler's timesteps.
         scheduler: fresh, timesteps set (see Objective.scheduler).
         generators: one per row, for samplers that add noise.
+
+    Raises:
+        EchosynError: the sample is not finite.
     """
     extra = {"generator": list(generators)} if _takes_noise(scheduler) and generators else {}
     x = noise * getattr(scheduler, "init_noise_sigma", 1.0)
-    for t in scheduler.timesteps:
-        x = scheduler.step(predict(x, t.to(x.device)), t, x, return_dict=False, **extra)[0]
+    steps = [predict] * len(scheduler.timesteps) if callable(predict) else predict
+    for t, act in zip(scheduler.timesteps, steps, strict=True):
+        x = scheduler.step(act(x, t.to(x.device)), t, x, return_dict=False, **extra)[0]
     if not bool(torch.isfinite(x).all()):
         raise EchosynError("sampling gave values that are not finite; is the model trained?")
     return x
@@ -47,65 +50,47 @@ def _takes_noise(scheduler: Any) -> bool:
     return type(scheduler).__name__ in ("DDPMScheduler", "DPMSolverMultistepScheduler")
 
 
-def guided(model: Callable[..., Tensor], heart: Tensor, condition: Tensor, scale: float) -> Predict:
-    """Classifier-free guidance on the condition (Ho & Salimans 2022, eq. 6).
+def guided(
+    model: Callable[..., Tensor],
+    heart: Tensor,
+    condition: Tensor,
+    unlabelled: Tensor,
+    scale: float,
+    heart_scale: float = 1.0,
+) -> Predict:
+    """Classifier-free guidance on the labels (Ho & Salimans 2022, eq. 6), and on the heart.
 
-    scale 1 is the plain conditional model, at half the cost; 0 ignores the condition.
+    With both, as Brooks et al. 2023 (InstructPix2Pix, eq. 3): v(0, 0) + heart_scale (v(h, 0) -
+    v(0, 0)) + scale (v(h, c) - v(h, 0)). A scale of 1 is the plain conditional model and needs no
+    pass of its own; 0 ignores the condition.
+
+    Args:
+        model: called as model(x, t, heart, condition).
+        heart: (B, 4, h, w). condition, unlabelled: rows with and without the labels, (B, K).
     """
-    if scale < 0:
-        raise EchosynError(f"guidance scale {scale} is below 0")
+    for name, value in (("guidance scale", scale), ("heart's guidance scale", heart_scale)):
+        if value < 0:
+            raise EchosynError(f"{name} {value} is below 0")
+    passes = [(heart, condition)]
+    if scale != 1 or heart_scale != 1:
+        passes.append((heart, unlabelled))
+    if heart_scale != 1:
+        passes.append((torch.zeros_like(heart), unlabelled))
+    hearts, conditions = (torch.cat(parts) for parts in zip(*passes, strict=True))
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
-        times = t.expand(len(x))
-        if scale == 1:
-            return model(x, times, heart, condition).float()
-        both = model(
-            torch.cat([x, x]),
-            torch.cat([times, times]),
-            torch.cat([heart, heart]),
-            torch.cat([condition, torch.zeros_like(condition)]),
-        ).float()
-        given, none = both.chunk(2)
-        return none + scale * (given - none)
+        n = len(passes)
+        out = model(x.repeat(n, *[1] * (x.ndim - 1)), t.expand(n * len(x)), hearts, conditions)
+        full, *others = out.float().chunk(n)
+        if not others:
+            return full
+        no_label = others[0]
+        base = others[1] + heart_scale * (no_label - others[1]) if heart_scale != 1 else no_label
+        return base + scale * (full - no_label)
 
     return predict
 
 
-def window_starts(frames: int, window: int, overlap: int) -> list[int]:
-    """First frames of the windows that cover `frames`, the last one flush with the end.
-
-    Raises:
-        EchosynError: fewer frames than the window, or an overlap that leaves no new frame.
-    """
-    if frames < window:
-        raise EchosynError(f"{frames} frames asked for, but the video model's window is {window}")
-    if not 0 <= overlap < window:
-        raise EchosynError(f"overlap {overlap} must be at least 0 and below the window {window}")
-    last = frames - window
-    return [*range(0, last, window - overlap), last]
-
-
-def windowed(predict: Predict, window: int, overlap: int) -> Predict:
-    """Let a model of `window` frames act on any length: overlapping windows, blended.
-
-    At every denoising step the windows' predictions are averaged where they overlap, weighted by
-    the distance to the window's edge, so that neighbours agree on one trajectory and no seam forms
-    (Bar-Tal 2023, MultiDiffusion, eq. 5, along time). x is (B, T, ...); nothing is thrown away.
-    """
-    ramp = torch.minimum(torch.arange(1, window + 1), torch.arange(window, 0, -1)).float()
-    ramp = ramp.clamp(max=overlap + 1)
-
-    def blended(x: Tensor, t: Tensor) -> Tensor:
-        starts = window_starts(x.shape[1], window, overlap)
-        if len(starts) == 1:
-            return predict(x, t)
-        total = torch.zeros_like(x)
-        weight = x.new_zeros(x.shape[1])
-        w = ramp.to(x)
-        for s in starts:
-            part = predict(x[:, s : s + window], t)
-            total[:, s : s + window] += part * w.view(1, -1, *[1] * (x.ndim - 2))
-            weight[s : s + window] += w
-        return total / weight.view(1, -1, *[1] * (x.ndim - 2))
-
-    return blended
+def guidance_passes(scale: float, heart_scale: float) -> int:
+    """Times that each frame goes through the network at a step; see `guided`."""
+    return 1 + (scale != 1 or heart_scale != 1) + (heart_scale != 1)

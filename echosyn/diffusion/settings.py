@@ -6,7 +6,17 @@ from echosyn.config import PRECISIONS, setting
 
 OBJECTIVES = ("flow", "ddpm_v")
 SAMPLERS = {"flow": ("euler", "heun"), "ddpm_v": ("ddpm", "dpmpp")}
+WEIGHTINGS = ("none", "min_snr")
+WINDOWS = ("blend", "shift", "continue", "discard")
+EF_DRAWS = ("real", "uniform", "stratified")
+EF_TRUTHS = ("keep", "relabel", "reject")
 ALL_SAMPLERS = tuple(name for names in SAMPLERS.values() for name in names)
+
+
+def check_weighting(objective: str, weighting: str) -> str | None:
+    if weighting == "min_snr" and objective != "ddpm_v":
+        return "weighting 'min_snr' is of objective 'ddpm_v'; for flow choose `times`"
+    return None
 
 
 @dataclass(frozen=True)
@@ -27,19 +37,39 @@ class SampleVideosConfig:
     train: int = setting(lo=1, help="videos of the TRAIN split")
     val: int = setting(lo=0)
     test: int = setting(lo=0)
-    frames: int = setting(lo=2, help="frames per video, at the latents' frame rate")
+    frames: int = setting(lo=2, help="frames per video")
+    fps: float = setting(0.0, lo=0.0, hi=240.0, help="frames per second; 0: the latents' own")
+    model: str = setting("lvdm", help="folder under models/: lvdm, or distilled/<name>")
+    windows: str = setting("blend", choices=WINDOWS, help="how a video outgrows the model's window")
     overlap: int = setting(4, lo=0, help="frames that neighbouring windows share")
     steps: int = setting(10, lo=1, hi=1000, help="denoising steps")
     sampler: str = setting("euler", choices=ALL_SAMPLERS)
     guidance: float = setting(
-        2.0, lo=0.0, hi=20.0, help="classifier-free guidance on EF, 1 is none"
+        2.0, lo=0.0, hi=20.0, help="classifier-free guidance on EF and class, 1 is none"
     )
-    ef: str = setting(
-        "real", choices=("real", "uniform"), help="distribution that EF is drawn from"
+    heart_guidance: float = setting(1.0, lo=0.0, hi=20.0, help="the same on the heart")
+    image_steps: tuple[int, ...] = setting(
+        (), lo=0, hi=999, help="steps, from 0, at which the image model acts (JVID)"
     )
+    ef: str = setting("real", choices=EF_DRAWS, help="distribution that EF is drawn from")
+    ef_truth: str = setting(
+        "keep", choices=EF_TRUTHS, help="what happens to the EF asked for once it is measured"
+    )
+    ef_tolerance: float = setting(
+        5.0, lo=0.0, hi=100.0, help="percent points that ef_truth 'reject' allows"
+    )
+    ef_attempts: int = setting(4, lo=1, hi=100, help="noises tried by ef_truth 'reject'")
     shard: int = setting(16, lo=1, help="videos kept as one unit of resume")
     batch: int = setting(4, lo=1, help="videos denoised together")
     precision: str = setting("auto", choices=PRECISIONS)
+
+    def check(self) -> str | None:
+        late = [k for k in self.image_steps if k >= self.steps]
+        if late:
+            return f"image_steps {late[0]}: there are {self.steps} steps, counted from 0"
+        if self.image_steps and self.windows == "continue":
+            return "image_steps and windows 'continue' cannot go together: use windows 'shift'"
+        return None
 
     @property
     def counts(self) -> dict[str, int]:

@@ -12,7 +12,8 @@ from echosyn.data.filelist import read_filelist, write_filelist
 from echosyn.data.latents import LatentSet
 from echosyn.data.reconstruct import VideoCodec
 from echosyn.data.video import write_video
-from echosyn.diffusion.generate import VideoSampler, draw_ef, synthetic_name
+from echosyn.diffusion.ef_draw import draw_ef
+from echosyn.diffusion.generate import VideoSampler, synthetic_name
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir

@@ -7,14 +7,23 @@ halve their input up to three times.
 from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DModel, UNetSpatioTemporalConditionModel
 from torch import Tensor, nn
 
 from echosyn.config import setting
+from echosyn.diffusion.condition import ConditionSpec
 from echosyn.errors import EchosynError
+from echosyn.files import write_bytes
+from echosyn.models.store import fill, read_weights
 from echosyn.models.vae import LATENT_CHANNELS, load_diffusers
+
+NOTHING = ConditionSpec(ef=False)
+PROJECTION = "condition.safetensors"
+SPAN_DIM = 32  # sinusoids that a distilled model reads the length of its step from
+TIME_RANGE = 1000  # as the time embedding's
 
 
 @dataclass(frozen=True)
@@ -52,61 +61,100 @@ def crop(x: Tensor, pad: tuple[int, int, int, int]) -> Tensor:
 
 
 class ImageDenoiser(nn.Module):
-    """UNet2DModel over heart latents. forward(x (B, 4, h, w), t (B,)) -> (B, 4, h, w)."""
+    """UNet2DModel over heart latents, told what `spec` says, if anything.
 
-    def __init__(self, net: UNet2DModel) -> None:
+    forward(x (B, 4, h, w), t (B,), condition (B, K) or None) -> (B, 4, h, w).
+    The condition is projected onto the UNet's time embedding; None is "nothing given".
+    """
+
+    def __init__(self, net: UNet2DModel, spec: ConditionSpec = NOTHING) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.spec = net, spec
         self.multiple = 2 ** (len(net.config.block_out_channels) - 1)
+        width = 4 * net.config.block_out_channels[0]
+        self.project = nn.Linear(spec.dim, width) if spec.dim else None
+
+    @property
+    def size(self) -> int:
+        """Height and width of the latents that it draws."""
+        return int(self.net.config.sample_size)
 
     @classmethod
-    def create(cls, cfg: UnetConfig) -> "ImageDenoiser":
+    def create(cls, cfg: UnetConfig, size: int, spec: ConditionSpec = NOTHING) -> "ImageDenoiser":
+        """A fresh network for latents (4, size, size)."""
         down = tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in cfg.attention)
         up = tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(cfg.attention))
         head_dims = {w // h for w, h in zip(cfg.widths, cfg.heads, strict=True)}
-        return cls(
-            UNet2DModel(
-                sample_size=16,
-                in_channels=LATENT_CHANNELS,
-                out_channels=LATENT_CHANNELS,
-                down_block_types=down,
-                up_block_types=up,
-                block_out_channels=cfg.widths,
-                layers_per_block=cfg.layers,
-                attention_head_dim=min(head_dims),
-            )
+        net = UNet2DModel(
+            sample_size=size,
+            in_channels=LATENT_CHANNELS,
+            out_channels=LATENT_CHANNELS,
+            down_block_types=down,
+            up_block_types=up,
+            block_out_channels=cfg.widths,
+            layers_per_block=cfg.layers,
+            attention_head_dim=min(head_dims),
+            class_embed_type="identity" if spec.dim else None,
         )
+        return cls(net, spec)
 
     @classmethod
     def load(cls, folder: Path | str) -> "ImageDenoiser":
-        return cls(load_diffusers(UNet2DModel, unet_folder(folder))).eval()
+        net = load_diffusers(UNet2DModel, unet_folder(folder))
+        path = Path(folder) / PROJECTION
+        if not path.is_file():
+            return cls(net).eval()
+        weights = read_weights(path)
+        model = cls(net, ConditionSpec.load(folder, weights["weight"].shape[1]))
+        fill(model.project, weights, path)
+        return model.eval()
 
     def save(self, folder: Path | str) -> None:
-        self.net.save_pretrained(Path(folder) / "unet")
+        folder = Path(folder)
+        self.net.save_pretrained(folder / "unet")
+        if self.project is not None:
+            self.spec.save(folder)
+            state = {k: v.detach().cpu() for k, v in self.project.state_dict().items()}
+            write_bytes(folder / PROJECTION, safetensors.torch.save(state))
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         padded, pad = pad_to_even(x, self.multiple)
-        return crop(self.net(padded, t, return_dict=False)[0], pad)
+        labels = None
+        if self.project is not None:
+            given = x.new_zeros(len(x), self.spec.dim) if condition is None else condition
+            labels = self.project(given)
+        return crop(self.net(padded, t, class_labels=labels, return_dict=False)[0], pad)
 
 
 class VideoDenoiser(nn.Module):
-    """UNetSpatioTemporalConditionModel over latent clips, conditioned on a heart and on EF.
+    """UNetSpatioTemporalConditionModel over latent clips, told a heart and what `spec` says.
 
-    forward(x (B, T, 4, h, w), t (B,), heart (B, 4, h, w), condition (B, K)) -> (B, T, 4, h, w).
-    The heart is repeated over time and concatenated to x; the condition is one cross-attention
-    token (see echosyn.diffusion.condition for K).
+    forward(x (B, T, 4, h, w), t (B,), heart (B, 4, h, w), condition (B, K),
+            span (B,) or None, known (B, T) or None) -> (B, T, 4, h, w).
+    The heart is repeated over time and concatenated to x, zeros for "no heart given"; the
+    condition is one cross-attention token. `span` is the length of the step that the output is the
+    mean velocity of, as a share of the whole path, for a distilled model. `known` marks frames of
+    x that are clean and given, for a model that continues videos.
     """
 
-    def __init__(self, net: UNetSpatioTemporalConditionModel) -> None:
+    def __init__(self, net: UNetSpatioTemporalConditionModel, spec: ConditionSpec) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.spec = net, spec
         self.multiple = 2 ** (len(net.config.block_out_channels) - 1)
         self.window = int(net.config.num_frames)
-        dims = net.config.cross_attention_dim
-        self.condition_dim = int(dims if isinstance(dims, int) else dims[0])
+        self.continues = net.config.in_channels > 2 * LATENT_CHANNELS
+        self.spans = net.config.addition_time_embed_dim > 1  # the reference has 1, always fed zero
 
     @classmethod
-    def create(cls, cfg: UnetConfig, window: int, condition_dim: int) -> "VideoDenoiser":
+    def create(
+        cls,
+        cfg: UnetConfig,
+        window: int,
+        spec: ConditionSpec,
+        size: int = 14,
+        continues: bool = False,
+    ) -> "VideoDenoiser":
+        """A fresh network for clips of `window` frames of latents (4, size, size)."""
         down = tuple(
             "CrossAttnDownBlockSpatioTemporal" if a else "DownBlockSpatioTemporal"
             for a in cfg.attention
@@ -115,36 +163,52 @@ class VideoDenoiser(nn.Module):
             "CrossAttnUpBlockSpatioTemporal" if a else "UpBlockSpatioTemporal"
             for a in reversed(cfg.attention)
         )
-        return cls(
-            UNetSpatioTemporalConditionModel(
-                sample_size=16,
-                in_channels=2 * LATENT_CHANNELS,
-                out_channels=LATENT_CHANNELS,
-                down_block_types=down,
-                up_block_types=up,
-                block_out_channels=cfg.widths,
-                layers_per_block=cfg.layers,
-                num_attention_heads=cfg.heads,
-                cross_attention_dim=condition_dim,
-                addition_time_embed_dim=1,
-                projection_class_embeddings_input_dim=1,
-                num_frames=window,
-            )
+        span_dim = 1 if spec.published else SPAN_DIM
+        net = UNetSpatioTemporalConditionModel(
+            sample_size=size,
+            in_channels=2 * LATENT_CHANNELS + continues,
+            out_channels=LATENT_CHANNELS,
+            down_block_types=down,
+            up_block_types=up,
+            block_out_channels=cfg.widths,
+            layers_per_block=cfg.layers,
+            num_attention_heads=cfg.heads,
+            cross_attention_dim=spec.dim,
+            addition_time_embed_dim=span_dim,
+            projection_class_embeddings_input_dim=span_dim,
+            num_frames=window,
         )
+        return cls(net, spec)
 
     @classmethod
     def load(cls, folder: Path | str) -> "VideoDenoiser":
-        return cls(load_diffusers(UNetSpatioTemporalConditionModel, unet_folder(folder))).eval()
+        net = load_diffusers(UNetSpatioTemporalConditionModel, unet_folder(folder))
+        dims = net.config.cross_attention_dim
+        dim = int(dims if isinstance(dims, int) else dims[0])
+        return cls(net, ConditionSpec.load(folder, dim)).eval()
 
     def save(self, folder: Path | str) -> None:
         self.net.save_pretrained(Path(folder) / "unet")
+        if not self.spec.published:
+            self.spec.save(folder)
 
-    def forward(self, x: Tensor, t: Tensor, heart: Tensor, condition: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        heart: Tensor,
+        condition: Tensor,
+        span: Tensor | None = None,
+        known: Tensor | None = None,
+    ) -> Tensor:
         frames = x.shape[1]
-        both = torch.cat([x, heart[:, None].expand(-1, frames, -1, -1, -1)], dim=2)
-        padded, pad = pad_to_even(both, self.multiple)
+        inputs = [x, heart[:, None].expand(-1, frames, -1, -1, -1)]
+        if self.continues:
+            mask = x.new_zeros(x.shape[:2]) if known is None else known.to(x)
+            inputs.append(mask[:, :, None, None, None].expand(-1, -1, 1, *x.shape[3:]))
+        padded, pad = pad_to_even(torch.cat(inputs, dim=2), self.multiple)
         # The reference feeds zeros as SVD's added ids (fps, motion bucket, noise level).
-        ids = x.new_zeros(len(x), 1)
+        ids = x.new_zeros(len(x), 1) if span is None else TIME_RANGE * span.to(x)[:, None]
         out = self.net(padded, t, condition[:, None], added_time_ids=ids, return_dict=False)[0]
         return crop(out, pad)
 

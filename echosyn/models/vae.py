@@ -1,6 +1,6 @@
 """The VAE: grey uint8 frames to latents and back, a diffusers AutoencoderKL inside.
 
-A 112x112 frame becomes a 4x14x14 latent. The network's input channels say how frames enter:
+A 112x112 frame becomes a 4x14x14 latent, or 4x28x28 with one level less. The network's input channels say how frames enter:
 c * p^2 for c colour channels after a pixel-unshuffle by p, so 3 is the reference's plain RGB model
 and 4 is grey in 2x2 patches, which costs half as much on a CPU at equal quality.
 """
@@ -19,12 +19,13 @@ from echosyn.errors import EchosynError
 LATENT_CHANNELS = 4
 FRAME_SIZE = 112
 LATENT_SIZE = 14
+FACTORS = (8, 4)  # by which frames may shrink: to 14x14 or to 28x28
 INPUT_LAYOUTS = {1: (1, 1), 3: (3, 1), 4: (1, 2), 12: (3, 2), 16: (1, 4)}  # in_channels: (c, p)
 
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """Sizes of the VAE; the patch times the downsampling of the levels must be 8."""
+    """Sizes of the VAE; the patch times the downsampling of the levels must be 8 or 4."""
 
     widths: tuple[int, ...] = setting((32, 64, 96), lo=8, help="channels of each level")
     layers: int = setting(1, lo=1, hi=8, help="residual blocks per level")
@@ -33,10 +34,25 @@ class VaeConfig:
     groups: int = setting(8, lo=1, help="groups of GroupNorm")
     mid_attention: bool = setting(False)
 
+    @property
+    def factor(self) -> int:
+        """Pixels of a frame per latent position, along a side."""
+        return self.patch * 2 ** (len(self.widths) - 1)
+
+    @property
+    def latent_size(self) -> int:
+        """Side of the latents of FRAME_SIZE frames."""
+        return FRAME_SIZE // self.factor
+
     def check(self) -> str | None:
-        factor = self.patch * 2 ** (len(self.widths) - 1)
-        if factor != FRAME_SIZE // LATENT_SIZE:
-            return f"patch {self.patch} and {len(self.widths)} levels shrink by {factor}, not by 8"
+        if self.factor not in FACTORS:
+            allowed = " or ".join(
+                f"{f} (latents of {FRAME_SIZE // f}x{FRAME_SIZE // f})" for f in FACTORS
+            )
+            return (
+                f"patch {self.patch} and {len(self.widths)} levels shrink by {self.factor}, "
+                f"not by {allowed}"
+            )
         if any(w % self.groups for w in self.widths):
             return f"widths {self.widths} are not multiples of groups {self.groups}"
         return None
@@ -95,23 +111,26 @@ class Vae(nn.Module):
         x = (frames.float() / 128 - 1)[:, None]  # (N, 1, H, W)
         return F.pixel_unshuffle(x.expand(-1, self.colours, -1, -1), self.patch)
 
+    def to_grey(self, x: Tensor) -> Tensor:
+        """Network input or output to frames (N, 1, H, W) of the same range, the mean of colours."""
+        return F.pixel_shuffle(x.float(), self.patch).mean(dim=1, keepdim=True)
+
     def to_frames(self, x: Tensor) -> Tensor:
-        """Network output to uint8 (N, H, W), the mean over colours."""
-        x = F.pixel_shuffle(x.float(), self.patch).mean(dim=1)  # (N, H, W)
-        return ((x + 1) * 128).round().clamp(0, 255).to(torch.uint8)
+        """Network output to uint8 (N, H, W)."""
+        return ((self.to_grey(x)[:, 0] + 1) * 128).round().clamp(0, 255).to(torch.uint8)
 
     def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One training pass: reconstruction of x, posterior mean and log-variance.
 
         Args:
-            x: network input (N, c p^2, H/p, W/p); noise: standard normal (N, 4, 14, 14).
+            x: network input (N, c p^2, H/p, W/p); noise: standard normal (N, 4, h, w).
         """
         mean, logvar = self.posterior(x)
         z = mean + torch.exp(0.5 * logvar) * noise
         return self.net.decode(z).sample, mean, logvar
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance, (N, 4, 14, 14) each, log-variance clamped as diffusers does."""
+        """Mean and log-variance, (N, 4, h, w) each, log-variance clamped as diffusers does."""
         moments = self.net.encode(x).latent_dist.parameters
         mean, logvar = moments.float().chunk(2, dim=1)
         return mean, logvar.clamp(-30.0, 20.0)
@@ -143,7 +162,7 @@ class Vae(nn.Module):
 
     @torch.inference_mode()
     def decode(self, z: Tensor) -> Tensor:
-        """Raw latents (N, 4, h, w) to uint8 frames (N, 8 h, 8 w)."""
+        """Raw latents (N, 4, h, w) to uint8 frames (N, 8 h, 8 w), or 4 h and 4 w."""
         return self.to_frames(self.net.decode(z).sample)
 
 

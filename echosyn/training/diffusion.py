@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from echosyn.config import setting
 from echosyn.data.latents import LatentSet
-from echosyn.diffusion.condition import CONDITION_DIM, drop_condition, ef_condition
+from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.objectives import make_objective, time_samples
-from echosyn.diffusion.settings import OBJECTIVES
+from echosyn.diffusion.settings import OBJECTIVES, WEIGHTINGS, check_weighting
+from echosyn.errors import EchosynError
 from echosyn.models.denoisers import ImageDenoiser, UnetConfig, VideoDenoiser
 from echosyn.training.loop import LoopConfig
 
@@ -31,8 +32,14 @@ class TrainLidmConfig:
     objective: str = setting("flow", choices=OBJECTIVES)
     times: str = setting("uniform", choices=("uniform", "logit_normal"))
     time_shift: float = setting(0.0, lo=-3.0, hi=3.0, help="mean of logit_normal; above 0: noisier")
+    weighting: str = setting("none", choices=WEIGHTINGS, help="of the loss over times")
     posterior: str = setting("mean", choices=POSTERIORS, help="what of a latent is learned")
+    condition: str = setting("none", choices=("none", "ef", "class"), help="what a heart is told")
+    drop_label: float = setting(0.1, lo=0.0, hi=1.0, help="share of hearts that train without it")
     validation_items: int = setting(64, lo=1, help="VAL hearts for the validation loss")
+
+    def check(self) -> str | None:
+        return check_weighting(self.objective, self.weighting)
 
 
 @dataclass(frozen=True)
@@ -42,17 +49,30 @@ class TrainLvdmConfig:
     model: UnetConfig
     loop: LoopConfig
     window: int = setting(16, lo=2, help="frames of a clip; at the latents' rate, a beat or more")
-    condition_dim: int = setting(CONDITION_DIM, choices=(1, CONDITION_DIM), help="1: as published")
+    layout: str = setting("own", choices=("own", "published"), help="what the network is told, how")
     objective: str = setting("flow", choices=OBJECTIVES)
     times: str = setting("uniform", choices=("uniform", "logit_normal"))
     time_shift: float = setting(0.0, lo=-3.0, hi=3.0, help="mean of logit_normal; above 0: noisier")
-    drop_ef: float = setting(0.1, lo=0.0, hi=1.0, help="share of clips that train without their EF")
+    weighting: str = setting("none", choices=WEIGHTINGS, help="of the loss over times")
+    strides: tuple[int, ...] = setting((1,), lo=1, hi=16, help="every so many frames make a clip")
+    drop_label: float = setting(
+        0.1, lo=0.0, hi=1.0, help="share of clips that train without EF and class"
+    )
+    drop_heart: float = setting(0.0, lo=0.0, hi=1.0, help="share that trains without its heart")
+    continues: float = setting(
+        0.0, lo=0.0, hi=1.0, help="share of clips whose first frames are given, to continue them"
+    )
     noise_offset: float = setting(0.0, lo=0.0, help="sd of noise shared over a channel of a clip")
     posterior: str = setting("mean", choices=POSTERIORS, help="what of a latent is learned")
     validation_items: int = setting(32, lo=1, help="VAL clips for the validation loss")
 
+    def check(self) -> str | None:
+        if self.layout == "published" and (self.continues or self.strides != (1,)):
+            return "layout 'published' knows no frame rate and no given frames: use layout 'own'"
+        return check_weighting(self.objective, self.weighting)
 
-class _Pool:
+
+class Pool:
     """Several latent sets as one list of videos."""
 
     def __init__(self, sets: list[LatentSet]) -> None:
@@ -61,6 +81,33 @@ class _Pool:
 
     def __len__(self) -> int:
         return len(self.where)
+
+
+def video_spec(cfg: TrainLvdmConfig, sets: list[LatentSet]) -> ConditionSpec:
+    """What a video model of these datasets is told: the labels that they have."""
+    if cfg.layout == "published":
+        return ConditionSpec(published=True)
+    ef = any(bool(np.isfinite(s.ef).any()) for s in sets)
+    classes = sorted({c for s in sets for c in s.classes if c is not None})
+    if not ef and not classes:
+        raise EchosynError("no video of TRAIN has an EF or a class: there is nothing to ask for")
+    return ConditionSpec(ef=ef, fps=cfg.strides != (1,), classes=tuple(classes))
+
+
+def heart_spec(cfg: TrainLidmConfig, train: LatentSet) -> ConditionSpec:
+    """What an image model is told.
+
+    Raises:
+        EchosynError: the dataset lacks the label that `condition` names.
+    """
+    if cfg.condition == "ef" and not np.isfinite(train.ef).any():
+        raise EchosynError(f"{train.folder}: condition 'ef', but no TRAIN video has an EF")
+    classes = sorted({c for c in train.classes if c is not None})
+    if cfg.condition == "class" and not classes:
+        raise EchosynError(f"{train.folder}: condition 'class', but no TRAIN video has a class")
+    return ConditionSpec(
+        ef=cfg.condition == "ef", classes=tuple(classes) if cfg.condition == "class" else ()
+    )
 
 
 def _torch_generator(rng: np.random.Generator) -> torch.Generator:
@@ -74,14 +121,29 @@ def _latents(
     return latents.mean(*run) if posterior == "mean" else latents.draw(*run, generator)
 
 
-def _validation_batch(pool: _Pool, cfg: Any, draw: Callable) -> dict[str, Tensor] | None:
+def _validation_batch(pool: Pool, cfg: Any, draw: Callable) -> dict[str, Tensor] | None:
     """Items on which the loss means the same whatever `cfg` trains on: all times, the EF given."""
     if len(pool) == 0:
         return None
-    plain = {"times": "uniform", "posterior": "mean", "drop_ef": 0.0, "noise_offset": 0.0}
+    plain = {
+        "times": "uniform",
+        "posterior": "mean",
+        "drop_label": 0.0,
+        "drop_heart": 0.0,
+        "continues": 0.0,
+        "noise_offset": 0.0,
+    }
     known = {k: v for k, v in plain.items() if hasattr(cfg, k)}
     chosen = np.resize(np.arange(len(pool)), cfg.validation_items)
     return draw(dataclasses.replace(cfg, **known), pool, chosen, np.random.default_rng(0))
+
+
+def weighted_mse(output: Tensor, target: Tensor, weight: Tensor | None, keep: Tensor) -> Tensor:
+    """Squared error, mean over what `keep` (broadcastable, 1 or 0) keeps, weighted per sample."""
+    error = F.mse_loss(output.float(), target, reduction="none") * keep
+    dims = tuple(range(1, error.ndim))
+    per_sample = error.sum(dims) / keep.expand_as(error).sum(dims).clamp_min(1)
+    return per_sample.mean() if weight is None else (weight * per_sample).mean()
 
 
 class LidmTask:
@@ -89,108 +151,147 @@ class LidmTask:
 
     def __init__(self, cfg: TrainLidmConfig, train: LatentSet, val: LatentSet) -> None:
         self.cfg = cfg
-        self.objective = make_objective(cfg.objective)
-        self.pool = _Pool([train])
-        self.val = _validation_batch(_Pool([val]), cfg, self._draw)
+        self.objective = make_objective(cfg.objective, cfg.weighting)
+        self.spec = heart_spec(cfg, train)
+        self.frame_size = train.frame_size
+        self.pool = Pool([train])
+        self.val = _validation_batch(Pool([val]), cfg, self._draw)
 
     @property
     def size(self) -> int:
         return len(self.pool)
 
     def build(self) -> nn.Module:
-        return ImageDenoiser.create(self.cfg.model)
+        return ImageDenoiser.create(self.cfg.model, self.frame_size, self.spec)
 
-    @staticmethod
     def _draw(
-        cfg: TrainLidmConfig, pool: _Pool, indices: np.ndarray, rng: np.random.Generator
+        self, cfg: TrainLidmConfig, pool: Pool, indices: np.ndarray, rng: np.random.Generator
     ) -> dict[str, Tensor]:
         generator = _torch_generator(rng)
-        frames = []
+        frames, told = [], []
         for i in indices:
             latents, v = pool.where[i]
             f = int(rng.integers(latents.lengths[v]))
             frames.append(_latents(latents, cfg.posterior, (v, f, f + 1), generator)[0])
+            told.append(label_row(self.spec, latents, v))
         x = torch.stack(frames)  # (B, 4, h, w)
         noise = torch.randn(x.shape, generator=generator)
-        return {
-            "x": x,
-            "noise": noise,
-            "u": time_samples(len(x), cfg.times, generator, cfg.time_shift),
-        }
+        u = time_samples(len(x), cfg.times, generator, cfg.time_shift)
+        condition = torch.cat(told)
+        if self.spec.dim:
+            condition = self.spec.dropped(condition, cfg.drop_label, generator)
+        return {"x": x, "noise": noise, "u": u, "condition": condition}
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
         return self._draw(self.cfg, self.pool, indices, rng)
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         noisy, target, t = self.objective.noisy(batch["x"], batch["noise"], batch["u"])
-        return F.mse_loss(model(noisy, t).float(), target), {}
+        output = model(noisy, t, batch["condition"])
+        keep = torch.ones_like(output[:1, :1, :1, :1])
+        return weighted_mse(output, target, self.objective.weight(t), keep), {}
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         return _validate(self, model)
 
 
 class LvdmTask:
-    """Latent clips with a heart of the same video and its EF; see echosyn.training.loop.Task.
+    """Latent clips with a heart of the same video and its labels; see echosyn.training.loop.Task.
 
     The heart is any frame of the video, not its first: sampled hearts are any phase of the beat.
     """
 
     def __init__(self, cfg: TrainLvdmConfig, train: list[LatentSet], val: list[LatentSet]) -> None:
         self.cfg = cfg
-        self.objective = make_objective(cfg.objective)
-        self.pool = _Pool(train)
-        self.val = _validation_batch(_Pool(val), cfg, self._draw)
+        self.objective = make_objective(cfg.objective, cfg.weighting)
+        self.spec = video_spec(cfg, train)
+        self.frame_size = train[0].frame_size
+        self.pool = Pool(train)
+        self.val = _validation_batch(Pool(val), cfg, self._draw)
 
     @property
     def size(self) -> int:
         return len(self.pool)
 
     def build(self) -> nn.Module:
-        return VideoDenoiser.create(self.cfg.model, self.cfg.window, self.cfg.condition_dim)
+        cfg = self.cfg
+        return VideoDenoiser.create(
+            cfg.model, cfg.window, self.spec, self.frame_size, cfg.continues > 0
+        )
 
-    @staticmethod
     def _draw(
-        cfg: TrainLvdmConfig, pool: _Pool, indices: np.ndarray, rng: np.random.Generator
+        self, cfg: TrainLvdmConfig, pool: Pool, indices: np.ndarray, rng: np.random.Generator
     ) -> dict[str, Tensor]:
         generator = _torch_generator(rng)
         window = cfg.window
-        clips, hearts, efs = [], [], []
+        clips, hearts, told = [], [], []
         for i in indices:
             latents, v = pool.where[i]
             length = int(latents.lengths[v])
-            start = int(rng.integers(max(length - window, 0) + 1))
-            run = (v, start, min(start + window, length))
-            clip = _latents(latents, cfg.posterior, run, generator)
+            fitting = [s for s in cfg.strides if (window - 1) * s < length] or [min(cfg.strides)]
+            stride = fitting[int(rng.integers(len(fitting)))] if len(fitting) > 1 else fitting[0]
+            reach = (window - 1) * stride + 1
+            start = int(rng.integers(max(length - reach, 0) + 1))
+            run = (v, start, min(start + reach, length))
+            clip = _latents(latents, cfg.posterior, run, generator)[::stride]
             if len(clip) < window:  # a short video holds its last frame
                 clip = torch.cat([clip, clip[-1:].expand(window - len(clip), -1, -1, -1)])
             clips.append(clip)
             f = int(rng.integers(length))
             hearts.append(latents.mean(v, f, f + 1)[0])
-            efs.append(float(latents.ef[v]))
+            told.append(label_row(self.spec, latents, v, stride))
         x = torch.stack(clips)  # (B, T, 4, h, w)
         noise = torch.randn(x.shape, generator=generator)
         if cfg.noise_offset:
             shared = torch.randn(len(x), 1, x.shape[2], 1, 1, generator=generator)
             noise = noise + cfg.noise_offset * shared
-        condition = ef_condition(torch.tensor(efs), cfg.condition_dim)
-        return {
+        u = time_samples(len(x), cfg.times, generator, cfg.time_shift)
+        heart = torch.stack(hearts)  # (B, 4, h, w)
+        if cfg.drop_heart:
+            kept = torch.rand(len(x), generator=generator) >= cfg.drop_heart
+            heart = heart * kept[:, None, None, None]
+        drawn = {
             "x": x,
             "noise": noise,
-            "u": time_samples(len(x), cfg.times, generator, cfg.time_shift),
-            "heart": torch.stack(hearts),  # (B, 4, h, w)
-            "condition": drop_condition(condition, cfg.drop_ef, generator),
+            "u": u,
+            "heart": heart,
+            "condition": self.spec.dropped(torch.cat(told), cfg.drop_label, generator),
         }
+        if self.cfg.continues:
+            drawn["known"] = _given_frames(len(x), window, cfg.continues, generator)
+        return drawn
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
         return self._draw(self.cfg, self.pool, indices, rng)
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         noisy, target, t = self.objective.noisy(batch["x"], batch["noise"], batch["u"])
-        output = model(noisy, t, batch["heart"], batch["condition"])
-        return F.mse_loss(output.float(), target), {}
+        known = batch.get("known")
+        if known is None:
+            keep = torch.ones_like(noisy[:1, :1, :1, :1, :1])
+        else:
+            keep = 1 - known[:, :, None, None, None]
+            noisy = torch.where(keep > 0, noisy, batch["x"])
+        output = model(noisy, t, batch["heart"], batch["condition"], known=known)
+        return weighted_mse(output, target, self.objective.weight(t), keep), {}
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         return _validate(self, model)
+
+
+def label_row(spec: ConditionSpec, latents: LatentSet, v: int, stride: int = 1) -> Tensor:
+    """The condition (1, K) of video v's true labels, its frames taken every `stride`."""
+    ef = torch.tensor([float(latents.ef[v])]) if spec.ef or spec.published else None
+    classes = [latents.classes[v]] if spec.classes else None
+    fps = float(latents.table["FPS"].iloc[v]) / stride if spec.fps else None
+    return spec.rows(1, ef, fps, classes)
+
+
+def _given_frames(n: int, window: int, share: float, generator: torch.Generator) -> Tensor:
+    """1 for the frames at a clip's start that are given, (n, window): up to half, or none."""
+    count = torch.randint(1, window // 2 + 1, (n,), generator=generator)
+    given = torch.rand(n, generator=generator) < share
+    return (torch.arange(window)[None] < (count * given)[:, None]).float()
 
 
 def _validate(task: LidmTask | LvdmTask, model: nn.Module, block: int = 16) -> dict[str, float]:

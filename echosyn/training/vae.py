@@ -1,6 +1,8 @@
 """The VAE as a task of the loop: frames of TRAIN, VAL for validation."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,8 +10,28 @@ from torch import Tensor, nn
 
 from echosyn.config import setting
 from echosyn.data.frames import FrameSet
-from echosyn.models.vae import LATENT_SIZE, Vae, VaeConfig, vae_loss
+from echosyn.models.discriminator import AdversarialVae
+from echosyn.models.vae import LATENT_CHANNELS, Vae, VaeConfig, vae_loss
 from echosyn.training.loop import LoopConfig
+from echosyn.training.perceptual import Lpips
+
+PERCEPTUAL = ("none", "features")
+BLOCK = 64  # validation frames per pass
+ACTIVE = 0.01  # variance of a unit's mean from which it is active (Burda 2016, section 4)
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """A discriminator beside the VAE; see echosyn.models.discriminator."""
+
+    weight: float = setting(
+        0.0, lo=0.0, help="its gradient in that of the other terms; 0: no discriminator"
+    )
+    start: int = setting(0, lo=0, help="optimizer steps before it counts")
+    width: int = setting(32, lo=8, help="channels of its first level")
+
+    def check(self) -> str | None:
+        return f"width {self.width} is not a multiple of 8" if self.width % 8 else None
 
 
 @dataclass(frozen=True)
@@ -20,8 +42,26 @@ class TrainVaeConfig:
     loop: LoopConfig
     fps: float = setting(16.0, lo=1.0, hi=120.0, help="frame rate at which videos are read")
     kl_weight: float = setting(1e-6, lo=0.0)
+    adversarial: AdversarialConfig = setting(AdversarialConfig())
+    perceptual: str = setting(
+        "none", help="none, features, or a file: torchvision's VGG16, for LPIPS"
+    )
+    perceptual_weight: float = setting(0.1, lo=0.0)
     validation_frames: int = setting(64, lo=1)
     standardise_frames: int = setting(512, lo=2, help="TRAIN frames that set the latents' scale")
+
+    @property
+    def files(self) -> list[Path]:
+        """What it reads beside videos."""
+        return [] if self.perceptual in PERCEPTUAL else [Path(self.perceptual)]
+
+    def check(self) -> str | None:
+        if self.adversarial.weight and self.loop.select == "best":
+            return (
+                "select 'best' would keep weights from before the discriminator, which raises the "
+                "validation loss on purpose; with adversarial.weight, use select: last"
+            )
+        return None
 
 
 class VaeTask:
@@ -39,36 +79,88 @@ class VaeTask:
         return len(self.owner)
 
     def build(self) -> nn.Module:
-        return Vae.create(self.cfg.model)
+        vae, judge = Vae.create(self.cfg.model), self.cfg.adversarial
+        if not judge.weight:
+            return vae
+        passes = judge.start * self.cfg.loop.accumulate
+        return AdversarialVae(vae, judge.width, judge.weight, passes)
+
+    @cached_property
+    def lpips(self) -> Lpips | None:
+        """Read where it is used: a task may be sent to other processes."""
+        files = self.cfg.files
+        return Lpips(files[0]) if files else None
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
         frames = []
         for i in indices:
             frame_set, v = self.sets[self.owner[i]], self.local[i]
             frames.append(frame_set.video(v)[rng.integers(frame_set.lengths[v])])
-        noise = rng.standard_normal((len(indices), 4, LATENT_SIZE, LATENT_SIZE), np.float32)
+        side = self.cfg.model.latent_size
+        noise = rng.standard_normal((len(indices), LATENT_CHANNELS, side, side), np.float32)
         return {"frames": torch.from_numpy(np.stack(frames)), "noise": torch.from_numpy(noise)}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        plain = getattr(model, "module", model)
-        x = plain.to_input(batch["frames"])
-        return vae_loss(x, *model(x, batch["noise"]), self.cfg.kl_weight)
+        x = vae_of(model).to_input(batch["frames"])
+        output, mean, logvar, *judged = model(x, batch["noise"])
+        loss, parts = self._vae_loss(vae_of(model), x, output, mean, logvar)
+        for name, term in zip(("generator", "discriminator"), judged, strict=False):
+            loss, parts[name] = loss + term, term
+        return loss, parts
+
+    def _vae_loss(
+        self, vae: Vae, x: Tensor, output: Tensor, mean: Tensor, logvar: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, parts = vae_loss(x, output, mean, logvar, self.cfg.kl_weight)
+        if self.lpips is not None:
+            distance = self.lpips.to(x.device)
+            parts["lpips"] = distance(vae.to_grey(x), vae.to_grey(output))
+            loss = loss + self.cfg.perceptual_weight * parts["lpips"]
+        return loss, parts
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        device = next(model.parameters()).device
-        x = model.to_input(torch.from_numpy(self.val).to(device))
-        output, mean, logvar = model(
-            x, torch.zeros(len(x), 4, LATENT_SIZE, LATENT_SIZE, device=device)
-        )
-        loss, parts = vae_loss(x, output, mean, logvar, self.cfg.kl_weight)
-        decoded = model.to_frames(output).float()
-        error = (decoded - torch.from_numpy(self.val).to(device).float()).square().mean()
-        psnr = 10 * torch.log10(255**2 / error)
+        """Of the VAE alone: the losses, PSNR of uint8 frames, and `posterior_statistics`."""
+        vae = vae_of(model)
+        passes = [self._pass(vae, self.val[i : i + BLOCK]) for i in range(0, len(self.val), BLOCK)]
+        x, output, mean, logvar = (torch.cat(parts) for parts in zip(*passes, strict=True))
+        loss, parts = self._vae_loss(vae, x, output, mean, logvar)
+        real = torch.from_numpy(self.val).to(x.device).float()
+        error = (vae.to_frames(output).float() - real).square().mean()
         return {
             "loss": float(loss),
-            "psnr_db": float(psnr),
+            "psnr_db": float(10 * torch.log10(255**2 / error)),
             **{k: float(v) for k, v in parts.items()},
+            **posterior_statistics(mean, logvar),
         }
+
+    def _pass(self, vae: Vae, frames: np.ndarray) -> tuple[Tensor, ...]:
+        """Network input and what the VAE makes of it, the posterior's mean decoded."""
+        x = vae.to_input(torch.from_numpy(frames).to(next(vae.parameters()).device))
+        mean, logvar = vae.posterior(x)
+        return x, vae.net.decode(mean).sample, mean, logvar
+
+
+def vae_of(model: nn.Module) -> Vae:
+    """The VAE in what the loop trains: itself, or with a discriminator, or spread over processes."""
+    model = getattr(model, "module", model)
+    return model.vae if isinstance(model, AdversarialVae) else model
+
+
+def posterior_statistics(mean: Tensor, logvar: Tensor) -> dict[str, float]:
+    """What the posteriors (N, C, h, w) of N frames carry.
+
+    posterior_sd: mean sd, in units of the sd of the channel's means over frames and positions, so
+    as the gate of latents has it. active_units: share of the C h w numbers of a latent whose mean
+    varies over the frames by more than 0.01 (Burda 2016, section 4). kl_per_unit: nats of
+    KL(q || N(0, I)) per number of a latent.
+    """
+    spread = mean.std(dim=(0, 2, 3), keepdim=True).clamp_min(1e-6)
+    kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar)
+    return {
+        "posterior_sd": float((torch.exp(0.5 * logvar) / spread).mean()),
+        "active_units": float((mean.var(dim=0) > ACTIVE).float().mean()),
+        "kl_per_unit": float(kl.mean()),
+    }
 
 
 def evenly_spaced_frames(sets: list[FrameSet], n: int) -> np.ndarray:
