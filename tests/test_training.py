@@ -123,10 +123,11 @@ def test_it_learns_and_the_seed_matters(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path):
-    with pytest.raises(
-        EchosynError, match=r"the loss is nan .* at step 20; the checkpoint of step 20 stays"
-    ):
-        fit(LineTask(poison_at=81), CONFIG, 0, tmp_path, NullRun(), "line")
+    """Noticed when step 24 is to be saved; it was the batch of step 22."""
+    items = ", ".join(map(str, shuffled_indices(0, 22 * 4, 4, 20)))
+    message = f"the loss is nan .* since step 22, a batch of TRAIN's items {items}; .* of step 20"
+    with pytest.raises(EchosynError, match=message):
+        fit(LineTask(poison_at=22 * 4 + 2), CONFIG, 0, tmp_path, NullRun(), "line")
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-00000020"]
 
 

@@ -213,6 +213,7 @@ def fit(
                 save_checkpoint(work, model, average, optimizer, state)
 
     noticed, shown = False, main and state.step < cfg.steps
+    finite_until = torch.full((), cfg.steps, device=accelerator.device)  # read where values are
     progress = bar(cfg.steps * cfg.batch, name, "sample", state.step * cfg.batch, show=shown)
     with progress, deferred_stop() as asked:
         for step in range(state.step, cfg.steps):
@@ -235,6 +236,10 @@ def fit(
                 for key, value in {"loss": loss, **parts}.items():
                     values[key] = values.get(key, 0) + value.detach() * weight
             norm = accelerator.clip_grad_norm_(prepared.parameters(), cfg.clip or math.inf)
+            watched = values["loss"] if precision == "fp16" else values["loss"] + norm
+            # fp16 meets infinite gradients by design: its scaler skips those steps.
+            bad = ~torch.isfinite(watched.float())
+            finite_until = torch.where(bad, finite_until.clamp(max=step), finite_until)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if average is not None:
@@ -245,13 +250,15 @@ def fit(
             if saves or step % LOG_EVERY == 0:
                 numbers = _shared_means(accelerator, values)
                 numbers["train/grad_norm"] = float(norm)
-                # fp16 meets infinite gradients by design: its scaler skips those steps.
-                watched = numbers["train/loss"] + (0.0 if precision == "fp16" else float(norm))
-                if not math.isfinite(watched):
+                first = int(accelerator.gather(finite_until[None]).min())
+                if first < cfg.steps:
+                    items = shuffled_indices(seed, first * cfg.batch, cfg.batch, task.size)
                     raise EchosynError(
                         f"{name}: the loss is {numbers['train/loss']:g} and the gradient's norm "
-                        f"{float(norm):g} at step {step}; the checkpoint of step {state.saved} "
-                        f"stays in {work}. Lower lr, or set precision: fp32"
+                        f"{float(norm):g}, not finite since step {first}, a batch of TRAIN's items "
+                        f"{', '.join(map(str, items[:16]))}{', ...' * (len(items) > 16)}; the "
+                        f"checkpoint of step {state.saved} stays in {work}. Lower lr, or set "
+                        "precision: fp32"
                     )
                 log.log(step, {**numbers, "train/lr": lr})
                 progress.set_postfix(loss=f"{numbers['train/loss']:.4g}", refresh=False)
