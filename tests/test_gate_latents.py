@@ -1,5 +1,7 @@
 """The gate of latents: each check passes on good shards, and fails on a defect that is its own."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,10 +12,10 @@ from echosyn.data.latents import INDEX_COLUMNS
 from echosyn.data.video import resample_indices
 from echosyn.errors import EchosynError
 from echosyn.files import read_json
-from echosyn.models.vae import LATENT_CHANNELS, LATENT_SIZE
+from echosyn.models.vae import LATENT_CHANNELS
 from echosyn.validation import LatentsConfig, run_latents_gate
 from echosyn.validation.engine import evaluate
-from echosyn.validation.gate import latents_checks
+from echosyn.validation.gate import SHAPES, latents_checks
 from echosyn.validation.latents import read_latents
 from echosyn.validation.suites import load_suite
 
@@ -251,8 +253,19 @@ def test_every_check_has_a_defect():
 def test_the_suite_asks_for_what_encode_writes():
     checks = {c.name: c.arguments for c in load_suite("latents").checks}
     assert checks["columns"]["column_set"] == list(INDEX_COLUMNS)
-    shape = f"{2 * LATENT_CHANNELS}x{LATENT_SIZE}x{LATENT_SIZE}"
-    assert checks["shape"]["value_set"] == [f"float16 {shape}"]
+    assert checks["shape"]["value_set"] == "$shapes"
+    assert [f"float16 {2 * LATENT_CHANNELS}x{n}x{n}" for n in (14, 28)] == list(SHAPES)
+
+
+def test_one_folder_has_latents_of_one_size(folder):
+    """Either size passes, a few of the other do not."""
+    for i in range(N):
+        folder.put(i, latent(i)[:, :, :1, :1].repeat(28, 2).repeat(28, 3))
+    assert "shape" not in failing(folder.judge())
+    folder.put(3, latent(3))
+    shutil.rmtree(folder.latents)
+    shutil.rmtree(folder.dataset)
+    assert "shape" in failing(folder.judge())
 
 
 def test_channels_are_those_of_train(folder):

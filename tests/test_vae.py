@@ -31,7 +31,7 @@ FINE = VaeConfig(widths=(8, 8), groups=4)  # latents of 28x28
 PAPER = Path(__file__).parents[1] / "conf" / "paper"
 KNOBS = {
     "train_lidm": {"objective": "ddpm_v"},
-    "train_lvdm": {"objective": "ddpm_v", "drop_ef": 0.1},
+    "train_lvdm": {"objective": "ddpm_v", "drop_label": 0.1},
 }
 
 SPEC, PUBLISHED = ConditionSpec(), ConditionSpec(published=True)
@@ -120,9 +120,7 @@ def test_latents_of_28x28_are_stored_and_their_videos_keep_their_size(tmp_path):
     table = pd.DataFrame(
         {"FileName": ["a", "b"], "EF": 50.0, "ESV": 40.0, "EDV": 80.0, "Split": "TEST"}
     )
-    videos = FrameSet(
-        frames(12).numpy(), table, np.array([0, 7]), np.array([7, 5]), 16.0
-    )
+    videos = FrameSet(frames(12).numpy(), table, np.array([0, 7]), np.array([7, 5]), 16.0)
     codec, shard = VideoCodec(vae, batch=4, precision="fp32"), tmp_path / "shard"
     shard.mkdir()
     encode_shard(codec, videos, range(2), shard)

@@ -17,7 +17,7 @@ from echosyn.models.discriminator import AdversarialVae, PatchDiscriminator, _Ba
 from echosyn.models.vae import Vae, VaeConfig
 from echosyn.tracking import NullRun
 from echosyn.training.loop import LoopConfig, fit
-from echosyn.training.perceptual import Lpips
+from echosyn.training.perceptual import Lpips, RandomFeatures
 from echosyn.training.vae import (
     AdversarialConfig,
     TrainVaeConfig,
@@ -170,7 +170,9 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path):
     off = dataclasses.replace(CONFIG, adversarial=AdversarialConfig())
     plain = fit(task(off), LOOP, 0, tmp_path / "c", NullRun(), "t")
     assert type(plain) is Vae
-    differ = [k for k, v in plain.state_dict().items() if not torch.equal(v, whole.vae.state_dict()[k])]
+    differ = [
+        k for k, v in plain.state_dict().items() if not torch.equal(v, whole.vae.state_dict()[k])
+    ]
     assert differ
 
 
@@ -268,12 +270,31 @@ def test_lpips_counts_in_the_loss_and_is_no_weight_of_the_model(vgg):
     few = {k: v[:1] for k, v in with_it.batch(np.arange(1), np.random.default_rng(0)).items()}
     with torch.no_grad():
         loss, parts = with_it.loss(model.eval(), few)
-        assert loss == pytest.approx(float(without.loss(model, few)[0] + 0.3 * parts["lpips"]))
+        assert loss == pytest.approx(float(without.loss(model, few)[0] + 0.3 * parts["perceptual"]))
+
+
+def test_random_features_need_no_file_and_tell_texture_from_its_mean():
+    """Speckle and its local mean differ by more than speckle and the same, a little shifted in
+    grey; squared error says the opposite."""
+    rng = torch.Generator().manual_seed(0)
+    grain = 0.1 * torch.randn(2, 1, 64, 64, generator=rng)
+    flat, brighter = torch.zeros_like(grain), grain + 0.12
+    distance = RandomFeatures()
+    assert distance(grain, flat) > distance(grain, brighter)
+    assert (grain - flat).square().mean() < (grain - brighter).square().mean()
+    assert distance(grain, grain) == 0
+    flat.requires_grad_()
+    distance(grain, flat).backward()
+    assert flat.grad.abs().sum() > 0
+    assert torch.equal(RandomFeatures().kernel3, distance.kernel3)
+    cfg = dataclasses.replace(CONFIG, perceptual="features")
+    with torch.no_grad():
+        assert task(cfg).validate(adversarial().eval())["perceptual"] > 0
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
-    with pytest.raises(EchosynError, match=r"vgg16.pth does not exist"):
-        task(dataclasses.replace(CONFIG, perceptual=str(tmp_path / "vgg16.pth"))).lpips  # noqa: B018
+    with pytest.raises(EchosynError, match=r"perceptual: .*vgg16.pth does not exist"):
+        task(dataclasses.replace(CONFIG, perceptual=str(tmp_path / "vgg16.pth"))).perceptual  # noqa: B018
     weights = {"features.0.weight": torch.zeros(64, 3, 3, 3), "classifier.6.bias": torch.zeros(9)}
     torch.save(weights, tmp_path / "part.pth")
     with pytest.raises(EchosynError, match=r"part.pth: weight 'features\.\S+' is missing"):
@@ -301,7 +322,16 @@ def test_validation_is_of_the_vae_alone_and_holds_the_statistics():
     with torch.no_grad():
         scores = made.validate(model)
         assert scores == made.validate(model.vae)
-    assert {"loss", "psnr_db", "l1", "mse", "kl", "posterior_sd", "active_units", "kl_per_unit"} == set(scores)
+    assert {
+        "loss",
+        "psnr_db",
+        "l1",
+        "mse",
+        "kl",
+        "posterior_sd",
+        "active_units",
+        "kl_per_unit",
+    } == set(scores)
     assert scores["kl"] == pytest.approx(scores["kl_per_unit"] * 4 * 14 * 14, rel=1e-5)
 
 

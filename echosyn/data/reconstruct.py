@@ -224,18 +224,18 @@ def finish_encoding(
 
 def _encoded_sizes(shards: list[Path], names: pd.Series) -> tuple[np.ndarray, tuple[int, int]]:
     """Lengths int64 (V,) of the videos `names`, and their one (H, W) in pixels: from the headers of
-    the latents, so that nothing is decoded again. A latent's pixels are those of the first video."""
+    the latents and of the first video, so that nothing is decoded again."""
+    if names.empty:
+        return np.zeros(0, np.int64), (0, 0)
     shapes: dict[str, list[int]] = {}
     for path in (p for shard in shards for p in shard.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             shapes |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-    scale, size = 1, None
-    for path in (shard / f"{names[0]}.avi" for shard in shards):
-        if path.is_file():
-            with open_video(path) as video:
-                scale = video.height // shapes[names[0]][2]
+    first = names.iloc[0]
+    with open_video(next(p for s in shards if (p := s / f"{first}.avi").is_file())) as video:
+        size = video.height, video.width
+    scale = size[0] // shapes[first][2]  # pixels per latent position, along a side
     for name in names:
         height, width = (scale * side for side in shapes[name][2:])
         _check_size(name, (height, width), size)
-        size = height, width
-    return np.array([shapes[name][0] for name in names], np.int64), size or (0, 0)
+    return np.array([shapes[name][0] for name in names], np.int64), size

@@ -1,8 +1,9 @@
 """The VAE: grey uint8 frames to latents and back, a diffusers AutoencoderKL inside.
 
-A 112x112 frame becomes a 4x14x14 latent, or 4x28x28 with one level less. The network's input channels say how frames enter:
-c * p^2 for c colour channels after a pixel-unshuffle by p, so 3 is the reference's plain RGB model
-and 4 is grey in 2x2 patches, which costs half as much on a CPU at equal quality.
+A 112x112 frame becomes a 4x14x14 latent, or 4x28x28 with one level less. The network's input
+channels say how frames enter: c * p^2 for c colour channels after a pixel-unshuffle by p, so 3 is
+the reference's plain RGB model and 4 is grey in 2x2 patches, which costs half as much on a CPU at
+equal quality.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from echosyn.errors import EchosynError
 
 LATENT_CHANNELS = 4
 FRAME_SIZE = 112
-LATENT_SIZE = 14
 FACTORS = (8, 4)  # by which frames may shrink: to 14x14 or to 28x28
 INPUT_LAYOUTS = {1: (1, 1), 3: (3, 1), 4: (1, 2), 12: (3, 2), 16: (1, 4)}  # in_channels: (c, p)
 

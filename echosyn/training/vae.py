@@ -1,5 +1,6 @@
 """The VAE as a task of the loop: frames of TRAIN, VAL for validation."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from echosyn.data.frames import FrameSet
 from echosyn.models.discriminator import AdversarialVae
 from echosyn.models.vae import LATENT_CHANNELS, Vae, VaeConfig, vae_loss
 from echosyn.training.loop import LoopConfig
-from echosyn.training.perceptual import Lpips
+from echosyn.training.perceptual import Lpips, RandomFeatures
 
 PERCEPTUAL = ("none", "features")
 BLOCK = 64  # validation frames per pass
@@ -86,10 +87,13 @@ class VaeTask:
         return AdversarialVae(vae, judge.width, judge.weight, passes)
 
     @cached_property
-    def lpips(self) -> Lpips | None:
-        """Read where it is used: a task may be sent to other processes."""
-        files = self.cfg.files
-        return Lpips(files[0]) if files else None
+    def perceptual(self) -> nn.Module | None:
+        """Made where it is used, and no part of the model: a task may be sent to other processes,
+        and checkpoints hold what learns."""
+        kind = self.cfg.perceptual
+        if kind == "none":
+            return None
+        return RandomFeatures() if kind == "features" else Lpips(kind)
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
         frames = []
@@ -112,36 +116,33 @@ class VaeTask:
         self, vae: Vae, x: Tensor, output: Tensor, mean: Tensor, logvar: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         loss, parts = vae_loss(x, output, mean, logvar, self.cfg.kl_weight)
-        if self.lpips is not None:
-            distance = self.lpips.to(x.device)
-            parts["lpips"] = distance(vae.to_grey(x), vae.to_grey(output))
-            loss = loss + self.cfg.perceptual_weight * parts["lpips"]
+        if self.perceptual is not None:
+            distance = self.perceptual.to(x.device)
+            parts["perceptual"] = distance(vae.to_grey(x), vae.to_grey(output))
+            loss = loss + self.cfg.perceptual_weight * parts["perceptual"]
         return loss, parts
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Of the VAE alone: the losses, PSNR of uint8 frames, and `posterior_statistics`."""
-        vae = vae_of(model)
-        passes = [self._pass(vae, self.val[i : i + BLOCK]) for i in range(0, len(self.val), BLOCK)]
-        x, output, mean, logvar = (torch.cat(parts) for parts in zip(*passes, strict=True))
-        loss, parts = self._vae_loss(vae, x, output, mean, logvar)
-        real = torch.from_numpy(self.val).to(x.device).float()
-        error = (vae.to_frames(output).float() - real).square().mean()
-        return {
-            "loss": float(loss),
-            "psnr_db": float(10 * torch.log10(255**2 / error)),
-            **{k: float(v) for k, v in parts.items()},
-            **posterior_statistics(mean, logvar),
-        }
-
-    def _pass(self, vae: Vae, frames: np.ndarray) -> tuple[Tensor, ...]:
-        """Network input and what the VAE makes of it, the posterior's mean decoded."""
-        x = vae.to_input(torch.from_numpy(frames).to(next(vae.parameters()).device))
-        mean, logvar = vae.posterior(x)
-        return x, vae.net.decode(mean).sample, mean, logvar
+        vae, numbers, posteriors = vae_of(model), {}, []
+        for i in range(0, len(self.val), BLOCK):
+            frames = torch.from_numpy(self.val[i : i + BLOCK]).to(next(vae.parameters()).device)
+            x = vae.to_input(frames)
+            mean, logvar = vae.posterior(x)
+            output = vae.net.decode(mean).sample
+            loss, parts = self._vae_loss(vae, x, output, mean, logvar)
+            parts["loss"] = loss
+            parts["error"] = (vae.to_frames(output).float() - frames.float()).square().mean()
+            for k, v in parts.items():
+                numbers[k] = numbers.get(k, 0.0) + float(v) * len(frames) / len(self.val)
+            posteriors.append((mean, logvar))
+        numbers["psnr_db"] = 10 * math.log10(255**2 / numbers.pop("error"))
+        means, logvars = (torch.cat(some) for some in zip(*posteriors, strict=True))
+        return numbers | posterior_statistics(means, logvars)
 
 
 def vae_of(model: nn.Module) -> Vae:
-    """The VAE in what the loop trains: itself, or with a discriminator, or spread over processes."""
+    """The VAE in what the loop trains: alone or beside a discriminator, in a group or not."""
     model = getattr(model, "module", model)
     return model.vae if isinstance(model, AdversarialVae) else model
 

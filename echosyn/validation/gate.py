@@ -25,6 +25,7 @@ from echosyn.validation.suites import (
 )
 from echosyn.validation.tables import Tables, read_tables, videos_digest
 
+SHAPES = ("float16 8x14x14", "float16 8x28x28")  # of a frame: mean, log-variance
 PAGE, RECORD = "index-offline.html", "outcomes.json"
 # Digits are few enough that whatever matches is a finite number.
 DIGITS = "[0-9]{1,30}"
@@ -284,8 +285,10 @@ def latents_checks(
 ) -> list[Check]:
     """The checks of the tables of `read_latents`; see `Suite.resolve`."""
     rates = tables["videos"].frame.get("FPS", pd.Series(dtype=float)).mode()[:1]
+    shapes = tables["videos"].frame["Shape"]
     values = {
         "rates": [float(rate) for rate in rates],
+        "shapes": list(shapes[shapes.isin(SHAPES)].mode()[:1]) or list(SHAPES),
         **_settings(config),
         "minus_mean": -config.mean,
     }
