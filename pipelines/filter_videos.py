@@ -17,6 +17,7 @@ def main(dataset: str) -> None:
     from echosyn.cluster import run_shards
     from echosyn.data.reconstruct import EncodeConfig
     from echosyn.diffusion.settings import SampleVideosConfig
+    from echosyn.diffusion.studio import VideoModels
     from echosyn.files import atomic_dir
     from echosyn.privacy.finished import Sources, filter_finished
     from echosyn.privacy.videos import VideoFilterConfig
@@ -35,8 +36,7 @@ def main(dataset: str) -> None:
         Path("latents/train") / dataset,
         Path("data/train") / dataset,
         Path("models/reid") / dataset,
-        Path("models/vae"),
-        Path("models/lvdm"),
+        VideoModels.of(sampling, dataset),
         state_root() / "frames",
         params.dataset(dataset).label,
     )
@@ -46,8 +46,7 @@ def main(dataset: str) -> None:
         sources.latents,
         sources.videos,
         sources.encoder,
-        sources.vae,
-        sources.lvdm,
+        *sources.models.read_by(sampling),
     ]
     settings = {**dataclasses.asdict(cfg), "seed": params.seed}
     everything = {

@@ -2,8 +2,8 @@
 
 python -m pipelines.sample_videos phantom
 
-Writes candidates/<dataset> in EchoNet layout; EF is the one asked for. filter_videos decides which
-of them are released.
+Writes candidates/<dataset> in EchoNet layout. EF is the one asked for, or with `ef_truth: relabel`
+the one that the real-trained regressors measure. filter_videos decides which of them are released.
 """
 
 import dataclasses
@@ -15,11 +15,14 @@ from pipelines._stage import command, torch_params
 def main(dataset: str) -> None:
     from echosyn.cluster import run_shards
     from echosyn.data.latents import LatentSet
-    from echosyn.data.reconstruct import VideoCodec
-    from echosyn.diffusion.generate import VideoSampler
     from echosyn.diffusion.settings import SampleVideosConfig
-    from echosyn.diffusion.synthesise import finish_samples, plan_samples, sample_shard
-    from echosyn.models.vae import Vae
+    from echosyn.diffusion.studio import VideoModels
+    from echosyn.diffusion.synthesise import (
+        finish_samples,
+        plan_samples,
+        sample_numbers,
+        sample_shard,
+    )
     from echosyn.privacy.filter import AcceptedHearts
     from echosyn.runtime import state_root
     from echosyn.shards import Make, finish, work_dir
@@ -28,25 +31,31 @@ def main(dataset: str) -> None:
     params = torch_params()
     cfg = params.stage("sample_videos", SampleVideosConfig)
     hearts, latents = Path("privacy") / dataset / "hearts", Path("latents/train") / dataset
-    inputs = [hearts, Path("models/lvdm"), Path("models/vae"), latents / "index.csv"]
+    models = VideoModels.of(cfg, dataset)
+    inputs = [hearts, latents / "index.csv", *models.read_by(cfg)]
     settings = {**dataclasses.asdict(cfg), "seed": params.seed}
     work = work_dir(state_root(), "sample_videos", dataset, settings, inputs)
     out = Path("candidates") / dataset
     with stage_run("sample_videos", dataset, settings, inputs, work) as run:
-        real = LatentSet(latents, "TRAIN")
-        plan = plan_samples(dataset, cfg, AcceptedHearts(hearts), real, params.seed)
+        real, label = LatentSet(latents, "TRAIN"), params.dataset(dataset).label
+        plan = plan_samples(dataset, cfg, AcceptedHearts(hearts), real, params.seed, label)
+        own_fps = float(real.table["FPS"].iloc[0])
+        sampler = models.sampler(cfg, plan.fps, own_fps)  # refuses here what no worker could do
+        print(sampler.cost())
+        passes = {"sample_videos/frames_through_network": sampler.frame_passes()}
+        del sampler
 
         def worker() -> Make:
-            sampler = VideoSampler(Path("models/lvdm"), cfg)
-            codec = VideoCodec(Vae.load("models/vae"), precision=cfg.precision)
+            sampler, codec, meter = models.open(cfg, plan.fps, own_fps, plan.has_ef)
             return lambda rows, folder: sample_shard(
-                sampler, codec, plan, rows, folder, params.seed
+                sampler, codec, plan, rows, folder, params.seed, meter
             )
 
         shards = run_shards(work, len(plan.table), cfg.shard, worker, "sample_videos", "video")
-        finish_samples(shards, plan, out)
+        table = finish_samples(shards, plan, out)
         run.output(out)
-        run.final(plan.numbers(), Path(f"metrics/sample_videos/{dataset}.json"))
+        numbers = {**sample_numbers(table, shards, cfg, params.seed), **passes}
+        run.final(numbers, Path(f"metrics/sample_videos/{dataset}.json"))
     finish(work)
 
 

@@ -17,6 +17,7 @@ from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.objectives import make_objective
 from echosyn.diffusion.settings import SampleVideosConfig
+from echosyn.diffusion.studio import VideoModels
 from echosyn.diffusion.synthesise import finish_samples, plan_samples, sample_shard
 from echosyn.models.denoisers import UnetConfig, VideoDenoiser
 from echosyn.models.reid import build_reid
@@ -37,12 +38,17 @@ SAMPLING = SampleVideosConfig(
 REID = {"encoder": "small", "widths": [8, 16], "embedding": 16}
 
 
+def models_in(root: Path) -> VideoModels:
+    folders = ("lvdm", "vae", "ef/phantom/real", "lidm/phantom")
+    return VideoModels(*(root / "models" / name for name in folders))
+
+
 def make_project(root: Path, hearts: int = 9) -> Sources:
     """Everything that filter_videos reads, in the project folder `root`."""
     sources = Sources(
         "phantom", root / "candidates/phantom", root / "privacy/phantom/hearts",
         root / "latents/train/phantom", root / "data/train/phantom", root / "models/reid/phantom",
-        root / "models/vae", root / "models/lvdm", root / ".echosyn/frames",
+        models_in(root), root / ".echosyn/frames",
     )  # fmt: skip
     write_real(sources.videos)
     torch.manual_seed(SEED)
@@ -50,8 +56,8 @@ def make_project(root: Path, hearts: int = 9) -> Sources:
     vae.save(sources.vae)
     VideoDenoiser.create(
         UnetConfig(widths=(32, 32), attention=(False, True), heads=(1, 1)), 10, ConditionSpec()
-    ).save(sources.lvdm)
-    make_objective("flow").save(sources.lvdm)
+    ).save(sources.models.video)
+    make_objective("flow").save(sources.models.video)
     save_model(sources.encoder, build_reid(REID), REID)
     codec = VideoCodec(Vae.load(sources.vae), ENCODING.batch)
     frames = load_frames(sources.videos, ENCODING.fps, sources.cache)
@@ -90,7 +96,7 @@ def make_candidates(sources: Sources, work: Path) -> None:
         LatentSet(sources.latents, "TRAIN"),
         SEED,
     )
-    sampler, codec = VideoSampler(sources.lvdm, SAMPLING), VideoCodec(Vae.load(sources.vae))
+    sampler, codec = VideoSampler(sources.models.video, SAMPLING), VideoCodec(Vae.load(sources.vae))
     work.mkdir()
     sample_shard(sampler, codec, plan, range(len(plan.table)), work, SEED)
     finish_samples([work], plan, sources.candidates)

@@ -37,6 +37,8 @@ class GoodList:
                 "Age": "11",
                 "Weight": "30.5",
                 "Height": "140",
+                "EFAsked": [f"{e:g}" for e in ef],
+                "EFMeasured": [f"{e + 1:g}" for e in ef],
             }
         )[[*COLUMNS, *optional]]
         self.measured = pd.DataFrame(

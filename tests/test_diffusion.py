@@ -78,6 +78,7 @@ def test_noise_depends_on_the_index_alone():
     assert torch.equal(together[2], alone[0])
     assert not torch.equal(together[0], together[1])
     assert not torch.equal(alone, sample_noise((3,), sample_generators(8, [2])))
+    assert not torch.equal(alone, sample_noise((3,), sample_generators(7, [2], stream=1)))
 
 
 def test_ancestral_noise_depends_on_the_index_alone():

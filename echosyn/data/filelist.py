@@ -31,7 +31,11 @@ COLUMNS = (
 PATIENT = "Patient"  # optional: a pseudonym, so that splits can be checked by patient
 CLASS = "Class"  # optional: what the video is a case of, such as PAH or non-PAH
 ABOUT_PATIENT = ("Sex", "Age", "Weight", "Height")  # optional: text, years, kilograms, centimetres
-OPTIONAL = (PATIENT, CLASS, *ABOUT_PATIENT)  # follow the others, in this order, when present
+# Optional, of synthetic videos, percent: what the generator was asked for where EF is what a
+# regressor measured, and what it measured where EF is what was asked for.
+EF_TRUTH = ("EFAsked", "EFMeasured")
+# Follow the others, in this order, when present.
+OPTIONAL = (PATIENT, CLASS, *ABOUT_PATIENT, *EF_TRUTH)
 LABELS = ("ef", "class", "none")  # what every row of a FileList must state
 SPLITS = ("TRAIN", "VAL", "TEST")
 VOLUMES = ("ESV", "EDV")
@@ -134,7 +138,7 @@ def check_rows(cells: pd.DataFrame, label: str = "ef") -> tuple[pd.DataFrame, li
     if label == "class":
         refuse(CLASS, cells[CLASS].astype(str).str.strip() == "", "is empty; it is the label")
     may_be_empty = (*VOLUMES, *MEASURES, *(() if label == "ef" else ("EF",)))
-    for column in (name for name in (*NUMBERS, *MEASURES) if name in cells):
+    for column in (name for name in (*NUMBERS, *MEASURES, *EF_TRUTH) if name in cells):
         table[column] = to_numbers(cells[column])
         empty = cells[column].astype(str).str.strip() == ""
         refuse(
@@ -142,8 +146,9 @@ def check_rows(cells: pd.DataFrame, label: str = "ef") -> tuple[pd.DataFrame, li
             table[column].isna() & ~(empty & (column in may_be_empty)),
             "is not a finite number",
         )
-    if "EF" in cells:
-        refuse("EF", (table["EF"] < 0) | (table["EF"] > 100), "is outside 0-100 percent")
+    for column in (name for name in ("EF", *EF_TRUTH) if name in cells):
+        wrong = (table[column] < 0) | (table[column] > 100)
+        refuse(column, wrong, "is outside 0-100 percent")
     for column in (name for name in COUNTS if name in cells):
         wrong = (table[column] < 1) | (table[column] % 1 != 0)
         refuse(column, wrong & table[column].notna(), "is not a whole number of 1 or more")
@@ -214,6 +219,11 @@ def write_filelist(path: Path | str, table: pd.DataFrame) -> None:
 
 def _kept(table: pd.DataFrame) -> list[str]:
     return [*COLUMNS, *(name for name in OPTIONAL if name in table.columns)]
+
+
+def asked_ef(table: pd.DataFrame) -> pd.Series:
+    """The EF that was asked of the generator, percent, of each row of a synthetic FileList."""
+    return table[EF_TRUTH[0] if EF_TRUTH[0] in table else "EF"]
 
 
 def video_path(folder: Path | str, name: str) -> Path:

@@ -77,6 +77,8 @@ class ConditionSpec:
         if ef is not None:
             _check_ef(ef)
         if self.published:
+            if classes is not None and any(c is not None for c in classes):
+                raise EchosynError("a class is asked for, but the published model knows none")
             return torch.zeros(n, 1) if ef is None else ef.float().nan_to_num(0.0)[:, None] / 100
         parts = []
         if self.ef:

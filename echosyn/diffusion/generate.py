@@ -47,6 +47,11 @@ class VideoSampler:
         self.student = read_student(folder)
         if self.student:
             self.student.require(cfg, folder)
+        if cfg.frames < self.model.window:
+            raise EchosynError(
+                f"{folder}: {cfg.frames} frames are asked for, but this model's window is "
+                f"{self.model.window}: set frames in sample_videos to {self.model.window} or more"
+            )
         if cfg.windows == "continue" and not self.model.continues:
             raise EchosynError(
                 f"{folder}: windows 'continue' needs a model trained with given frames: set "
@@ -88,7 +93,7 @@ class VideoSampler:
                 f"hearts of shape {tuple(hearts.shape[1:])}, but the video model was trained on "
                 f"latents of (4, {size}, {size})"
             )
-        generators = sample_generators(seed, indices)
+        generators = sample_generators(seed, indices, stream=1)
         noise = sample_noise((self.cfg.frames, *hearts.shape[1:]), generators)
         rows = self.model.spec.rows(len(hearts), ef, fps, classes).to(self.device)
         return self.denoised(noise, hearts, rows, generators)

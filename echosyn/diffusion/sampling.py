@@ -9,15 +9,23 @@ from torch import Tensor
 from echosyn.diffusion.windows import Predict
 from echosyn.errors import EchosynError
 
+STREAM_APART = 0x9E3779B9  # 2**32 over the golden ratio
+
 
 def sample_noise(shape: tuple[int, ...], generators: Sequence[torch.Generator]) -> Tensor:
     """Standard normal (B, *shape), row i from its own generator: a sample is its seed's alone."""
     return torch.stack([torch.randn(shape, generator=g) for g in generators])
 
 
-def sample_generators(seed: int, indices: Sequence[int]) -> list[torch.Generator]:
-    """One CPU generator per sample index, so that batches and workers never change a sample."""
-    return [torch.Generator().manual_seed(seed * 1_000_003 + i) for i in indices]
+def sample_generators(seed: int, indices: Sequence[int], stream: int = 0) -> list[torch.Generator]:
+    """One CPU generator per sample index, so that batches and workers never change a sample.
+
+    Args:
+        stream: 0 for hearts, 1 for videos, whose first frame else began as their heart's noise.
+            PyTorch reads 32 bits of a seed: neighbouring indices never meet, streams hardly.
+    """
+    start = seed * 1_000_003 + stream * STREAM_APART
+    return [torch.Generator().manual_seed((start + i) % 2**32) for i in indices]
 
 
 def denoise(

@@ -26,6 +26,12 @@ class SampleHeartsConfig:
     hearts: int = setting(lo=1, help="hearts to draw; the filter keeps a part of them")
     steps: int = setting(25, lo=1, hi=1000, help="denoising steps")
     sampler: str = setting("euler", choices=ALL_SAMPLERS)
+    guidance: float = setting(
+        1.0, lo=0.0, hi=20.0, help="classifier-free guidance on EF or class, 1 is none"
+    )
+    ef: str = setting(
+        "real", choices=EF_DRAWS, help="distribution of EF, if the hearts are told one"
+    )
     shard: int = setting(64, lo=1, help="hearts denoised together and kept as one unit of resume")
     precision: str = setting("auto", choices=PRECISIONS)
 
@@ -60,7 +66,7 @@ class SampleVideosConfig:
     )
     ef_attempts: int = setting(4, lo=1, hi=100, help="noises tried by ef_truth 'reject'")
     shard: int = setting(16, lo=1, help="videos kept as one unit of resume")
-    batch: int = setting(4, lo=1, help="videos denoised together")
+    batch: int = setting(4, lo=1, help="videos denoised together on a GPU")
     precision: str = setting("auto", choices=PRECISIONS)
 
     def check(self) -> str | None:

@@ -1,5 +1,6 @@
 """A synthetic dataset from accepted hearts: which heart gets which EF and split, then videos."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,13 +9,21 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from echosyn.data.filelist import read_filelist, write_filelist
+from echosyn.data.filelist import CLASS, read_filelist, write_filelist
 from echosyn.data.latents import LatentSet
 from echosyn.data.reconstruct import VideoCodec
-from echosyn.data.video import write_video
 from echosyn.diffusion.ef_draw import draw_ef
+from echosyn.diffusion.ef_truth import (
+    EfMeter,
+    ShardTruth,
+    read_truth,
+    truth_numbers,
+    with_truth,
+    without_truth,
+)
 from echosyn.diffusion.generate import VideoSampler, synthetic_name
 from echosyn.diffusion.settings import SampleVideosConfig
+from echosyn.diffusion.studio import VideoWriter
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir
 from echosyn.models.vae import FRAME_SIZE
@@ -30,22 +39,40 @@ class SamplePlan:
     indices: np.ndarray
     table: pd.DataFrame
 
-    def numbers(self) -> dict[str, float]:
-        return {
-            "sample_videos/videos": len(self.table),
-            "sample_videos/frames": int(self.table["NumberOfFrames"].sum()),
-            "sample_videos/ef_mean": float(self.table["EF"].mean()),
-            "sample_videos/ef_sd": float(self.table["EF"].std(ddof=0)),
-        }
+    @property
+    def ef(self) -> np.ndarray:
+        """EF to ask for, percent, float32 (N,), NaN for none."""
+        return self.table["EF"].to_numpy(np.float32)
+
+    @property
+    def has_ef(self) -> bool:
+        return bool(np.isfinite(self.ef).all())
+
+    @property
+    def classes(self) -> list[str] | None:
+        return list(self.table[CLASS]) if CLASS in self.table else None
+
+    @property
+    def fps(self) -> float:
+        return float(self.table["FPS"].iloc[0])
 
 
 def plan_samples(
-    dataset: str, cfg: SampleVideosConfig, hearts: AcceptedHearts, real: LatentSet, seed: int
+    dataset: str,
+    cfg: SampleVideosConfig,
+    hearts: AcceptedHearts,
+    real: LatentSet,
+    seed: int,
+    label: str = "ef",
 ) -> SamplePlan:
-    """Take the first accepted hearts in sample order and give each an EF and a split.
+    """Take the first accepted hearts in sample order and give each an EF, a class and a split.
+
+    What a heart was itself told, it keeps. Else EFs are drawn as `cfg.ef` says, where TRAIN has
+    any, and for `label` "class" the classes by TRAIN's frequencies, in every split.
 
     Raises:
-        EchosynError: fewer accepted hearts than videos wanted, with the numbers.
+        EchosynError: fewer accepted hearts than videos wanted, with the numbers; an EF label, and
+            no EF in TRAIN to follow.
     """
     wanted = sum(cfg.counts.values())
     if len(hearts) < wanted:
@@ -55,14 +82,45 @@ def plan_samples(
             f"({counts}): run privacy_filter again, which draws more"
         )
     chosen = hearts.indices[:wanted]
+    ef = np.full(wanted, np.nan)
+    if label == "ef" or np.isfinite(real.ef).any():
+        ef = draw_ef(cfg.ef, real.ef, wanted, seed)
     table = synthetic_table(
         [synthetic_name(dataset, seed, int(i)) for i in chosen],
-        draw_ef(cfg.ef, real.ef, wanted, seed),
+        ef,
         [name for name, n in cfg.counts.items() for _ in range(n)],
         cfg.frames,
-        float(real.table["FPS"].iloc[0]),
+        cfg.fps or float(real.table["FPS"].iloc[0]),
     )
-    return SamplePlan(hearts, chosen, table)
+    if label == "class":
+        rng = np.random.default_rng([seed, 6])
+        known = sorted(c for c in real.classes if c is not None)
+        table[CLASS] = [c for n in cfg.counts.values() for c in _draw_classes(known, n, rng)]
+    return SamplePlan(hearts, chosen, as_hearts_are(table, hearts, chosen))
+
+
+def _draw_classes(known: list[str], n: int, rng: np.random.Generator) -> list[str]:
+    """n of the sorted classes `known` at evenly spread, shuffled ranks."""
+    if not known:
+        raise EchosynError("classes cannot be drawn: no TRAIN video has one")
+    ranks = (np.arange(n) + rng.random(n)) / max(n, 1)
+    return rng.permutation(np.array(known)[(ranks * len(known)).astype(int)]).tolist()
+
+
+def as_hearts_are(table: pd.DataFrame, hearts: AcceptedHearts, indices: np.ndarray) -> pd.DataFrame:
+    """FileList rows whose EF and class are what their hearts (sample indices) were told, if they
+    were told any."""
+    rows = np.searchsorted(hearts.indices, indices)
+    if hearts.ef is not None:
+        table = table.assign(EF=hearts.ef[rows])
+    if hearts.classes is not None:
+        table = table.assign(**{CLASS: np.array(hearts.classes)[rows]})
+    return table
+
+
+def replanned(hearts: AcceptedHearts, indices: np.ndarray, table: pd.DataFrame) -> SamplePlan:
+    """Other hearts in the places of finished videos, whose FileList rows `table` are."""
+    return SamplePlan(hearts, indices, as_hearts_are(without_truth(table), hearts, indices))
 
 
 def synthetic_table(
@@ -91,22 +149,92 @@ def sample_shard(
     rows: range,
     folder: Path,
     seed: int,
+    meter: EfMeter | None = None,
 ) -> None:
-    """Sample and decode the videos of these rows into `folder`."""
-    for start in range(rows.start, rows.stop, sampler.cfg.batch):
-        part = slice(start, min(start + sampler.cfg.batch, rows.stop))
-        ef = torch.tensor(plan.table["EF"].to_numpy(np.float32)[part])
-        indices = plan.indices[part].tolist()
-        latents = sampler.animate(plan.hearts.take(indices), ef, indices, seed)
-        for name, z in zip(plan.table["FileName"].iloc[part], latents, strict=True):
-            write_video(folder / f"{name}.avi", codec.decode(z), float(plan.table["FPS"].iloc[0]))
+    """Sample and decode the videos of these rows into `folder`.
+
+    With a `meter` their EF is measured, and those that ef_truth 'reject' rejects are tried again
+    with another noise; truth.csv says what was found.
+    """
+    names, cfg = plan.table["FileName"].tolist(), sampler.cfg
+    asked = plan.table["EF"].tolist()
+    truth = ShardTruth(meter, cfg, names, asked, plan.fps) if meter else None
+    # Matrix products of some sizes sum in another order than those of others: on a CPU each video
+    # is made by itself, so that its bytes are its own. A GPU is fed with `batch`.
+    together = 1 if sampler.device.type == "cpu" else cfg.batch
+    pending, attempt = list(rows), 0
+    with VideoWriter(folder, plan.fps) as writer:
+        while pending:
+            again = []
+            for part in (pending[i : i + together] for i in range(0, len(pending), together)):
+                for row, frames in zip(
+                    part, _made(sampler, codec, plan, part, seed, attempt), strict=True
+                ):
+                    final = truth.settle(row, frames, attempt) if truth else frames
+                    if final is None:
+                        again.append(row)
+                    else:
+                        writer.put(names[row], final)
+            pending, attempt = again, attempt + 1
+    if truth:
+        truth.write(folder)
 
 
-def finish_samples(shards: list[Path], plan: SamplePlan, out: Path) -> None:
-    """Assemble samples/<dataset>: Videos/ and FileList.csv."""
+def noise_index(seed: int, index: int, attempt: int) -> int:
+    """What stands for the sample index in the seed of an attempt's noise; the index at first.
+
+    PyTorch's CPU generator reads 32 bits of a seed, so later attempts draw theirs from all of them.
+    """
+    if attempt == 0:
+        return index
+    return int(np.random.SeedSequence([seed, index, attempt]).generate_state(1)[0])
+
+
+def _made(
+    sampler: VideoSampler,
+    codec: VideoCodec,
+    plan: SamplePlan,
+    rows: list[int],
+    seed: int,
+    attempt: int,
+) -> Iterator[np.ndarray]:
+    """The frames, uint8 (T, H, W), of attempt number `attempt` at each of these rows."""
+    indices = plan.indices[rows]
+    classes = plan.classes
+    knows = bool(sampler.model.spec.classes) or plan.hearts.classes is None
+    latents = sampler.animate(
+        plan.hearts.take(indices),
+        torch.from_numpy(plan.ef[rows]),
+        [noise_index(seed, int(i), attempt) for i in indices],
+        seed,
+        [classes[r] for r in rows] if classes and knows else None,
+        plan.fps,
+    )
+    frames = codec.decode(latents.flatten(0, 1))
+    yield from frames.reshape(*latents.shape[:2], *frames.shape[1:])
+
+
+def finish_samples(shards: list[Path], plan: SamplePlan, out: Path) -> pd.DataFrame:
+    """Assemble samples/<dataset>: Videos/ and FileList.csv, which is returned."""
+    table = with_truth(plan.table, read_truth(shards))
     with atomic_dir(out) as tmp:
         gather(shards, "*.avi", tmp / "Videos")
-        write_filelist(tmp / "FileList.csv", plan.table)
+        write_filelist(tmp / "FileList.csv", table)
+    return table
+
+
+def sample_numbers(
+    table: pd.DataFrame, shards: list[Path], cfg: SampleVideosConfig, seed: int
+) -> dict[str, float]:
+    """Flat metrics of finished samples with FileList `table`; those of EF where they have one."""
+    numbers = {
+        "sample_videos/videos": len(table),
+        "sample_videos/frames": int(table["NumberOfFrames"].sum()),
+    }
+    if table["EF"].notna().all():
+        numbers["sample_videos/ef_mean"] = float(table["EF"].mean())
+        numbers["sample_videos/ef_sd"] = float(table["EF"].std(ddof=0))
+    return numbers | truth_numbers(read_truth(shards), cfg.ef_tolerance, seed)
 
 
 def released_hearts(hearts: AcceptedHearts, samples: Path) -> Tensor:
@@ -115,5 +243,5 @@ def released_hearts(hearts: AcceptedHearts, samples: Path) -> Tensor:
     Raises:
         EchosynError: a video of a heart that the filter did not accept.
     """
-    names = read_filelist(samples / "FileList.csv")["FileName"]
+    names = read_filelist(samples / "FileList.csv", label="none")["FileName"]
     return hearts.take(np.array([int(name.rsplit("_", 1)[1]) for name in names]))

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from echosyn.data.filelist import asked_ef
 from echosyn.data.frames import FrameSet
 from echosyn.device import pick_device
 from echosyn.evaluation.config import EvaluateConfig
@@ -74,15 +75,19 @@ class EfEvaluation:
                 self.numbers[f"ef/{arm}/r2_seed_sd"] = float(np.std(each, ddof=1))
 
     def faithfulness(self, model: Path, samples: FrameSet) -> pd.DataFrame:
-        """Measure the EF of synthetic videos with the real-trained regressors."""
+        """Measure the EF of synthetic videos with the real-trained regressors.
+
+        Against what was asked for, also where the label is already what these regressors measured.
+        """
+        requested = asked_ef(samples.table).to_numpy(np.float32)
         measured = self._predict("samples", model, samples)[..., 0].mean(1)
-        scores = requested_vs_measured(samples.ef, measured, self.seed, self.cfg.resamples)
+        scores = requested_vs_measured(requested, measured, self.seed, self.cfg.resamples)
         for name, e in scores.items():
             self.numbers |= e.flat(f"ef/requested_vs_measured/{name}")
         return pd.DataFrame(
             {
                 "FileName": samples.table["FileName"],
-                "ef_requested": samples.ef,
+                "ef_requested": requested,
                 "ef_measured": measured.round(4),
             }
         )

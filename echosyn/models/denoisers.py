@@ -185,7 +185,15 @@ class VideoDenoiser(nn.Module):
         net = load_diffusers(UNetSpatioTemporalConditionModel, unet_folder(folder))
         dims = net.config.cross_attention_dim
         dim = int(dims if isinstance(dims, int) else dims[0])
-        return cls(net, ConditionSpec.load(folder, dim)).eval()
+        made = cls(net, ConditionSpec.load(folder, dim)).eval()
+        channels = net.config.in_channels - made.continues, net.config.out_channels
+        if channels != (2 * LATENT_CHANNELS, LATENT_CHANNELS):
+            raise EchosynError(
+                f"{folder}: a network of {channels[0]} channels to {channels[1]}, but noisy latents "
+                f"and heart have {2 * LATENT_CHANNELS} and a video {LATENT_CHANNELS}: train it on "
+                "latents of this VAE"
+            )
+        return made
 
     def save(self, folder: Path | str) -> None:
         self.net.save_pretrained(Path(folder) / "unet")

@@ -12,14 +12,15 @@ import numpy as np
 import pandas as pd
 
 from echosyn.data.filelist import read_filelist, video_path
-from echosyn.data.reconstruct import EncodeConfig, VideoCodec
+from echosyn.data.reconstruct import EncodeConfig
 from echosyn.data.video import resample_indices
-from echosyn.diffusion.generate import VideoSampler, synthetic_name
+from echosyn.diffusion.ef_truth import read_truth, with_truth
+from echosyn.diffusion.generate import synthetic_name
 from echosyn.diffusion.settings import SampleVideosConfig
-from echosyn.diffusion.synthesise import SamplePlan, sample_shard
+from echosyn.diffusion.studio import VideoModels
+from echosyn.diffusion.synthesise import replanned, sample_shard
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir
-from echosyn.models.vae import Vae
 from echosyn.privacy.calibration import accepted
 from echosyn.privacy.embedding import people_of
 from echosyn.privacy.filter import AcceptedHearts
@@ -50,10 +51,13 @@ class Sources:
     latents: Path  # of `videos`, as encode writes them
     videos: Path  # the real dataset's folder
     encoder: Path
-    vae: Path
-    lvdm: Path
+    models: VideoModels
     cache: Path  # of decoded frames
     label: str = "ef"
+
+    @property
+    def vae(self) -> Path:
+        return self.models.vae
 
 
 def filter_finished(
@@ -118,14 +122,14 @@ def filter_finished(
         return judged(shards(work / "candidates", len(paths), cfg.shard, worker, "candidates"))
 
     def animate(part: pd.DataFrame, indices: np.ndarray, number: int) -> Attempt:
-        plan = SamplePlan(hearts, indices, part)
+        plan = replanned(hearts, indices, part)
 
         def worker() -> Make:
-            found, sampler = scorer(), VideoSampler(sources.lvdm, sampling)
-            codec = VideoCodec(Vae.load(sources.vae), precision=sampling.precision)
+            found = scorer()
+            sampler, codec, meter = sources.models.open(sampling, plan.fps, real.fps, plan.has_ef)
 
             def make(rows: range, folder: Path) -> None:
-                sample_shard(sampler, codec, plan, rows, folder, seed)
+                sample_shard(sampler, codec, plan, rows, folder, seed, meter)
                 names = part["FileName"].iloc[rows.start : rows.stop]
                 clips = (read_clip(folder / f"{name}.avi", real.fps) for name in names)
                 found.score(clips).save(folder / KEPT)
@@ -134,8 +138,10 @@ def filter_finished(
 
         folder, size = work / f"round-{number:02d}", sampling.shard
         folders = shards(folder, len(part), size, worker, f"round {number}")
-        names = enumerate(part["FileName"])
-        return [folders[i // size] / f"{name}.avi" for i, name in names], judged(folders)
+        made = with_truth(plan.table, read_truth(folders))
+        names = enumerate(made["FileName"])
+        files = [folders[i // size] / f"{name}.avi" for i, name in names]
+        return made.assign(path=files), judged(folders)
 
     calibration = calibrate_videos(
         score_heldout("VAL"),
@@ -146,9 +152,9 @@ def filter_finished(
         seed,
     )
     paths = [video_path(sources.candidates, name) for name in table["FileName"]]
-    first = (paths, score_candidates(paths))
+    first = (table.assign(path=paths), score_candidates(paths))
     tried, scores = replace_refused(
-        table, first, unused, animate, calibration.taus, cfg.limit,
+        first, unused, animate, calibration.taus, cfg.limit,
         lambda index: synthetic_name(sources.dataset, seed, index),
     )  # fmt: skip
     identities = made_with(real, sources.encoder, sources.vae, cfg)
@@ -159,11 +165,10 @@ def filter_finished(
     )
 
 
-Attempt = tuple[list[Path], VideoScores]  # the files of some videos, and their scores
+Attempt = tuple[pd.DataFrame, VideoScores]  # FileList rows with the videos' path, and the scores
 
 
 def replace_refused(
-    table: pd.DataFrame,
     first: Attempt,
     unused: np.ndarray,
     animate: Callable[[pd.DataFrame, np.ndarray, int], Attempt],
@@ -171,12 +176,13 @@ def replace_refused(
     limit: float,
     name_of: Callable[[int], str],
 ) -> tuple[pd.DataFrame, VideoScores]:
-    """Try videos until every place of `table` has one that passes.
+    """Try videos until every place has one that passes.
 
     Args:
-        table: FileList rows of the candidates. first: their files and scores.
+        first: the candidates, one for each place.
         unused: (A,) sample indices of hearts to take in turn.
-        animate: (FileList rows, their hearts' sample indices, the round from 1) to an attempt.
+        animate: (FileList rows of the places, new hearts' sample indices, the round from 1) to
+            an attempt with those names.
         limit: of all videos tried, in times the places.
         name_of: the FileName of a heart's video.
 
@@ -186,7 +192,8 @@ def replace_refused(
     Raises:
         EchosynError: hearts or the limit run out, with the numbers.
     """
-    rows = [table.assign(place=np.arange(len(table)), round=0, path=first[0])]
+    table, columns = first[0], first[0].columns.drop("path")
+    rows = [table.assign(place=np.arange(len(table)), round=0)]
     scores, most = [first[1]], int(limit * len(table))
     while not (fine := passes(scores[-1], taus)).all():
         refused, number = rows[-1][~fine], len(rows)
@@ -197,9 +204,9 @@ def replace_refused(
                 _ran_out(table, VideoScores.join(scores), taus, len(unused) - used, most)
             )
         indices = unused[used : used + len(refused)]
-        part = refused.assign(FileName=[name_of(int(i)) for i in indices], round=number)
-        paths, found = animate(part[table.columns], indices, number)
-        rows.append(part.assign(path=paths))
+        part = refused[columns].assign(FileName=[name_of(int(i)) for i in indices])
+        made, found = animate(part, indices, number)
+        rows.append(made.assign(place=refused["place"].to_numpy(), round=number))
         scores.append(found)
     return pd.concat(rows, ignore_index=True), VideoScores.join(scores)
 
@@ -225,7 +232,7 @@ def _ran_out(
 def _candidates(sources: Sources, hearts: AcceptedHearts) -> tuple[pd.DataFrame, np.ndarray]:
     """The FileList of the candidates, and the accepted hearts that none of them shows."""
     path = sources.candidates / "FileList.csv"
-    table = read_filelist(path)
+    table = read_filelist(path, sources.label)
     indices = table["FileName"].str.extract(r"_(\d+)$")[0].fillna(-1).astype(np.int64)
     strange = ~np.isin(indices, hearts.indices)
     if strange.any():

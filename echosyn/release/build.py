@@ -11,7 +11,15 @@ import pandas as pd
 
 from echosyn import __version__
 from echosyn.config import setting
-from echosyn.data.filelist import COLUMNS, PATIENT, read_filelist, video_path, write_filelist
+from echosyn.data.filelist import (
+    CLASS,
+    COLUMNS,
+    EF_TRUTH,
+    PATIENT,
+    read_filelist,
+    video_path,
+    write_filelist,
+)
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir, read_json, sha256_file, write_json, write_text
 from echosyn.privacy.verdict import Thresholds, judge
@@ -64,7 +72,7 @@ def build_release(
     Args:
         samples: synthetic videos in EchoNet layout.
         real: the real dataset they imitate, to refuse its names, pseudonyms and files.
-        name: the release's name. label: "ef" or "none", as for `read_filelist`.
+        name: the release's name. label: "ef", "class" or "none", as for `read_filelist`.
         provenance: `params` and `lineage`, from `echosyn.release.provenance`.
         metrics: the flat numbers of the evaluation.
 
@@ -81,7 +89,9 @@ def build_release(
         (partial / "Videos").mkdir()
         for sample in track(table["FileName"], "release", "video"):
             shutil.copyfile(video_path(samples, sample), video_path(partial, sample))
-        write_filelist(partial / "FileList.csv", table[list(COLUMNS)])
+        columns = [*COLUMNS, *([CLASS] if label == "class" else []), *EF_TRUTH]
+        kept = table[[c for c in columns if c in table]]
+        write_filelist(partial / "FileList.csv", kept)
         manifest = {
             "schema": SCHEMA,
             "name": name,

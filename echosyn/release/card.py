@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from echosyn.data.filelist import SPLITS
+from echosyn.data.filelist import CLASS, EF_TRUTH, SPLITS
 from echosyn.report.numbers import Table, privacy_sentences, tables
 
 
@@ -56,10 +56,28 @@ def _content(table: pd.DataFrame) -> str:
     if table["EF"].notna().any():
         mean, std = table["EF"].mean(), table["EF"].std(ddof=0)
         lines.append(f"- EF: {_range(table['EF'])} percent, mean {mean:.1f}, SD {std:.1f}")
-        lines.append(
-            "- EF is the value that was asked of the generator, not one measured by a person"
-        )
+        lines.append(_ef_meaning(table))
+    if CLASS in table:
+        classes = ", ".join(f"{n:,} {name}" for name, n in table[CLASS].value_counts().items())
+        lines.append(f"- Class: {classes}; what was asked of the generator, not a diagnosis")
     return "\n".join(lines)
+
+
+def _ef_meaning(table: pd.DataFrame) -> str:
+    asked, measured = EF_TRUTH
+    if asked in table:
+        return (
+            "- EF is what networks trained on real videos measure in the video, not a person; "
+            f"`{asked}` is what was asked of the generator, mean {table[asked].mean():.1f}"
+        )
+    plain = "- EF is the value that was asked of the generator, not one measured by a person"
+    if measured not in table:
+        return plain
+    off = (table[measured] - table["EF"]).abs().mean()
+    return (
+        f"{plain}; `{measured}` is what networks trained on real videos measure in the video, "
+        f"{off:.1f} points from EF on average. Videos too far from it were drawn anew"
+    )
 
 
 def _range(column: pd.Series) -> str:
@@ -75,7 +93,7 @@ def _making(manifest: Mapping[str, Any]) -> str:
     }.get(scale, "")
     return (
         "An autoencoder compresses each frame; one diffusion model draws a still heart, a second "
-        "one moves it for the requested EF. All models learned from the training split only. Made "
+        "one moves it as its label asks. All models learned from the training split only. Made "
         f"by {manifest['generator']} at scale `{scale}`.{small} `manifest.json` holds every "
         "setting and the md5 of every input and model."
     )

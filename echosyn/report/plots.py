@@ -33,7 +33,8 @@ STYLE = {
 
 
 def requested_vs_measured(table: pd.DataFrame) -> Figure:
-    """EF asked of the generator against EF measured in its videos.
+    """EF asked of the generator against EF measured in its videos: the calibration curve, means
+    with 95 % intervals of equal numbers of videos, over the videos and their regression line.
 
     Args:
         table: columns ef_requested and ef_measured, in percent.
@@ -47,10 +48,28 @@ def requested_vs_measured(table: pd.DataFrame) -> Figure:
             slope, offset = np.polyfit(x, y, 1)
             ends = np.array([x.min(), x.max()])
             axes.plot(ends, slope * ends + offset, color=SYNTHETIC, lw=1.5)
+            middle, mean, reach = calibration_curve(x, y)
+            style = {"color": INK, "marker": "o", "ms": 4, "lw": 1.2, "capsize": 3}
+            axes.errorbar(middle, mean, reach, **style)
             axes.set_title(f"slope {slope:.2f}, n = {len(table)}", loc="left", size=10)
         axes.set_xlabel("requested EF (%)")
         axes.set_ylabel("measured EF (%)")
     return figure
+
+
+def calibration_curve(
+    requested: np.ndarray, measured: np.ndarray, bins: int = 8, fewest: int = 5
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means of requested and of measured EF within bins of requested EF, each (B,), and half the
+    95 % interval of the latter (normal, over videos).
+
+    Bins hold equal numbers of videos, `fewest` or more; there are up to `bins`, and one at least.
+    """
+    order = np.argsort(requested, kind="stable")
+    parts = np.array_split(order, max(1, min(bins, len(order) // fewest)))
+    x, y = (np.array([values[part].mean() for part in parts]) for values in (requested, measured))
+    reach = [1.96 * measured[p].std(ddof=1) / np.sqrt(len(p)) if len(p) > 1 else 0 for p in parts]
+    return x, y, np.array(reach)
 
 
 def ef_distribution(real: pd.DataFrame, synthetic: pd.DataFrame) -> Figure:
