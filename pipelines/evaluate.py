@@ -3,7 +3,8 @@
 python -m pipelines.evaluate phantom
 
 Writes metrics/evaluate/<dataset>.json, every number with its interval and how it was measured, and
-tables and plots under evaluation/. docs/metrics.md says what each number means.
+tables and plots under evaluation/. docs/metrics.md says what each number means. What needs EF is
+left out for a dataset that has none.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ def main(dataset: str) -> None:
         QualityEvaluation,
         Sets,
     )
-    from echosyn.files import atomic_dir, read_json, write_bytes
+    from echosyn.files import atomic_dir, read_json, write_bytes, write_json
     from echosyn.metrics.feature_cache import FeatureCache
     from echosyn.metrics.weights import locate
     from echosyn.report import plots
@@ -31,14 +32,14 @@ def main(dataset: str) -> None:
     from echosyn.runtime import state_root
     from echosyn.shards import finish, work_dir
     from echosyn.tracking import stage_run
-    from echosyn.training.arms import ARMS, folders, more_arms, parse_arm
+    from echosyn.training.arms import ARMS, NONE, folders, more_arms, parse_arm, read_none
     from echosyn.training.ef import EfRegressor
 
     params = torch_params()
     cfg, seed = params.stage("evaluate", EvaluateConfig), params.seed
     protocol = (params.raw.get("train_ef") or {}).get("protocol", "strict")
     more = more_arms(params.raw, dataset)
-    of = folders(dataset)
+    of, label = folders(dataset), params.dataset(dataset).label
     models = Path("models/ef") / dataset
     inputs = [*of.values(), models]
     settings = {**dataclasses.asdict(cfg), "seed": seed, "arms": list(more), "protocol": protocol}
@@ -47,26 +48,29 @@ def main(dataset: str) -> None:
     }
     work = work_dir(state_root(), "evaluate", dataset, settings, inputs)
     with stage_run("evaluate", dataset, settings, inputs, work) as run:
-        fps, state = EfRegressor.load(models / "real/seed0").fps, state_root()
-        videos = {name: load_frames(f, fps, state / "frames") for name, f in of.items()}
+        none, state = read_none(models / "real"), state_root()
+        fps = float(none["fps"]) if none else EfRegressor.load(models / "real/seed0").fps
+        videos = {name: load_frames(f, fps, state / "frames", label) for name, f in of.items()}
         test = videos["real"].split("TEST")
 
         over = partial(map_rows, work, cfg.shard, "evaluate", "video")
-        ef = EfEvaluation(cfg, seed, over)
-        for arm in ARMS:
-            ef.add(parse_arm(arm).label(protocol), models / arm, test)
-        for arm in more:
-            ef.add(parse_arm(arm).label(protocol), models / "more" / arm, test)
-        ef.add("real_on_reconstructed", models / "real", videos["reconstructed"].split("TEST"))
-        requested = ef.faithfulness(models / "real", videos["synthetic"])
+        ef, tables = EfEvaluation(cfg, seed, over), {}
+        if none is None:
+            for arm in ARMS:
+                ef.add(parse_arm(arm).label(protocol), models / arm, test)
+            for arm in more:
+                ef.add(parse_arm(arm).label(protocol), models / "more" / arm, test)
+            ef.add("real_on_reconstructed", models / "real", videos["reconstructed"].split("TEST"))
+            tables["requested"] = ef.faithfulness(models / "real", videos["synthetic"])
+            tables["predictions"] = ef.predictions()
 
         sets = Sets.of(**videos)
         quality = QualityEvaluation(cfg, seed, over, FeatureCache(state / "features"))
-        quality.measure(sets, models / "real/seed0")
+        quality.measure(sets, None if none else models / "real/seed0")
         published = ProtocolEvaluation(
             **weights, strict_names=cfg.strict_names, seed=seed, over=over
         )
-        streamed = {name: VideoFolder.open(f, cfg.protocol_fps) for name, f in of.items()}
+        streamed = {name: VideoFolder.open(f, cfg.protocol_fps, label) for name, f in of.items()}
         published.measure(**vars(Sets.of(**streamed)))
 
         numbers = {
@@ -82,10 +86,13 @@ def main(dataset: str) -> None:
         for stage in ("encode", "train_reid", "privacy_filter", "filter_videos", "privacy_audit"):
             numbers |= read_json(Path(f"metrics/{stage}/{dataset}.json"))
 
-        tables = {"predictions": ef.predictions(), "requested": requested}
-        figures = evaluation_figures(tables["predictions"], numbers)
-        figures["requested_vs_measured"] = plots.requested_vs_measured(requested)
+        figures = {}
+        if none is None:
+            figures = evaluation_figures(tables["predictions"], numbers)
+            figures["requested_vs_measured"] = plots.requested_vs_measured(tables["requested"])
         with atomic_dir(Path("evaluation") / dataset) as out:
+            if none is not None:
+                write_json(out / NONE, none)
             for name, table in tables.items():
                 table.to_csv(out / f"{name}.csv", index=False)
             for name, figure in figures.items():

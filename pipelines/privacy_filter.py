@@ -12,10 +12,10 @@ from pipelines._stage import command, torch_params
 
 
 def main(dataset: str) -> None:
-    from torch import Tensor
-
     from echosyn.cluster import run_shards
-    from echosyn.diffusion.hearts import HeartSampler, read_hearts, read_shards
+    from echosyn.data.latents import LatentSet
+    from echosyn.diffusion.heart_file import Hearts
+    from echosyn.diffusion.hearts import HeartSampler, load_hearts, read_shards
     from echosyn.diffusion.settings import SampleHeartsConfig, SampleVideosConfig
     from echosyn.files import atomic_dir
     from echosyn.privacy.embedding import HeartEncoder
@@ -37,9 +37,9 @@ def main(dataset: str) -> None:
     work = work_dir(state_root(), "privacy_filter", dataset, everything, inputs)
     with stage_run("privacy_filter", dataset, settings, inputs, work) as run:
 
-        def draw(first: int, count: int) -> Tensor:
+        def draw(first: int, count: int) -> Hearts:
             def worker() -> Make:
-                sampler = HeartSampler(generator, sampling)
+                sampler = HeartSampler(generator, sampling, LatentSet(latents, "TRAIN"))
                 return lambda rows, folder: sampler.write_shard(
                     range(first + rows.start, first + rows.stop), folder, params.seed
                 )
@@ -51,7 +51,7 @@ def main(dataset: str) -> None:
 
         encoder = HeartEncoder.load(model)
         result = filter_hearts(
-            read_hearts(hearts), latents, encoder, cfg, params.seed, wanted, draw
+            load_hearts(hearts), latents, encoder, cfg, params.seed, wanted, draw
         )
         with atomic_dir(out) as tmp:
             result.write(tmp)

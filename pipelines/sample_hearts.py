@@ -11,6 +11,7 @@ from pipelines._stage import command, torch_params
 
 def main(dataset: str) -> None:
     from echosyn.cluster import run_shards
+    from echosyn.data.latents import LatentSet
     from echosyn.diffusion.hearts import HeartSampler, finish_hearts
     from echosyn.diffusion.settings import SampleHeartsConfig
     from echosyn.runtime import state_root
@@ -20,12 +21,14 @@ def main(dataset: str) -> None:
     params = torch_params()
     cfg = params.stage("sample_hearts", SampleHeartsConfig)
     model, out = Path("models/lidm") / dataset, Path("hearts") / dataset
+    latents = Path("latents/train") / dataset
     settings = {**dataclasses.asdict(cfg), "seed": params.seed}
-    work = work_dir(state_root(), "sample_hearts", dataset, settings, [model])
-    with stage_run("sample_hearts", dataset, settings, [model], work) as run:
+    inputs = [model, latents / "index.csv"]
+    work = work_dir(state_root(), "sample_hearts", dataset, settings, inputs)
+    with stage_run("sample_hearts", dataset, settings, inputs, work) as run:
 
         def worker() -> Make:
-            sampler = HeartSampler(model, cfg)
+            sampler = HeartSampler(model, cfg, LatentSet(latents, "TRAIN"))
             return lambda rows, folder: sampler.write_shard(rows, folder, params.seed)
 
         shards = run_shards(work, cfg.hearts, cfg.shard, worker, "sample_hearts", "heart")

@@ -6,6 +6,7 @@ Protocol `strict`: the arm's own VAL stops and selects, so the synthetic arm see
 before the test. `synthetic_relabelled` replaces the EF asked for by what the real-trained
 regressors measure, and is named so because they have seen real video. Protocol `reference`: every
 arm selects on real VAL, as EchoNet-Synthetic does, and is labelled so wherever it is reported.
+A dataset that is not labelled with EF gets none.json, which says so, in place of regressors.
 """
 
 from collections.abc import Callable
@@ -106,12 +107,29 @@ def train_arms(
     )  # fmt: skip
 
 
+def leave_out(dataset: str, arm: str, reason: str, fps: float, out: Path) -> None:
+    """The outputs of an arm that cannot be trained: why, in its folder, and no number."""
+    from echosyn.files import atomic_dir
+    from echosyn.tracking import stage_run
+    from echosyn.training.arms import write_none
+
+    with stage_run("train_ef", f"{dataset}-{arm}", {"reason": reason}) as run:
+        with atomic_dir(out) as tmp:
+            write_none(tmp, reason, fps)
+        run.output(out)
+        run.final({}, Path(f"metrics/train_ef/{dataset}-{arm}.json"))
+    print(f"train_ef {dataset} {arm}: {reason}; left out")
+
+
 def main(dataset: str, arm: str) -> None:
     from echosyn.training.ef import TrainEfConfig
 
     params = torch_params()
     cfg = params.stage("train_ef", TrainEfConfig)
-    out = Path("models/ef") / dataset / arm
+    out, label = Path("models/ef") / dataset / arm, params.dataset(dataset).label
+    if label != "ef":
+        leave_out(dataset, arm, f"{dataset} has `label: {label}`: no EF to regress", cfg.fps, out)
+        return
     train_arms(f"{dataset}-{arm}", params, cfg, dataset, {"": arm}, out)
 
 

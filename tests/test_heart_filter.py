@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from echosyn.data.latents import LatentSet, pack, write_index, write_shard
+from echosyn.diffusion.heart_file import Hearts
 from echosyn.errors import EchosynError
 from echosyn.privacy import CalibrationConfig
 from echosyn.privacy.calibration import read_taus
@@ -66,7 +67,7 @@ def copies(people):
 def test_the_filter_refuses_copies_and_lets_strangers_pass(people, copies, tmp_path):
     hearts = torch.cat([copies, copies.flip(-1), strangers(20, 5)])
     encoder = HeartEncoder(MeanEncoder(), identity="e1")
-    result = filter_hearts(hearts, people, encoder, CONFIG, seed=0)
+    result = filter_hearts(Hearts(hearts), people, encoder, CONFIG, seed=0)
     assert not result.accepted[:4].any()
     assert result.accepted[4:].mean() > 0.7
     numbers = result.numbers()
@@ -77,6 +78,8 @@ def test_the_filter_refuses_copies_and_lets_strangers_pass(people, copies, tmp_p
     kept = AcceptedHearts(tmp_path)
     assert kept.indices.tolist() == np.flatnonzero(result.accepted).tolist()
     assert torch.equal(kept.take(kept.indices[[3, 0]]), hearts[kept.indices[[3, 0]]])
+    assert kept.ef is None
+    assert kept.classes is None
     with pytest.raises(EchosynError, match="heart 1 is not among those accepted"):
         kept.take([kept.indices[0], 1])
     with pytest.raises(EchosynError, match="run privacy_filter"):
@@ -94,7 +97,7 @@ def test_the_filter_refuses_copies_and_lets_strangers_pass(people, copies, tmp_p
 
 def test_mirrored_copies_escape_only_when_asked_to(people, copies):
     plain = PrivacyConfig(CONFIG.calibration, 3, 3, mirror=False)
-    hearts = torch.cat([copies, copies.flip(-1)])
+    hearts = Hearts(torch.cat([copies, copies.flip(-1)]))
     result = filter_hearts(hearts, people, HeartEncoder(MeanEncoder()), plain, seed=0)
     assert result.accepted.tolist() == [False, False, True, True]
 
@@ -104,9 +107,9 @@ def test_more_hearts_are_drawn_until_enough_are_accepted(people, copies):
 
     def draw(first, count):
         asked.append((first, count))
-        return strangers(count, first)
+        return Hearts(strangers(count, first))
 
-    start = torch.cat([copies, strangers(3, 5)])
+    start = Hearts(torch.cat([copies, strangers(3, 5)]))
     encoder = HeartEncoder(MeanEncoder())
     cfg = PrivacyConfig(CONFIG.calibration, 3, 3, spare=0.5, limit=10.0)
     result = filter_hearts(start, people, encoder, cfg, 0, wanted=12, draw=draw)
@@ -114,9 +117,30 @@ def test_more_hearts_are_drawn_until_enough_are_accepted(people, copies):
     assert [first for first, _ in asked[1:]] == [first + n for first, n in asked[:-1]]
     assert result.accepted.sum() >= 18
     assert len(result.hearts) == len(result.synthetic) == 5 + sum(n for _, n in asked) <= 50
-    assert torch.equal(result.hearts[:5], start)
+    assert torch.equal(result.hearts.latents[:5], start.latents)
     kept = filter_hearts(result.hearts, people, encoder, cfg, 0, wanted=12, draw=draw)
     assert np.array_equal(kept.accepted, result.accepted)
+
+
+def test_labels_of_accepted_hearts_come_through(people, copies, tmp_path):
+    """Two copies, refused, then six strangers and those drawn later, each with its own label."""
+
+    def labelled(latents, first):
+        at = np.arange(first, first + len(latents))
+        return Hearts(latents, 30.0 + 0.1 * at, tuple(f"class {i % 3}" for i in at))
+
+    cfg = PrivacyConfig(CONFIG.calibration, 3, 3, spare=0.0, limit=10.0)
+    start = labelled(torch.cat([copies, strangers(6, 5)]), 0)
+    result = filter_hearts(
+        start, people, HeartEncoder(MeanEncoder()), cfg, 0, wanted=10,
+        draw=lambda first, count: labelled(strangers(count, first), first),
+    )  # fmt: skip
+    result.write(tmp_path)
+    kept = AcceptedHearts(tmp_path)
+    assert 0 not in kept.indices
+    assert kept.indices.max() >= len(start)
+    assert kept.ef.tolist() == (30.0 + 0.1 * kept.indices).tolist()
+    assert kept.classes == [f"class {i % 3}" for i in kept.indices]
 
 
 def test_too_few_hearts_stop_with_the_numbers(people, copies):
@@ -124,17 +148,17 @@ def test_too_few_hearts_stop_with_the_numbers(people, copies):
 
     def copier(first, count):
         drawn.append(count)
-        return copies[:1].repeat(count, 1, 1, 1)
+        return Hearts(copies[:1].repeat(count, 1, 1, 1))
 
     cfg = PrivacyConfig(CONFIG.calibration, 3, 3, limit=4.0)
     with pytest.raises(EchosynError, match=r"0 of 8 hearts were accepted, but 5 .*copies less"):
-        filter_hearts(copies, people, encoder, cfg, 0, wanted=5, draw=copier)
+        filter_hearts(Hearts(copies), people, encoder, cfg, 0, wanted=5, draw=copier)
     assert sum(drawn) == 6
     with pytest.raises(EchosynError, match=r"hearts were accepted, but 50 .* Allow about"):
-        filter_hearts(strangers(20, 5), people, encoder, cfg, 0, wanted=50)
+        filter_hearts(Hearts(strangers(20, 5)), people, encoder, cfg, 0, wanted=50)
 
 
 def test_the_filter_says_how_many_people_it_needs(people):
     cfg = PrivacyConfig(CalibrationConfig(false_rejection=0.05), 3, 3)
     with pytest.raises(EchosynError, match=r"15 held-out people .* needs 20"):
-        filter_hearts(strangers(4, 5), people, HeartEncoder(MeanEncoder()), cfg, seed=0)
+        filter_hearts(Hearts(strangers(4, 5)), people, HeartEncoder(MeanEncoder()), cfg, seed=0)

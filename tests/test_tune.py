@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from local_cluster import LocalCluster
 from repro import edit, environment, new_project, run
 
+from echosyn.cli import main
 from echosyn.cluster.outcome import trial_state
 from echosyn.cluster.patch import set_value
 from echosyn.cluster.space import Range, SearchConfig, changed, check_space, draws, read_space
@@ -62,7 +63,10 @@ def test_a_range_that_is_none_is_refused(entry, words):
     ("space", "words"),
     [
         ({"loop.rl": {"log": [1e-4, 1e-2]}}, "unknown setting 'rl'. Known settings: steps,"),
-        ({"droplabel": {"uniform": [0.0, 0.5]}}, "unknown setting 'droplabel'; did you mean 'drop_label'?"),
+        (
+            {"droplabel": {"uniform": [0.0, 0.5]}},
+            "unknown setting 'droplabel'; did you mean 'drop_label'?",
+        ),
         ({"drop_label": {"uniform": [0.0, 1.5]}}, "1.5 is above the greatest allowed value 1"),
         ({"loop.ema": {"choice": [0.9, "often"]}}, "'often'"),
         ({"loop.steps": {"integer": [1, 5]}}, "cannot be searched: not this"),
@@ -339,7 +343,6 @@ def test_a_trial_that_fails_does_not_end_the_search(project):
 @pytest.mark.parametrize(
     ("section", "arguments", "words"),
     [
-        (None, ("lvdm",), "params.yaml: tune.lvdm: no such section; for instance"),
         ({"lvdm": {**SEARCH, "metod": "pbt"}}, ("lvdm",), "did you mean 'method'?"),
         ({"lvdm": {**SEARCH, "every": 7}}, ("lvdm",), "every 7 is above the 6 steps"),
         (
@@ -361,10 +364,24 @@ def test_a_trial_that_fails_does_not_end_the_search(project):
         ),
     ],
 )
-def test_what_cannot_be_searched_is_said_before_anything_runs(project, section, arguments, words):
+def test_what_cannot_be_searched_is_said_before_anything_runs(
+    project, monkeypatch, capsys, section, arguments, words
+):
     edit(project / "params.yaml", tune=section)
-    status, out = finished(project, *arguments)
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the command puts the project first
+    assert main(["tune", *arguments]) == 1
+    refused(project, "".join(capsys.readouterr()), words)
+
+
+def test_a_refusal_is_one_line_where_it_is_typed(project):
+    edit(project / "params.yaml", tune=None)
+    status, out = finished(project, "lvdm")
     assert status == 1
+    refused(project, out, "params.yaml: tune.lvdm: no such section; for instance")
+
+
+def refused(project, out, words):
     assert out.startswith("echosyn: ")
     assert words in out
     assert len(out.splitlines()) == 1

@@ -1,65 +1,114 @@
-"""Hearts from the LIDM, latents of one frame: one seed per sample index."""
+"""Hearts from the LIDM, latents of one frame: one seed, and one label, per sample index."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from echosyn.data.latents import LatentSet
 from echosyn.device import autocast, pick_device
+from echosyn.diffusion.condition import ConditionSpec
+from echosyn.diffusion.ef_draw import ef_quantile
+from echosyn.diffusion.heart_file import Hearts
 from echosyn.diffusion.objectives import load_objective
-from echosyn.diffusion.sampling import denoise, sample_generators, sample_noise
+from echosyn.diffusion.sampling import denoise, guided, sample_generators, sample_noise
 from echosyn.diffusion.settings import SampleHeartsConfig
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir
 from echosyn.models.denoisers import ImageDenoiser
 
 HEARTS = "hearts.safetensors"
+LABELS = 8  # stream of random numbers
+
+
+def draw_labels(
+    spec: ConditionSpec, kind: str, train: LatentSet, indices: Sequence[int], seed: int
+) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+    """The EFs (percent) and the classes to ask for, None for what a model is not told.
+
+    A heart's label follows from the seed and its index alone, so that hearts drawn later change
+    none: EF and class have TRAIN's distributions (`kind` of EF: see ef_quantile), each at a rank
+    uniform in [0, 1) that belongs to the index.
+
+    Raises:
+        EchosynError: no video of TRAIN has the label.
+    """
+    drawn = [np.random.default_rng([seed, LABELS, i, 1]).random(2) for i in indices]
+    ranks = np.array(drawn).reshape(-1, 2)
+    ef = ef_quantile(kind, train.ef, ranks[:, 0]) if spec.ef else None
+    if not spec.classes:
+        return ef, None
+    known = sorted(c for c in train.classes if c is not None)
+    if not known:
+        raise EchosynError(f"{train.folder}: classes cannot be drawn: no TRAIN video has one")
+    return ef, tuple(known[int(rank * len(known))] for rank in ranks[:, 1])
 
 
 class HeartSampler:
-    """Draws hearts, unit-scale latents (B, 4, h, w), from a trained LIDM folder."""
+    """Draws hearts, unit-scale latents (B, 4, h, w), from a trained LIDM folder.
 
-    def __init__(self, folder: Path, cfg: SampleHeartsConfig) -> None:
-        self.cfg = cfg
+    Args:
+        train: TRAIN of the dataset that the model learned; labels are drawn from it.
+
+    Raises:
+        EchosynError: a sampler that does not fit the model, or guidance of a model that is told
+            nothing.
+    """
+
+    def __init__(self, folder: Path, cfg: SampleHeartsConfig, train: LatentSet) -> None:
+        self.cfg, self.train = cfg, train
         self.objective = load_objective(folder)
         self.objective.scheduler(cfg.sampler, cfg.steps)  # refuses a sampler that does not fit
         self.device = pick_device()
         self.model = ImageDenoiser.load(folder).to(self.device)
         self.shape = (4, self.model.size, self.model.size)
+        if cfg.guidance != 1 and self.model.spec.dim == 0:
+            raise EchosynError(
+                f"{folder}: guidance {cfg.guidance:g} of sample_hearts, but this model is told "
+                "nothing: set guidance 1, or `condition` of train_lidm to ef or class"
+            )
 
     @torch.inference_mode()
-    def draw(self, indices: Sequence[int], seed: int) -> Tensor:
+    def draw(self, indices: Sequence[int], seed: int) -> Hearts:
         """Hearts of these sample indices, on the CPU."""
+        spec, n = self.model.spec, len(indices)
+        ef, classes = draw_labels(spec, self.cfg.ef, self.train, indices, seed)
+        condition = spec.rows(n, None if ef is None else torch.from_numpy(ef), None, classes)
+        condition = condition.to(self.device)
+        predict = guided(
+            lambda x, t, _, condition: self.model(x, t, condition),
+            condition.new_zeros(n, 0),  # an image model is given no heart
+            condition,
+            spec.unlabelled(condition),
+            self.cfg.guidance,
+        )
         generators = sample_generators(seed, indices)
         noise = sample_noise(self.shape, generators).to(self.device)
         scheduler = self.objective.scheduler(self.cfg.sampler, self.cfg.steps)
         with autocast(self.device, self.cfg.precision):
-            x = denoise(
-                lambda x, t: self.model(x, t.expand(len(x))).float(), noise, scheduler, generators
-            )
-        return x.cpu()
+            x = denoise(predict, noise, scheduler, generators)
+        return Hearts(x.cpu(), ef, classes)
 
     def write_shard(self, indices: range, folder: Path, seed: int) -> None:
-        """Draw hearts into `folder`, one tensor per file."""
-        save_file({"hearts": self.draw(indices, seed)}, folder / f"{indices.start:06d}.safetensors")
+        """Draw hearts into one file in `folder`."""
+        self.draw(indices, seed).write(folder / f"{indices.start:06d}.safetensors")
 
 
-def read_shards(shards: list[Path]) -> Tensor:
-    """The hearts (N, 4, h, w) of all shards of HeartSampler."""
-    parts = [load_file(f)["hearts"] for s in shards for f in sorted(s.glob("*.safetensors"))]
-    return torch.cat(parts)
+def read_shards(shards: list[Path]) -> Hearts:
+    """The hearts of all shards of HeartSampler."""
+    return Hearts.join([Hearts.read(f) for s in shards for f in sorted(s.glob("*.safetensors"))])
 
 
 def finish_hearts(shards: list[Path], out: Path) -> None:
-    """Join the shards of HeartSampler into out/hearts.safetensors: `hearts` (N, 4, h, w)."""
+    """Join the shards of HeartSampler into out/hearts.safetensors."""
     with atomic_dir(out) as tmp:
-        save_file({"hearts": read_shards(shards)}, tmp / HEARTS)
+        read_shards(shards).write(tmp / HEARTS)
 
 
-def read_hearts(folder: Path) -> Tensor:
-    """All unit-scale heart latents, float32 (N, 4, h, w), in the order of their sample indices.
+def load_hearts(folder: Path) -> Hearts:
+    """All hearts, in the order of their sample indices, with their labels.
 
     Raises:
         EchosynError: there are none in `folder`.
@@ -67,4 +116,9 @@ def read_hearts(folder: Path) -> Tensor:
     path = folder / HEARTS
     if not path.is_file():
         raise EchosynError(f"{path} does not exist; run sample_hearts")
-    return load_file(path)["hearts"]
+    return Hearts.read(path)
+
+
+def read_hearts(folder: Path) -> Tensor:
+    """The latents (N, 4, h, w) of `load_hearts`."""
+    return load_hearts(folder).latents

@@ -92,17 +92,23 @@ class QualityEvaluation:
         self.cfg, self.seed, self.over, self.cache = cfg, seed, over, cache
         self.numbers: dict[str, float | str] = {}
 
-    def measure(self, sets: Sets, regressor: Path) -> None:
-        """Measure in every feature space; `regressor` is the folder of a real-trained one."""
+    def measure(self, sets: Sets, regressor: Path | None) -> None:
+        """Measure in every feature space.
+
+        Args:
+            regressor: folder of a real-trained one; None where the videos have no EF, whose
+                features and bands are then left out.
+        """
         sets = sets.matched(self.cfg.quality_videos)
         self._space(RandomFeatures2d, sets, self.cfg.frames_per_video, bands=False)
         self._space(RandomFeatures3d, sets, 1, bands=False)
-        self._space(partial(efnet, regressor), sets, 1, bands=True)
+        if regressor is not None:
+            self._space(partial(efnet, regressor), sets, 1, bands=True)
         shortest = min(int(s.lengths.min()) for s in vars(sets).values())
         frames = min(self.cfg.motion_frames, shortest)
         if frames >= LEAST_MOTION:  # a last frame repeated would count as a heart that stops
             motion = partial(MotionFeatures, frames, sets.test.fps)
-            self._space(motion, sets, 1, bands=True)
+            self._space(motion, sets, 1, bands=regressor is not None)
         else:
             self.numbers["protocol/motion/left_out"] = f"the shortest video has {shortest} frames"
         self._ultrasound(sets)

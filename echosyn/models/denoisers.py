@@ -189,9 +189,9 @@ class VideoDenoiser(nn.Module):
         channels = net.config.in_channels - made.continues, net.config.out_channels
         if channels != (2 * LATENT_CHANNELS, LATENT_CHANNELS):
             raise EchosynError(
-                f"{folder}: a network of {channels[0]} channels to {channels[1]}, but noisy latents "
-                f"and heart have {2 * LATENT_CHANNELS} and a video {LATENT_CHANNELS}: train it on "
-                "latents of this VAE"
+                f"{folder}: a network of {channels[0]} channels to {channels[1]}, but noisy "
+                f"latents and heart have {2 * LATENT_CHANNELS} and a video {LATENT_CHANNELS}: "
+                "train it on latents of this VAE"
             )
         return made
 

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from echosyn.config import setting
 from echosyn.data.latents import LatentSet
+from echosyn.diffusion.heart_file import Hearts, read_labels
 from echosyn.errors import EchosynError
 from echosyn.files import fingerprint, write_text
 from echosyn.metrics.interval import Estimate
@@ -29,7 +29,7 @@ from echosyn.privacy.calibration import (
 from echosyn.privacy.embedding import Gallery, HeartEncoder, first_frames, join
 
 SCORES, HEARTS, TAUS = "scores.csv", "hearts.safetensors", "calibration.json"
-Draw = Callable[[int, int], Tensor]  # (first sample index, how many) to hearts (N, 4, h, w)
+Draw = Callable[[int, int], Hearts]  # (first sample index, how many)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class FilterResult:
     """Decisions and what they rest on; similarities are maxima over the TRAIN gallery."""
 
     calibration: Calibration
-    hearts: Tensor  # (N, 4, h, w), all that were drawn, by sample index
+    hearts: Hearts  # all that were drawn, by sample index
     synthetic: np.ndarray  # (N,)
     heldout: np.ndarray  # (M,) TEST hearts, which tau was not calibrated on
     false_rejection: Estimate  # of those; resamples people
@@ -105,13 +105,13 @@ class FilterResult:
     def write(self, folder: Path) -> None:
         """`scores.csv` with the rows of `table`, the accepted hearts, and tau."""
         write_text(folder / SCORES, self.table().to_csv(index=False, lineterminator="\n"))
-        indices = torch.from_numpy(np.flatnonzero(self.accepted))
-        save_file({"hearts": self.hearts[indices], "indices": indices}, folder / HEARTS)
+        rows = np.flatnonzero(self.accepted)
+        self.hearts.take(rows).write(folder / HEARTS, indices=torch.from_numpy(rows))
         save_taus(folder / TAUS, {"hearts": self.calibration}, self.made_with)
 
 
 def filter_hearts(
-    hearts: Tensor,
+    hearts: Hearts,
     latents: Path,
     encoder: HeartEncoder,
     cfg: PrivacyConfig,
@@ -119,7 +119,7 @@ def filter_hearts(
     wanted: int = 1,
     draw: Draw | None = None,
 ) -> FilterResult:
-    """Decide which synthetic hearts (N, 4, h, w) may be animated, and draw more where too few are.
+    """Decide which synthetic hearts may be animated, and draw more where too few are.
 
     The gallery is `gallery_frames` of every TRAIN video. Tau comes from VAL hearts against that
     same gallery; TEST hearts then check the false-rejection rate that was asked for.
@@ -163,24 +163,24 @@ def filter_hearts(
 
 
 def _enough(
-    hearts: Tensor,
+    hearts: Hearts,
     gallery: Gallery,
     tau: float,
     cfg: PrivacyConfig,
     wanted: int,
     draw: Draw | None,
-) -> tuple[Tensor, np.ndarray]:
+) -> tuple[Hearts, np.ndarray]:
     """Hearts and their similarities, with more drawn until enough lie below tau."""
     target, limit = int(np.ceil(wanted * (1 + cfg.spare))), int(len(hearts) * cfg.limit)
-    similarity, _ = gallery.nearest(hearts)
+    similarity, _ = gallery.nearest(hearts.latents)
     while (passed := int(accepted(similarity, tau).sum())) < target and draw is not None:
         rate = max(passed / len(hearts), 0.02)
         more = min(int(np.ceil(1.1 * (target - passed) / rate)), limit - len(hearts))
         if more <= 0:
             break
         drawn = draw(len(hearts), more)
-        hearts = torch.cat([hearts, drawn])
-        similarity = np.concatenate([similarity, gallery.nearest(drawn)[0]])
+        hearts = Hearts.join([hearts, drawn])
+        similarity = np.concatenate([similarity, gallery.nearest(drawn.latents)[0]])
     if passed < wanted:
         low, middle = np.quantile(similarity, [0.05, 0.5])
         needed = f"about {int(1.1 * wanted * len(hearts) / passed)}" if passed else "more"
@@ -197,6 +197,9 @@ def _enough(
 class AcceptedHearts:
     """Hearts that passed the filter, on disk, read where needed. Pickles to its path.
 
+    indices: int64 (A,) sample indices, ascending. ef: percent, float64 (A,), and classes: a name
+    each; what the hearts were asked to be, None when their model is not told it.
+
     Raises:
         EchosynError: there is no such file in `folder`.
     """
@@ -206,7 +209,9 @@ class AcceptedHearts:
         if not self.path.is_file():
             raise EchosynError(f"{self.path} does not exist; run privacy_filter")
         with safe_open(self.path, framework="np") as file:
-            self.indices = file.get_tensor("indices")  # int64 (A,) sample indices, ascending
+            self.indices: np.ndarray = file.get_tensor("indices")
+            self.ef, names = read_labels(file)
+        self.classes = None if names is None else list(names)
 
     def __len__(self) -> int:
         return len(self.indices)

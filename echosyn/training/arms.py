@@ -20,12 +20,14 @@ import numpy as np
 from echosyn.config import build, setting
 from echosyn.data.frames import FrameSet
 from echosyn.errors import EchosynError
+from echosyn.files import read_json, write_json
 
 ARMS = ("real", "reconstructed", "synthetic", "synthetic_relabelled", "real_plus_synthetic")
 PROTOCOLS = ("strict", "reference")
 # Arms whose own VAL is not of real videos alone: the reference selects on real ones instead.
 OWN_VAL = ("reconstructed", "synthetic", "synthetic_relabelled", "real_plus_synthetic")
 SUBSETS = 7  # stream of random numbers that draws subsets
+NONE = "none.json"  # in an arm's folder that holds no regressor
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,21 @@ def choose(
                 ) from None
         chosen.append(synthetic)
     return chosen
+
+
+def write_none(folder: Path, reason: str, fps: float) -> None:
+    """Mark an arm's folder as one that has nothing to regress.
+
+    Args:
+        fps: frame rate at which a regressor would have seen the videos, and at which they are
+            compared without one.
+    """
+    write_json(folder / NONE, {"reason": reason, "fps": fps})
+
+
+def read_none(folder: Path) -> dict[str, str | float] | None:
+    """The `reason` why an arm's folder holds no regressor, and `fps`; None when it should."""
+    return read_json(folder / NONE) if (folder / NONE).is_file() else None
 
 
 def more_arms(params: dict, dataset: str) -> tuple[str, ...]:

@@ -39,6 +39,11 @@ class TrainLidmConfig:
     validation_items: int = setting(64, lo=1, help="VAL hearts for the validation loss")
 
     def check(self) -> str | None:
+        if self.condition != "none" and not 0 < self.drop_label < 1:
+            return (
+                f"drop_label {self.drop_label:g} with condition '{self.condition}': guidance and "
+                "the privacy audit ask the model without a label too; choose a share in between"
+            )
         return check_weighting(self.objective, self.weighting)
 
 

@@ -1,0 +1,40 @@
+"""Distil the LVDM into a student that samples in a few steps, its guidance learned.
+
+python -m pipelines.distill_lvdm fast
+
+Writes models/distilled/<name>. `sample_videos.model: distilled/<name>` uses it, with one of its
+numbers of steps and the guidance that it learned.
+"""
+
+from pathlib import Path
+
+from pipelines._stage import command, subfolders, torch_params
+
+
+def main(name: str) -> None:
+    from echosyn.data.latents import LatentSet
+    from echosyn.training.diffusion import TrainLvdmConfig
+    from echosyn.training.distill import DistillConfig, DistillTask
+    from pipelines._train import train
+
+    params = torch_params()
+    cfg = params.named("distill_lvdm", "distill", name, DistillConfig)
+    clips = params.stage("train_lvdm", TrainLvdmConfig)
+    folders, teacher = subfolders("latents/train"), Path("models/lvdm")
+    fit, held_out = ([LatentSet(f, split) for f in folders] for split in ("TRAIN", "VAL"))
+    task = DistillTask(cfg, teacher, clips, fit, held_out)
+
+    def save(model, folder: Path) -> None:  # noqa: ANN001
+        model.save(folder)
+        task.objective.save(folder)
+        cfg.student.save(folder)
+
+    train(
+        "distill_lvdm", name, cfg, params.seed, task, [teacher, *folders],
+        Path("models/distilled") / name, save,
+        lambda model: {f"distill_lvdm/val_{k}": v for k, v in task.validate(model).items()},
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    command(main, name="name under `distill` in params.yaml")
