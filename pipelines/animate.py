@@ -3,7 +3,8 @@
 python -m pipelines.animate my_clips
 
 Writes animated/<dataset>: the videos in EchoNet layout and mosaic.webp, a row per video: real,
-reconstructed, then each EF.
+reconstructed, then each EF. With `counterfactual: true` also the folder `counterfactual` in it,
+alike: each very video unchanged, then at each EF.
 """
 
 import dataclasses
@@ -16,11 +17,18 @@ def main(dataset: str) -> None:
     import numpy as np
 
     from echosyn.animate import (
+        COUNTERFACTUAL,
         AnimateConfig,
+        Identities,
         animate_guest,
+        animated_names,
+        clips_by_video,
+        counterfactual_guest,
+        counterfactual_names,
+        counterfactual_numbers,
         ef_numbers,
-        identity_numbers,
         side_by_side,
+        unchanged_ssim,
     )
     from echosyn.config import build
     from echosyn.data.frames import load_frames
@@ -28,7 +36,6 @@ def main(dataset: str) -> None:
     from echosyn.data.reconstruct import VideoCodec
     from echosyn.diffusion.generate import VideoSampler
     from echosyn.diffusion.settings import SampleVideosConfig
-    from echosyn.errors import EchosynError
     from echosyn.files import atomic_dir, read_json, write_bytes
     from echosyn.models.vae import Vae
     from echosyn.privacy.embedding import HeartEncoder
@@ -38,44 +45,67 @@ def main(dataset: str) -> None:
     from echosyn.training.ef import EfRegressor, measure_ef
 
     params = torch_params()
-    entries = params.raw.get("animate") or {}
-    if dataset not in entries:
-        raise EchosynError(f"params.yaml: no '{dataset}' under animate; known: {list(entries)}")
-    cfg = build(AnimateConfig, entries[dataset], f"params.yaml: animate.{dataset}")
+    cfg = build(AnimateConfig, params.entry("animate", dataset), f"params.yaml: animate.{dataset}")
     sample, entry = params.stage("sample_videos", SampleVideosConfig), params.dataset(dataset)
     data, latents_folder = Path("data/guest") / dataset, Path("latents/guest") / dataset
     reconstructed = Path("reconstructions/guest") / dataset
     reid, regressor = Path("models/reid") / cfg.models, Path("models/ef") / cfg.models / "real"
-    inputs = [latents_folder, Path("models/vae"), Path("models/lvdm"), reid, regressor]
+    lvdm = Path("models") / sample.model
+    inputs = [latents_folder, Path("models/vae"), lvdm, reid, regressor]
     out, cache = Path("animated") / dataset, state_root() / "frames"
     settings = {**dataclasses.asdict(cfg), "sampling": dataclasses.asdict(sample)}
     with stage_run("animate", dataset, settings, inputs) as run:
         latents = LatentSet(latents_folder)
         codec = VideoCodec(Vae.load("models/vae"), precision=sample.precision)
-        sampler = VideoSampler(Path("models/lvdm"), sample)
-        with atomic_dir(out) as tmp:
-            animate_guest(latents, cfg.ef, sampler, codec, tmp, params.seed)
-            rows = side_by_side(data, reconstructed, tmp, cfg.ef, sample.frames)
-            fps = float(latents.table["FPS"].iloc[0])
-            tiles = [clip for row in rows for clip in row]
-            write_bytes(tmp / "mosaic.webp", webp(tiles, fps, columns=2 + len(cfg.ef)))
-
+        sampler = VideoSampler(lvdm, sample)
+        people = Identities(latents, codec, HeartEncoder.load(reid))
         fps = EfRegressor.load(regressor / "seed0").fps
         real = load_frames(data, fps, cache, entry.label)
+        real_ef = measure_ef(regressor, real, 4)
+
+        def compared(
+            folder: Path, names: list[list[str]], frames: int | None = None
+        ) -> list[list[np.ndarray]]:
+            """The clips side by side, and their mosaic written to the folder."""
+            rows = side_by_side(data, reconstructed, folder, names, frames)
+            rate, tiles = (
+                float(latents.table["FPS"].iloc[0]),
+                [clip for row in rows for clip in row],
+            )
+            write_bytes(folder / "mosaic.webp", webp(tiles, rate, columns=len(rows[0])))
+            return rows
+
+        with atomic_dir(out) as tmp:
+            animate_guest(latents, cfg.ef, sampler, codec, tmp, params.seed)
+            compared(tmp, animated_names(latents, cfg.ef), sample.frames)
+            if cfg.counterfactual:
+                part, own_ef = tmp / "counterfactual", np.clip(real_ef, 0, 100)
+                used = counterfactual_guest(latents, own_ef, cfg.ef, sampler, codec, part)
+                names = counterfactual_names(latents, used, cfg.ef)
+                clips = compared(part, names)
+
         generated = load_frames(out, fps, cache)
-        encoder = HeartEncoder.load(reid)
-        own = [
-            np.concatenate([generated.video(v * len(cfg.ef) + k) for k in range(len(cfg.ef))])
-            for v in range(len(latents))
-        ]
+        made = clips_by_video(generated, np.arange(len(latents)))
         numbers = {
             **read_json(Path(f"metrics/encode/{dataset}.json")),
-            **identity_numbers(latents, own, codec, encoder),
+            **people.verification(),
+            **people.kept(made, "animate"),
             **ef_numbers(
-                generated.ef, measure_ef(regressor, generated, 4), real.ef,
-                measure_ef(regressor, real, 4), params.seed,
+                generated.ef, measure_ef(regressor, generated, 4), real.ef, real_ef, params.seed
             ),
-        }  # fmt: skip
+        }
+        if cfg.counterfactual:
+            generated = load_frames(out / "counterfactual", fps, cache)
+            rebuilt = load_frames(reconstructed, fps, cache, "none").take(used)
+            grid = len(used), -1  # a row per video, the unchanged one first
+            numbers |= counterfactual_numbers(
+                generated.ef.reshape(grid),
+                measure_ef(regressor, generated, 4).reshape(grid),
+                measure_ef(regressor, rebuilt, 4),
+                params.seed,
+            )
+            numbers |= unchanged_ssim([row[:3] for row in clips])
+            numbers |= people.kept(clips_by_video(generated, used), COUNTERFACTUAL)
         run.output(out)
         run.artifact(out / "mosaic.webp")
         run.final(numbers, Path(f"metrics/animate/{dataset}.json"))

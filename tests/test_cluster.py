@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from textwrap import indent
 
@@ -30,8 +31,8 @@ from echosyn.training.loop import LoopConfig, _Batches, fit, share
 PARAMS = """
 scale: smoke
 cluster:
-  train: {workers: 2, retries: 2}
-  shards: {workers: 2, retries: 1}
+  train: {workers: 2, cpus: 2, retries: 2}
+  shards: {workers: 2, cpus: 2, retries: 1}
 """
 
 
@@ -45,9 +46,9 @@ def project(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def two_nodes():
-    """One cluster for the tests that leave it whole."""
+    """One cluster for the tests that leave it whole. A worker of 2 CPUs fills a node."""
     os.environ.update(ENVIRONMENT)
-    with LocalCluster(nodes=2) as running:
+    with LocalCluster(nodes=2, cpus=2) as running:
         from ray import cloudpickle
 
         cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -152,18 +153,19 @@ def test_frames_travel_as_their_address(tmp_path):
 
 
 class LineTask:
-    """y = 3x + 1 with noise; `slow` seconds an item."""
+    """y = 3x + 1 with noise; `slow` seconds an item until there is a file `hurry`."""
 
     size = 20
 
-    def __init__(self, slow=0.0, poison=False):
-        self.slow, self.poison = slow, poison
+    def __init__(self, slow=0.0, poison=False, hurry=None):
+        self.slow, self.poison, self.hurry = slow, poison, hurry
 
     def build(self):
         return nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
 
     def batch(self, indices, rng):
-        time.sleep(self.slow)
+        if not (self.hurry and self.hurry.exists()):
+            time.sleep(self.slow)
         x = torch.tensor(indices / 20, dtype=torch.float32)[:, None]
         y = 3 * x + 1 + torch.tensor(rng.normal(0, 0.01, x.shape), dtype=torch.float32)
         return {"x": x * (float("nan") if self.poison else 1.0), "y": y}
@@ -239,17 +241,19 @@ def test_two_workers_learn_what_one_does(undisturbed, tmp_path):
 def test_a_training_worker_killed_costs_nothing(on_cluster, undisturbed, project):
     work = project / "work"
     work.mkdir()
-    killed = []
+    killed, hurry = [], project / "hurry"
 
     def kill_one():
         until(lambda: list(work.glob("checkpoint-0000001*")))
         victim = on_cluster.processes("RayTrainWorker")[0]
         victim.send_signal(signal.SIGKILL)
+        hurry.touch()
         killed.append(victim.pid)
 
     killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
-    model = cluster.fit(LineTask(slow=0.05), CONFIG, 0, work, NullRun(), "line", "train_x")
+    task = LineTask(slow=0.05, hurry=hurry)
+    model = cluster.fit(task, CONFIG, 0, work, NullRun(), "line", "train_x")
     assert killed
     for name, value in weights(model).items():
         assert value.tobytes() == undisturbed[name].tobytes(), name
@@ -271,19 +275,21 @@ def test_a_node_about_to_be_taken_away_saves_at_once(on_cluster, project):
     rare = LoopConfig(steps=150, batch=4, lr=1e-2, precision="fp32", checkpoint_every=10_000)
     work = project / "work"
     work.mkdir()
-    saved = []
+    saved, hurry = [], project / "hurry"
 
     def take_away():
         until(lambda: len(on_cluster.processes("RayTrainWorker")) == 2)
         on_cluster.drain(1, seconds=60)
         until(lambda: list(work.glob("checkpoint-*")))
         saved.extend(p.name for p in work.glob("checkpoint-*"))
+        hurry.touch()
         on_cluster.kill_node(1)
         on_cluster.add_node()
 
     thread = threading.Thread(target=take_away, daemon=True)
     thread.start()
-    cluster.fit(LineTask(slow=0.05), rare, 0, work, NullRun(), "line", "train_x")
+    task = LineTask(slow=0.05, hurry=hurry)
+    cluster.fit(task, rare, 0, work, NullRun(), "line", "train_x")
     thread.join()
     assert "checkpoint-00000000" < saved[0] < "checkpoint-00000150"
 
@@ -332,10 +338,12 @@ def test_a_shard_whose_worker_dies_is_made_by_another(on_cluster, project):
 
 @pytest.mark.slow
 def test_a_shard_that_kills_every_worker_is_given_up_and_the_others_are_kept(on_cluster, project):
+    made = project / "w"
+
     def worker():
         def make(rows, folder):
             if rows.start == 2:
-                time.sleep(1)
+                until(lambda: len(list(made.glob("shard-*"))) == 3)
                 os.kill(os.getpid(), signal.SIGKILL)
             numbers(rows, folder)
 
@@ -395,42 +403,49 @@ import test_cluster as t
 from ray import cloudpickle
 cloudpickle.register_pickle_by_value(t)
 rare = t.LoopConfig(steps=60, batch=4, lr=1e-2, precision="fp32", checkpoint_every=10_000)
-work = t.Path("work").resolve()
+work = t.Path("{work}")
 t.cluster.fit(t.LineTask(slow=0.05), rare, 0, work, t.NullRun(), "line", "train_x")
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_driver_told_to_stop_saves_first(on_cluster, project, number):
-    (project / "work").mkdir()
+def test_a_driver_told_to_stop_saves_first(on_cluster, project):
+    """By either signal; two drivers at a time, because most of it is waiting for workers."""
+    write_text(project / "params.yaml", PARAMS.replace("cpus: 2", "cpus: 1"))
     root = Path(__file__).parents[1]
-    driver = subprocess.Popen(
-        [sys.executable, "-c", TRAINER.format(tests=root / "tests")],
-        env={**os.environ, "PYTHONPATH": str(root)}, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    until((project / "work" / "running").exists)
-    time.sleep(1)
-    driver.send_signal(number)
-    _, told = driver.communicate(timeout=40)
-    assert driver.returncode != 0
-    assert "saving, then stopping" in told
-    (saved,) = (project / "work").glob("checkpoint-*")
-    assert 0 < int(saved.name[-8:]) < 60
+
+    def stopped(number):
+        work = project / number.name
+        work.mkdir()
+        driver = subprocess.Popen(
+            [sys.executable, "-c", TRAINER.format(tests=root / "tests", work=work)],
+            env={**os.environ, "PYTHONPATH": str(root)}, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        until((work / "running").exists, 120)
+        time.sleep(1)
+        driver.send_signal(number)
+        _, told = driver.communicate(timeout=60)
+        return driver.returncode, told, work
+
+    with ThreadPoolExecutor(2) as both:
+        ends = list(both.map(stopped, (signal.SIGTERM, signal.SIGINT)))
     _, left = psutil.wait_procs(on_cluster.processes("RayTrainWorker"), timeout=30)
     assert not left
-    # The same command goes on from there.
-    task, rare = LineTask(), LoopConfig(
-        steps=60, batch=4, lr=1e-2, precision="fp32", checkpoint_every=10_000
-    )  # fmt: skip
-    started = []
+    for status, told, work in ends:
+        assert status != 0
+        assert "saving, then stopping" in told
+        (saved,) = work.glob("checkpoint-*")
+        assert 0 < int(saved.name[-8:]) < 60
+        # The same command goes on from there.
+        rare = LoopConfig(steps=60, batch=4, lr=1e-2, precision="fp32", checkpoint_every=10_000)
+        started = []
 
-    class Steps(NullRun):
-        def resumed(self, step):
-            started.append(step)
+        class Steps(NullRun):
+            def resumed(self, step, started=started):
+                started.append(step)
 
-    fit(task, rare, 0, project / "work", Steps(), "line")
-    assert started == [int(saved.name[-8:])]
+        fit(LineTask(), rare, 0, work, Steps(), "line")
+        assert started == [int(saved.name[-8:])]
 
 
 DRIVER = """

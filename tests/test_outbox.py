@@ -117,6 +117,7 @@ def test_a_server_that_is_not_there_stalls_nothing_and_gets_everything_later(
         Path("note.txt").write_text("kept")
         run.artifact("note.txt")
         Path("note.txt").unlink()
+    end = time.time()
     told = capfd.readouterr().err
     assert told.count("does not answer; work goes on") == 1
     assert "echosyn sync" in told
@@ -126,7 +127,6 @@ def test_a_server_that_is_not_there_stalls_nothing_and_gets_everything_later(
     assert left >= 8
     late.start()
     try:
-        time.sleep(1.1)  # the pause after a failed attempt
         sent, remaining = sync()
         assert remaining == 0
         assert sent <= left  # the courier in the background may have been first with some
@@ -134,8 +134,8 @@ def test_a_server_that_is_not_there_stalls_nothing_and_gets_everything_later(
         assert found.info.status == "FINISHED"
         assert late.history(found.info.run_id) == ALL
         assert found.data.metrics["psnr"] == 25.0
-        assert abs(found.info.start_time / 1000 - start) < 5
-        assert found.info.end_time / 1000 < start + 10, "the end is when it ended, not when sent"
+        times = (found.info.start_time / 1000, found.info.end_time / 1000)
+        assert start - 0.001 <= times[0] <= times[1] <= end, "when it was, not when it was sent"
         assert len(list(late.folder.rglob("note.txt"))) == 1
         assert not outboxes(project / ".echosyn/outbox")
     finally:
@@ -273,6 +273,7 @@ def test_a_worker_only_writes_files(server, project, monkeypatch):
 
 def test_two_processes_that_send_the_same_outbox_send_it_once(server, project, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr("echosyn.tracking.courier.PAUSE", 3600)  # not this process as a third
     with stage_run("encode", "twice", {}) as run:
         train(run)
     (waiting,) = outboxes(project / ".echosyn/outbox")

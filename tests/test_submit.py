@@ -113,39 +113,6 @@ def family(stage):
     return [stage, *parents]
 
 
-# Nodes that cannot work on the project; before `running`, so that one cluster has the machine
-
-
-def can_unshare():
-    done = subprocess.run(
-        ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False
-    )
-    return done.returncode == 0
-
-
-def test_a_node_without_the_folder_and_with_another_torch_is_named(project, tmp_path):
-    if not can_unshare():
-        pytest.skip("this user may not make mount namespaces")
-    metadata = Path(str(distribution("torch").locate_file(""))) / distribution("torch")._path.name
-    other = tmp_path / "METADATA"
-    other.write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.0.1\n")
-    inside = [
-        "unshare", "-m", "sh", "-c",
-        'mount -t tmpfs none "$1" && mount --bind "$2" "$3" && shift 3 && exec "$@"', "sh",
-        str(project), str(other), str(metadata / "METADATA"),
-    ]  # fmt: skip
-    with LocalCluster(nodes=1, jobs=True) as cluster:
-        cluster.add_node(inside=inside)
-        address = ("--address", cluster.jobs_address)
-        status, out, err = echosyn(project, "submit", *address, "phantom")
-        assert status == 1, out + err
-        assert "the cluster cannot work on this project" in out, out + err
-        assert f"does not see the project folder {project}: it must lie on a file system" in out
-        assert re.search(r"node \S+ \(\S+, \w+\) has torch 2\.0\.1, the driver 2\.13", out)
-        assert "Running stage" not in out
-        assert not list((project / ".echosyn" / "cluster").iterdir())
-
-
 # A whole job
 
 
@@ -291,6 +258,42 @@ def test_following_survives_a_lost_connection_and_repeats_no_line(clean, running
     numbers = [int(n) for n in re.findall(r"line (\d+) of", "".join(lines))]
     assert numbers == list(range(len(numbers)))
     assert len(numbers) > 4
+
+
+# Nodes that cannot work on the project; after the jobs, because it leaves a dead node
+
+
+def can_unshare():
+    done = subprocess.run(
+        ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False
+    )
+    return done.returncode == 0
+
+
+def test_a_node_without_the_folder_and_with_another_torch_is_named(project, running, tmp_path):
+    if not can_unshare():
+        pytest.skip("this user may not make mount namespaces")
+    metadata = Path(str(distribution("torch").locate_file(""))) / distribution("torch")._path.name
+    other = tmp_path / "METADATA"
+    other.write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.0.1\n")
+    inside = [
+        "unshare", "-m", "sh", "-c",
+        'mount -t tmpfs none "$1" && mount --bind "$2" "$3" && shift 3 && exec "$@"', "sh",
+        str(project), str(other), str(metadata / "METADATA"),
+    ]  # fmt: skip
+    running.add_node(inside=inside)
+    try:
+        address = ("--address", running.jobs_address)
+        status, out, err = echosyn(project, "submit", *address, "phantom")
+        assert status == 1, out + err
+        assert "the cluster cannot work on this project" in out, out + err
+        assert f"does not see the project folder {project}: it must lie on a file system" in out
+        assert re.search(r"node \S+ \(\S+, \w+\) has torch 2\.0\.1, the driver 2\.13", out)
+        assert out.count(" has torch ") == out.count("does not see") == 1, "of the one node"
+        assert "Running stage" not in out
+        assert not list((project / ".echosyn" / "cluster").iterdir())
+    finally:
+        running.kill_node(len(running.nodes) - 1)
 
 
 # What nodes report
