@@ -67,7 +67,8 @@ def real_guests(folder):
     folder.mkdir()
     shutil.copy(Path(pydicom.examples.get_path("ybr_color")), folder / "cine.dcm")
     dicom = {"role": "guest", "source": "dicom", "path": str(folder), "label": "none"}
-    found = {"hospital": (dicom, {"models": "phantom", "ef": [40, 60]})}
+    wish = {"models": "phantom", "ef": [40, 60], "counterfactual": True}
+    found = {"hospital": (dicom, wish)}
     if CLIPS.is_dir():
         clips = {"role": "guest", "source": "echonet", "path": str(CLIPS), "label": "ef"}
         found["real_echo"] = (clips, {"models": "phantom", "ef": [25, 70]})

@@ -44,4 +44,5 @@ def test_a_dicom_file_becomes_a_canonical_video_and_is_animated(project, guests)
     assert "cine" not in name
     found = numbers(project, "hospital")
     assert "vae/psnr_db" in found
+    assert found["animate/counterfactual/videos"] == 1
     assert "ef/real/mae" not in found

@@ -99,4 +99,4 @@ def _velocities(
     device = sampler.device
     hearts = heart.to(device).expand(len(asked), -1, -1, -1)
     predict = guided(sampler.model, hearts, asked.to(device), base.to(device), guidance)
-    return [sampler._at_step(step, predict) for step in range(sampler.cfg.steps)]
+    return [sampler.windowed(step, predict) for step in range(sampler.cfg.steps)]

@@ -119,7 +119,7 @@ class VideoSampler:
                 return continued(window, noise, self.model.window, self.cfg.overlap).cpu()
             predict = self._predict(hearts, condition)
             evaluations = len(self._scheduler().timesteps)
-            steps = [self._at_step(self._step_of(e), predict) for e in range(evaluations)]
+            steps = [self.windowed(self._step_of(e), predict) for e in range(evaluations)]
             return denoise(steps, noise, self._scheduler(), generators).cpu()
 
     def cost(self) -> str:
@@ -169,7 +169,8 @@ class VideoSampler:
         cfg = self.cfg
         return guided(model, hearts, condition, unlabelled, cfg.guidance, cfg.heart_guidance)
 
-    def _at_step(self, step: int, predict: Predict) -> Predict:
+    def windowed(self, step: int, predict: Predict) -> Predict:
+        """The prediction for a whole video at a step, in the windows of `cfg.windows`."""
         cfg, window = self.cfg, self.model.window
         if step in cfg.image_steps:
             return self._frame_by_frame
