@@ -51,13 +51,21 @@ def main(dataset: str) -> None:
     reconstructed = Path("reconstructions/guest") / dataset
     reid, regressor = Path("models/reid") / cfg.models, Path("models/ef") / cfg.models / "real"
     lvdm = Path("models") / sample.model
-    inputs = [latents_folder, Path("models/vae"), lvdm, reid, regressor]
+    image = Path("models/lidm") / cfg.models if sample.image_steps else None
+    inputs = [
+        latents_folder,
+        Path("models/vae"),
+        lvdm,
+        reid,
+        regressor,
+        *([image] if image else []),
+    ]
     out, cache = Path("animated") / dataset, state_root() / "frames"
     settings = {**dataclasses.asdict(cfg), "sampling": dataclasses.asdict(sample)}
     with stage_run("animate", dataset, settings, inputs) as run:
         latents = LatentSet(latents_folder)
         codec = VideoCodec(Vae.load("models/vae"), precision=sample.precision)
-        sampler = VideoSampler(lvdm, sample)
+        sampler = VideoSampler(lvdm, sample, image)
         people = Identities(latents, codec, HeartEncoder.load(reid))
         fps = EfRegressor.load(regressor / "seed0").fps
         real = load_frames(data, fps, cache, entry.label)
