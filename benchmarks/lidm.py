@@ -65,6 +65,7 @@ class Recipe:
     train: dict[str, Any] = field(default_factory=dict)
     sample: dict[str, dict[str, Any]] = field(default_factory=lambda: {"euler 25": {}})
     averaged: bool = True  # the EMA of the weights, or the last weights themselves
+    groups: int = 32  # of GroupNorm
 
 
 DDPM = {
@@ -77,6 +78,7 @@ GUIDED = {
 }
 RECIPES = (
     Recipe("flow"),
+    Recipe("flow, 8 groups", groups=8),
     Recipe("flow, last weights", averaged=False),
     Recipe("flow, logit-normal times", {"times": "logit_normal"}),
     Recipe("flow, told EF", {"condition": "ef"}, GUIDED),
@@ -92,9 +94,10 @@ def train(
 
     Recipes of one training share it: its averaged weights and its last ones.
     """
-    cfg = dataclasses.replace(base, **recipe.train)
+    model = dataclasses.replace(base.model, groups=recipe.groups)
+    cfg = dataclasses.replace(base, model=model, **recipe.train)
     task = LidmTask(cfg, LatentSet(latents, "TRAIN"), LatentSet(latents, "VAL"))
-    slug = "-".join([*map(str, recipe.train.values()), f"seed{seed}"])
+    slug = "-".join([*map(str, recipe.train.values()), f"groups{recipe.groups}", f"seed{seed}"])
     out = work / ("averaged" if recipe.averaged else "last") / slug
     if not out.is_dir():
         checkpoints = work / "checkpoints" / slug

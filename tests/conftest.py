@@ -70,20 +70,17 @@ def _smoke_graph(request, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def graph(_smoke_graph):
-    """The run of the whole graph, at its end."""
-    _smoke_graph.end()
+    """The run of the whole graph, which may still be busy."""
     return _smoke_graph
 
 
 @pytest.fixture(scope="session")
 def project(graph):
     """A project after `dvc repro` on the smoke preset; tests leave it as they found it."""
-    return graph.folder
+    return graph.finished()
 
 
 @pytest.fixture(scope="session")
 def guests(graph):
-    """What `dvc repro` printed of the guests that were added to the finished project."""
-    well, text = graph.end()
-    assert well, text[-6000:]
-    return text
+    """A copy of that project after `dvc repro` of guests added to it, and what that printed."""
+    return graph.guests()

@@ -1,6 +1,7 @@
 """The whole graph at smoke size in a project of its own, run while tests of something else run.
 
-python smoke_graph.py FOLDER [GUESTS.yaml]: `dvc repro` there, then of guests added to its params.
+python smoke_graph.py FOLDER [GUESTS.yaml]: `dvc repro` in FOLDER/project; then, in a copy of it, of
+guests that are added to its params.
 """
 
 import os
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pydicom.examples
@@ -18,43 +20,48 @@ from echosyn.runtime import end_with_parent
 
 CLIPS = ROOT.parent / "shared" / "real_echo"
 ARMS = ["few_real_50_plus_synthetic", "synthetic_from_phantom"]
-LATEST = 800  # seconds after which it counts as hanging
-MARK = "The graph has ended; now the guests"
-GUESTS_FAILED = 3
+MARK = "The graph is made; now its guests"
+NOT_COPIED = shutil.ignore_patterns(".echosyn", "mlruns")
 
 
 class SmokeGraph:
     """One run of this file in the background; with real echocardiograms as guests, or without."""
 
     def __init__(self, folder, guests):
-        self.folder = folder / "project"
-        self.folder.mkdir()
+        self.project, self.guests_project = folder / "project", folder / "guests"
+        self.project.mkdir()
         new_project(
-            self.folder,
+            self.project,
             ef_arms={"phantom": {"start": "phantom", "arms": ARMS}},
             classify={"reduced_ef": {"dataset": "phantom", "ef_below": 50}},
             fingerprint={"phantom": {}},
             distill={"fast": {}},
         )
-        command = [sys.executable, __file__, str(self.folder)]
+        command = [sys.executable, __file__, str(folder)]
         if guests:
             (folder / "guests.yaml").write_text(yaml.safe_dump(real_guests(folder / "dicom")))
             command.append(str(folder / "guests.yaml"))
         self.log = folder / "log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                command, cwd=Path(__file__).parent, env=environment(self.folder), stdout=log,
+                command, cwd=Path(__file__).parent, env=environment(self.project), stdout=log,
                 stderr=log, start_new_session=True,
             )  # fmt: skip
 
-    def end(self):
-        """Wait for all of it: whether the guests ended well, and what was printed of them.
+    def finished(self):
+        """Wait for the graph; its project."""
+        while self.process.poll() is None and MARK not in self.log.read_text():
+            time.sleep(0.2)
+        text = self.log.read_text()
+        assert MARK in text, text[-6000:]
+        return self.project
 
-        The graph itself must have."""
-        status = self.process.wait(LATEST)
-        graph, _, guests = self.log.read_text().partition(MARK)
-        assert status in (0, GUESTS_FAILED), graph[-6000:]
-        return status == 0, guests
+    def guests(self):
+        """Wait for the guests; their project, and what `dvc repro` printed of them."""
+        status = self.process.wait()
+        text = self.log.read_text().partition(MARK)[2]
+        assert status == 0, text[-6000:]
+        return self.guests_project, text
 
     def stop(self):
         if self.process.poll() is None:
@@ -76,21 +83,20 @@ def real_guests(folder):
 
 
 def main(folder, guests=None):
-    def repro(*targets):
-        command = ["dvc", "repro", *targets]
-        return subprocess.run(command, cwd=folder, check=False, preexec_fn=end_with_parent)
+    def repro(project, *targets):
+        command, own = ["dvc", "repro", *targets], environment(project)
+        subprocess.run(command, cwd=project, env=own, check=True, preexec_fn=end_with_parent)
 
-    if repro().returncode:
-        sys.exit(1)
+    repro(folder / "project")
+    print(MARK, flush=True)
     if guests:
-        params = yaml.safe_load((folder / "params.yaml").read_text())
+        copy = shutil.copytree(folder / "project", folder / "guests", ignore=NOT_COPIED)
+        params = yaml.safe_load((copy / "params.yaml").read_text())
         added = yaml.safe_load(Path(guests).read_text())
         for section in ("datasets", "animate"):
             params[section] |= {name: entry[section] for name, entry in added.items()}
-        edit(folder / "params.yaml", **params)
-        print(MARK, flush=True)
-        if repro(*(f"animate@{name}" for name in added)).returncode:
-            sys.exit(GUESTS_FAILED)
+        edit(copy / "params.yaml", **params)
+        repro(copy, *(f"animate@{name}" for name in added))
 
 
 if __name__ == "__main__":

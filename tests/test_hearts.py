@@ -27,8 +27,7 @@ from echosyn.tracking import NullRun
 from echosyn.training.diffusion import LidmTask, TrainLidmConfig
 from echosyn.training.loop import LoopConfig, fit
 
-# GroupNorm(32) of 32 channels would take a label's shift of each of them away again.
-UNET = UnetConfig(widths=(64,), layers=1, attention=(False,), heads=(1,))
+UNET = UnetConfig(widths=(32,), layers=1, attention=(False,), heads=(1,), groups=8)
 LOOP = LoopConfig(steps=40, batch=16, lr=4e-3, ema=0.9, precision="fp32")
 CLASSES = ("PAH", "non-PAH")
 EF, CLASS = ConditionSpec(), ConditionSpec(ef=False, classes=CLASSES)
@@ -168,6 +167,16 @@ def test_guidance_needs_a_model_that_is_told_something(tmp_path, latents):
     model = untrained(tmp_path, ConditionSpec(ef=False))
     with pytest.raises(EchosynError, match=r"guidance 2 of sample_hearts.*`condition`"):
         HeartSampler(model, dataclasses.replace(CONFIG, guidance=2.0), latents[0])
+
+
+@pytest.mark.parametrize(("groups", "seen"), [(32, False), (8, True)])
+def test_a_label_is_seen_where_a_group_has_several_channels(groups, seen):
+    torch.manual_seed(0)
+    model = ImageDenoiser.create(dataclasses.replace(UNET, groups=groups), 8, CLASS).eval()
+    x, t = torch.randn(2, 4, 8, 8), torch.full((2,), 400.0)
+    with torch.no_grad():
+        moved = (model(x, t, 3 * torch.eye(2)) - model(x, t)).abs().max()
+    assert bool(moved > 1e-3) == seen
 
 
 def test_a_model_that_is_told_labels_must_also_learn_to_do_without(latents):

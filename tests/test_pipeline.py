@@ -17,7 +17,7 @@ from echosyn.release import verify
 
 LONGER = {"steps": 60, "batch": 4, "lr": 1e-3, "checkpoint_every": 4}
 NOT_COPIED = shutil.ignore_patterns(".dvc", ".git", ".echosyn", "mlruns")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # waits for the whole graph
 
 
 def test_every_stage_ran_and_left_its_outputs(project):

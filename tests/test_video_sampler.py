@@ -123,6 +123,17 @@ def test_a_student_takes_the_steps_and_guidance_that_it_learned(folders, hearts,
         VideoSampler(tmp_path, dataclasses.replace(CFG, windows="continue"))
 
 
+def test_a_narrow_network_sees_the_time(folders):
+    """In its very first block, whose 32 channels may not be normalised one by one."""
+    model = VideoDenoiser.load(folders / "lvdm").net
+    block = model.down_blocks[0].resnets[0].spatial_res_block
+    x = torch.randn(1, 32, 8, 8, generator=torch.Generator().manual_seed(2))
+    times = torch.randn(2, 1, 128, generator=torch.Generator().manual_seed(3)) * 3
+    with torch.no_grad():
+        early, late = (block(x, t) for t in times)
+    assert (early - late).abs().mean() > 0.05 * (early - x).abs().mean()
+
+
 def test_what_cannot_be_sampled_is_said(folders, hearts):
     sampler = VideoSampler(folders / "lvdm", CFG)
     with pytest.raises(EchosynError, match=r"trained on latents of \(4, 6, 6\)"):

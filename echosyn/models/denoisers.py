@@ -34,14 +34,19 @@ class UnetConfig:
     layers: int = setting(1, lo=1, hi=8, help="residual blocks per level")
     attention: tuple[bool, ...] = setting((False, True, True), help="per level, outermost first")
     heads: tuple[int, ...] = setting((1, 2, 2), lo=1, help="attention heads per level")
+    groups: int = setting(
+        32, lo=1, hi=32, help="of the image model's GroupNorm; fewer for narrow networks"
+    )
 
     def check(self) -> str | None:
         if not len(self.widths) == len(self.attention) == len(self.heads):
             return "widths, attention and heads need one value per level each"
         if len(self.widths) > 5:
             return "more than five levels: a 16x16 latent cannot be halved that often"
-        if any(w % 32 for w in self.widths):
-            return f"widths {self.widths}: the UNets' GroupNorm(32) needs multiples of 32"
+        if any(w % self.groups for w in self.widths):
+            return (
+                f"widths {self.widths}: GroupNorm({self.groups}) needs multiples of {self.groups}"
+            )
         if any(w % h for w, h in zip(self.widths, self.heads, strict=True)):
             return f"widths {self.widths} are not multiples of heads {self.heads}"
         return None
@@ -64,7 +69,9 @@ class ImageDenoiser(nn.Module):
     """UNet2DModel over heart latents, told what `spec` says, if anything.
 
     forward(x (B, 4, h, w), t (B,), condition (B, K) or None) -> (B, 4, h, w).
-    The condition is projected onto the UNet's time embedding; None is "nothing given".
+    The condition is projected onto the UNet's time embedding; None is "nothing given". Both reach a
+    block as a shift of each channel before a GroupNorm (Wu & He 2018), which takes it away again
+    where a group is a single channel: 32 channels want fewer groups than the usual 32.
     """
 
     def __init__(self, net: UNet2DModel, spec: ConditionSpec = NOTHING) -> None:
@@ -94,6 +101,7 @@ class ImageDenoiser(nn.Module):
             block_out_channels=cfg.widths,
             layers_per_block=cfg.layers,
             attention_head_dim=min(head_dims),
+            norm_num_groups=cfg.groups,
             class_embed_type="identity" if spec.dim else None,
         )
         return cls(net, spec)
@@ -134,12 +142,15 @@ class VideoDenoiser(nn.Module):
     The heart is repeated over time and concatenated to x, zeros for "no heart given"; the
     condition is one cross-attention token. `span` is the length of the step that the output is the
     mean velocity of, as a share of the whole path, for a distilled model. `known` marks frames of
-    x that are clean and given, for a model that continues videos.
+    x that are clean and given, for a model that continues videos. Norms have four channels or more
+    to a group, but for the published layout.
     """
 
     def __init__(self, net: UNetSpatioTemporalConditionModel, spec: ConditionSpec) -> None:
         super().__init__()
         self.net, self.spec = net, spec
+        if not spec.published:
+            _regroup(net)
         self.multiple = 2 ** (len(net.config.block_out_channels) - 1)
         self.window = int(net.config.num_frames)
         self.continues = net.config.in_channels > 2 * LATENT_CHANNELS
@@ -219,6 +230,15 @@ class VideoDenoiser(nn.Module):
         ids = x.new_zeros(len(x), 1) if span is None else TIME_RANGE * span.to(x)[:, None]
         out = self.net(padded, t, condition[:, None], added_time_ids=ids, return_dict=False)[0]
         return crop(out, pad)
+
+
+def _regroup(net: nn.Module) -> None:
+    """Four channels or more to a group: the network's class has 32 groups for any width, and a
+    group of one channel takes the time's shift away again (see ImageDenoiser).
+    """
+    for norm in net.modules():
+        if isinstance(norm, nn.GroupNorm):
+            norm.num_groups = min(32, norm.num_channels // 4)
 
 
 def unet_folder(folder: Path | str) -> Path:

@@ -74,6 +74,8 @@ class TrainLvdmConfig:
     def check(self) -> str | None:
         if self.layout == "published" and (self.continues or self.strides != (1,)):
             return "layout 'published' knows no frame rate and no given frames: use layout 'own'"
+        if self.model.groups != 32:
+            return f"model: groups {self.model.groups}: the video model sets its own"
         return check_weighting(self.objective, self.weighting)
 
 
