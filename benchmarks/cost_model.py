@@ -137,6 +137,7 @@ def paper_job(params: Params, videos: int) -> list[Training | Shards]:
     clip = (1, ef.model.in_channels, ef.frames, FRAME_SIZE, FRAME_SIZE)
     ef_flops, ef_size = forward_flops(lambda: R2Plus1d(ef.model), clip)
 
+    per_heart = guidance_passes(hearts.guidance, 1) * hearts.steps * lidm_flops
     passes = guidance_passes(clips.guidance, clips.heart_guidance)
     seen = passes * frame_passes(clips.windows, clips.frames, window, clips.overlap, clips.steps)
     per_video = seen / window * lvdm_flops + clips.frames * vae_flops / 2
@@ -154,7 +155,7 @@ def paper_job(params: Params, videos: int) -> list[Training | Shards]:
         training("train_lidm", lidm, lidm_flops, lidm_size),
         training("train_reid", reid, 2 * reid_flops, reid_size),
         training("train_lvdm", lvdm, lvdm_flops, lvdm_size),
-        Shards("sample_hearts", 2 * videos, hearts.shard, hearts.steps * lidm_flops),
+        Shards("sample_hearts", 2 * videos, hearts.shard, per_heart),
         Shards("sample_videos", videos, clips.shard, per_video),
         Training(
             f"train_ef, {len(ARMS)} arms, {ef.seeds} seeds",
