@@ -275,6 +275,8 @@ class Latents:
 
     def __init__(self, z: torch.Tensor) -> None:
         self.z, self.lengths = z, np.full(len(z), z.shape[1])
+        self.ef, self.classes = np.full(len(z), np.nan), [None] * len(z)
+        self.frame_size = z.shape[-1]
 
     def __len__(self) -> int:
         return len(self.z)
