@@ -39,8 +39,8 @@ lint: install  ## check format and style
 	@ruff format --check --quiet . || { ruff format --check .; exit 1; }
 	@ruff check --quiet .
 
-bench: install  ## run every benchmark; what it compares is its last line, in JSON
-	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do \
+bench: install  ## run every benchmark of speed, after make demo; its last line, in JSON, compares
+	@set -e; for file in $$(grep -lE '^ *(conclude|compare)\(' benchmarks/[!h]*.py); do \
 		python -m benchmarks.$$(basename $$file .py); done
 
 chaos: install  ## kill parts of a local cluster for minutes; the log goes to docs/results/chaos.md

@@ -304,4 +304,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except EchosynError as e:
+        sys.exit(str(e))
