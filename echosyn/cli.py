@@ -1,5 +1,5 @@
-"""The command `echosyn`: clusters, searches for settings, one video's heart animated, late records,
-published weights.
+"""The command `echosyn`: clusters, searches for settings, presets of them, one video's heart
+animated, late records, published weights.
 """
 
 import argparse
@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_jobs(commands)
     _add_tune(commands)
+    _add_preset(commands)
     _add_animate(commands)
     _add_sync(commands)
     _add_weights(commands)
@@ -79,6 +80,24 @@ def _add_tune(commands: argparse._SubParsersAction) -> None:
     tune.add_argument("model", choices=("vae", "lidm", "lvdm", "reid", "ef"))
     tune.add_argument("subject", nargs="*", help="the dataset (lidm, reid, ef), and the arm (ef)")
     tune.set_defaults(run=_tune)
+
+
+def _add_preset(commands: argparse._SubParsersAction) -> None:
+    preset = commands.add_parser(
+        "preset",
+        help="settings of params.yaml that belong together, such as the reference's protocol",
+        description="List the presets of conf/presets, or print what one changes in params.yaml as "
+        "a patch for `git apply`. Run from the project folder.",
+    )
+    preset.add_argument("name", nargs="?", metavar="NAME", help="as the list has it")
+    preset.add_argument(
+        "--weights",
+        type=Path,
+        metavar="DIR",
+        help="use published weights instead of training: DIR/vae, DIR/lidm_<dataset>, DIR/lvdm",
+    )
+    preset.add_argument("--write", action="store_true", help="change params.yaml at once")
+    preset.set_defaults(run=_preset)
 
 
 def _add_animate(commands: argparse._SubParsersAction) -> None:
@@ -233,6 +252,31 @@ def _tune(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("echosyn: stopped; the same command continues where it was", file=sys.stderr)
         raise
+    return 0
+
+
+def _preset(args: argparse.Namespace) -> int:
+    from echosyn import preset
+    from echosyn.runtime import project_root
+
+    root = project_root()
+    if args.name is None:
+        if args.weights or args.write:
+            raise EchosynError("which preset? `echosyn preset` lists them: echosyn preset NAME ...")
+        for known in preset.all_presets(root):
+            print(f"{known.name:<12}  {known.about}")
+        return 0
+    chosen = preset.find_preset(root, args.name)
+    if args.weights:
+        chosen = preset.with_weights(chosen, root, args.weights)
+    change = preset.plan_change(root, chosen)
+    if not change.lines:
+        print(f"nothing to change: params.yaml has all of '{chosen.name}'", file=sys.stderr)
+    elif args.write:
+        preset.write_change(root, change)
+        print("\n".join([f"params.yaml, as preset '{chosen.name}' has it:", *change.lines]))
+    else:
+        print(change.patch, end="")
     return 0
 
 

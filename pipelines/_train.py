@@ -1,6 +1,7 @@
 """What every training stage does around the loop: state, MLflow run, output, final numbers."""
 
 import dataclasses
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -17,6 +18,7 @@ from echosyn.files import atomic_dir
 from echosyn.runtime import state_root
 from echosyn.shards import finish, work_dir
 from echosyn.tracking import nested_run, stage_run
+from echosyn.training.curve import write_curves
 from echosyn.training.loop import Task
 
 
@@ -31,11 +33,14 @@ def train(
     save: Callable[[nn.Module, Path], None],
     measure: Callable[[nn.Module], dict[str, float]],
     as_built: bool = False,
+    draw: Callable[[Path], None] | None = None,
 ) -> None:
     """Fit `task`, resuming a killed run; write the model with `save`, then log `measure`.
 
     Args:
         as_built: do not fit: the task builds a model that was trained elsewhere.
+        draw: given a folder, puts pictures there of the model that now is at `out`; they are kept
+            with the run.
     """
     settings = {**dataclasses.asdict(cfg), "seed": seed}
     work = work_dir(state_root(), stage, subject, settings, inputs)
@@ -48,6 +53,11 @@ def train(
         with atomic_dir(out) as tmp:
             save(model, tmp)
         run.output(out)
+        write_curves(work, Path(f"curves/{stage}/{subject}"))
+        if draw is not None:
+            with tempfile.TemporaryDirectory() as tmp:
+                draw(Path(tmp))
+                run.artifact(tmp, "pictures")
         run.final(numbers, Path(f"metrics/{stage}/{subject}.json"))
     finish(work)
 

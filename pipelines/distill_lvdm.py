@@ -13,6 +13,7 @@ from pipelines._stage import command, subfolders, torch_params
 
 def main(name: str) -> None:
     from echosyn.data.latents import LatentSet
+    from echosyn.report.sweeps import draw_sweeps
     from echosyn.training.diffusion import TrainLvdmConfig
     from echosyn.training.distill import DistillConfig, DistillTask
     from pipelines._train import train
@@ -20,7 +21,7 @@ def main(name: str) -> None:
     params = torch_params()
     cfg = params.named("distill_lvdm", "distill", name, DistillConfig)
     clips = params.stage("train_lvdm", TrainLvdmConfig)
-    folders, teacher = subfolders("latents/train"), Path("models/lvdm")
+    folders, teacher, vae = subfolders("latents/train"), Path("models/lvdm"), Path("models/vae")
     fit, held_out = ([LatentSet(f, split) for f in folders] for split in ("TRAIN", "VAL"))
     task = DistillTask(cfg, teacher, clips, fit, held_out)
 
@@ -29,10 +30,12 @@ def main(name: str) -> None:
         task.objective.save(folder)
         cfg.student.save(folder)
 
+    out = Path("models/distilled") / name
     train(
         "distill_lvdm", name, cfg, params.seed, task, [teacher, *folders],
-        Path("models/distilled") / name, save,
+        out, save,
         lambda model: {f"distill_lvdm/val_{k}": v for k, v in task.validate(model).items()},
+        draw=lambda folder: draw_sweeps(out, vae, [*held_out, *fit], folder),
     )  # fmt: skip
 
 

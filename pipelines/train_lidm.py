@@ -1,4 +1,5 @@
-"""Train the latent image diffusion model (LIDM), which draws hearts, on one dataset.
+"""Train the latent image diffusion model (LIDM), which draws hearts, on one dataset, or take
+published `weights` for it.
 
 python -m pipelines.train_lidm phantom
 """
@@ -17,9 +18,14 @@ def prepare(params: Params, cfg: "TrainLidmConfig", dataset: str) -> "tuple[Lidm
     """The task, and the folders it reads."""
     from echosyn.data.latents import LatentSet
     from echosyn.training.diffusion import LidmTask
+    from echosyn.training.published import PublishedLidm
 
     latents = Path("latents/train") / dataset
-    return LidmTask(cfg, LatentSet(latents, "TRAIN"), LatentSet(latents, "VAL")), [latents]
+    fit, held_out = (LatentSet(latents, split) for split in ("TRAIN", "VAL"))
+    if cfg.weights == "none":
+        return LidmTask(cfg, fit, held_out), [latents]
+    task = PublishedLidm(cfg, fit, held_out, dataset)
+    return task, [latents, task.folder]
 
 
 def main(dataset: str) -> None:
@@ -37,6 +43,7 @@ def main(dataset: str) -> None:
     train(
         "train_lidm", dataset, cfg, params.seed, task, folders, Path("models/lidm") / dataset,
         save, lambda model: {"train_lidm/val_loss": task.validate(model)["loss"]},
+        as_built=cfg.weights != "none",
     )  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""Train the latent video diffusion model (LVDM), which animates hearts at an EF, on all datasets.
+"""Train the latent video diffusion model (LVDM), which animates hearts at an EF, on all datasets,
+or take published `weights`.
 
 python -m pipelines.train_lvdm
 """
@@ -17,27 +18,36 @@ def prepare(params: Params, cfg: "TrainLvdmConfig") -> "tuple[LvdmTask, list[Pat
     """The task, and the folders it reads."""
     from echosyn.data.latents import LatentSet
     from echosyn.training.diffusion import LvdmTask
+    from echosyn.training.published import PublishedLvdm
 
     folders = subfolders("latents/train")
     fit, held_out = ([LatentSet(f, split) for f in folders] for split in ("TRAIN", "VAL"))
-    return LvdmTask(cfg, fit, held_out), folders
+    if cfg.weights == "none":
+        return LvdmTask(cfg, fit, held_out), folders
+    task = PublishedLvdm(cfg, fit, held_out)
+    return task, [*folders, task.folder]
 
 
 def main() -> None:
+    from echosyn.data.latents import LatentSet
+    from echosyn.report.sweeps import draw_sweeps
     from echosyn.training.diffusion import TrainLvdmConfig
     from pipelines._train import train
 
     params = torch_params()
     cfg = params.stage("train_lvdm", TrainLvdmConfig)
     task, folders = prepare(params, cfg)
+    out, vae = Path("models/lvdm"), Path("models/vae")
+    sets = [LatentSet(f, s) for s in ("VAL", "TRAIN") for f in subfolders("latents/train")]
 
     def save(model, folder: Path) -> None:  # noqa: ANN001
         model.save(folder)
         task.objective.save(folder)
 
     train(
-        "train_lvdm", "all", cfg, params.seed, task, folders, Path("models/lvdm"),
-        save, lambda model: {"train_lvdm/val_loss": task.validate(model)["loss"]},
+        "train_lvdm", "all", cfg, params.seed, task, folders, out, save,
+        lambda model: {"train_lvdm/val_loss": task.validate(model)["loss"]},
+        as_built=cfg.weights != "none", draw=lambda folder: draw_sweeps(out, vae, sets, folder),
     )  # fmt: skip
 
 

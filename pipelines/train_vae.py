@@ -1,4 +1,5 @@
-"""Train the VAE on the TRAIN frames of every dataset with role 'train'.
+"""Train the VAE on the TRAIN frames of every dataset with role 'train', or take published
+`weights`.
 
 python -m pipelines.train_vae
 """
@@ -17,13 +18,18 @@ def prepare(params: Params, cfg: "TrainVaeConfig") -> "tuple[VaeTask, list[Path]
     """The task, and what it reads."""
     from echosyn.data.frames import load_frames
     from echosyn.runtime import state_root
+    from echosyn.training.published import PublishedVae
     from echosyn.training.vae import VaeTask
 
     folders = subfolders("data/train")
     cache = state_root() / "frames"
     sets = [load_frames(f, cfg.fps, cache, params.dataset(f.name).label) for f in folders]
-    task = VaeTask(cfg, [s.split("TRAIN") for s in sets], [s.split("VAL") for s in sets])
-    return task, [*folders, *cfg.files]
+    fit, held_out = ([s.split(split) for s in sets] for split in ("TRAIN", "VAL"))
+    inputs = [*folders, *cfg.files]
+    if cfg.weights == "none":
+        return VaeTask(cfg, fit, held_out), inputs
+    task = PublishedVae(cfg, fit, held_out)
+    return task, [*inputs, task.folder]
 
 
 def main() -> None:
@@ -35,13 +41,15 @@ def main() -> None:
     task, inputs = prepare(params, cfg)
 
     def measure(model) -> dict[str, float]:  # noqa: ANN001
-        standardise(vae_of(model), evenly_spaced_frames(task.sets, cfg.standardise_frames))
+        if cfg.weights == "none":  # denoisers published with a VAE know the scale of its latents
+            standardise(vae_of(model), evenly_spaced_frames(task.sets, cfg.standardise_frames))
         scores = task.validate(model)
         return {f"train_vae/val_{k}": v for k, v in scores.items()}
 
     train(
         "train_vae", "all", cfg, params.seed, task, inputs, Path("models/vae"),
         lambda model, folder: vae_of(model).save(folder), measure,
+        as_built=cfg.weights != "none",
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from torch import nn
 from echosyn.errors import EchosynError
 from echosyn.tracking import NullRun
 from echosyn.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from echosyn.training.curve import FIRST, Pace, write_curves
 from echosyn.training.loop import (
     LoopConfig,
     ema_decay,
@@ -78,8 +80,8 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path):
 
 def test_a_finished_run_leaves_only_its_last_checkpoint(tmp_path):
     fit(LineTask(), CONFIG, 0, tmp_path, NullRun(), "t")
-    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-00000030"]
-    assert {p.name for p in next(tmp_path.iterdir()).iterdir()} == {
+    assert {p.name for p in tmp_path.iterdir()} == {"checkpoint-00000030", "curve.jsonl"}
+    assert {p.name for p in (tmp_path / "checkpoint-00000030").iterdir()} == {
         "model.safetensors", "average.safetensors", "best.safetensors", "optimizer.pt",
         "state.json",
     }  # fmt: skip
@@ -108,6 +110,49 @@ def test_each_step_is_logged_once_however_often_the_run_is_killed(tmp_path):
     assert {step for step, key in kept if key == "val/loss"} == {4, 9, 14, 19, 24, 29}
 
 
+def read_curves(work, out):
+    write_curves(work, out)
+    return [pd.read_csv(out / f"{kind}.csv") for kind in ("train", "val")]
+
+
+def test_curves_of_a_killed_run_have_each_step_once_and_go_on_in_time(tmp_path):
+    whole, _ = read_curves(fit_in(tmp_path / "a"), tmp_path / "curves/a")
+    with pytest.raises(Killed):
+        fit(LineTask(die_at=54), CONFIG, 0, tmp_path / "b", NullRun(), "t")
+    train, val = read_curves(fit_in(tmp_path / "b"), tmp_path / "curves/b")
+    assert [*train.columns] == [*FIRST, "mae", "grad_norm", "lr", "samples_per_s", "loss"]
+    assert [*val.columns] == [*FIRST, "loss"]  # the last is what dvc plots draws
+    timed = ["seconds", "samples_per_s"]
+    pd.testing.assert_frame_equal(train.drop(columns=timed), whole.drop(columns=timed))
+    assert list(val["step"]) == [4, 9, 14, 19, 24, 29]
+    assert list(val["samples"]) == [20, 40, 60, 80, 100, 120]
+    assert train["seconds"].is_monotonic_increasing
+    assert (train["samples_per_s"] > 0).all()
+
+
+def fit_in(work):
+    fit(LineTask(), CONFIG, 0, work, NullRun(), "t")
+    return work
+
+
+def test_curves_without_training_have_no_rows_and_damaged_ones_are_named(tmp_path):
+    train, val = read_curves(tmp_path, tmp_path / "curves")
+    assert len(train) == len(val) == 0
+    assert [*val.columns] == [*FIRST, "loss"]
+    (tmp_path / "curve.jsonl").write_text('{"kind": "tr')
+    with pytest.raises(EchosynError, match=r"curve\.jsonl is damaged"):
+        write_curves(tmp_path, tmp_path / "curves")
+
+
+def test_pace_leaves_pauses_out(monkeypatch):
+    now = iter([0.0, 4.0, 10.0, 14.0])
+    monkeypatch.setattr("echosyn.training.curve.time.perf_counter", lambda: next(now))
+    pace = Pace(100)
+    with pace.paused():
+        pass
+    assert pace.rate(116) == 2.0
+
+
 def test_it_learns_and_the_seed_matters(tmp_path):
     task = LineTask()
     torch.manual_seed(0)
@@ -128,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     message = f"the loss is nan .* since step 22, a batch of TRAIN's items {items}; .* of step 20"
     with pytest.raises(EchosynError, match=message):
         fit(LineTask(poison_at=22 * 4 + 2), CONFIG, 0, tmp_path, NullRun(), "line")
-    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-00000020"]
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-00000020"]
 
 
 def test_no_items_is_said(tmp_path):

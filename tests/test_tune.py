@@ -22,9 +22,9 @@ from repro import edit, environment, new_project, run
 
 from echosyn.cli import main
 from echosyn.cluster.outcome import trial_state
-from echosyn.cluster.patch import set_value
 from echosyn.cluster.space import Range, SearchConfig, changed, check_space, draws, read_space
 from echosyn.config import Params, build
+from echosyn.config_patch import set_value
 from echosyn.data.latents import INDEX_COLUMNS, pack, write_index, write_shard
 from echosyn.errors import EchosynError
 from echosyn.training.diffusion import TrainLvdmConfig

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DModel, UNetSpatioTemporalConditionModel
+from safetensors.torch import load_file, save_file
 
 from echosyn.config import build, read_yaml
 from echosyn.data.filelist import read_filelist
@@ -110,6 +111,17 @@ def test_missing_and_foreign_folders_are_named(tmp_path):
         Vae.load(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(EchosynError, match="not a AutoencoderKL"):
+        Vae.load(tmp_path)
+
+
+def test_a_file_that_lacks_a_weight_is_refused(tmp_path):
+    """diffusers would leave it random, with a warning."""
+    Vae.create(TINY).save(tmp_path)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["decoder.conv_in.weight"]
+    save_file(weights, file)
+    with pytest.raises(EchosynError, match=r"weight 'decoder\.conv_in\.weight' is missing"):
         Vae.load(tmp_path)
 
 

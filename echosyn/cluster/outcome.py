@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from echosyn.cluster.patch import patch
 from echosyn.cluster.space import SearchConfig
 from echosyn.cluster.trial import FAILED, LOST, history
+from echosyn.config_patch import patch
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir, read_json, write_text
 

@@ -185,8 +185,19 @@ def load_diffusers(cls: type, folder: Path) -> nn.Module:
     if not (folder / "config.json").is_file():
         raise EchosynError(f"{folder}: no diffusers model here (config.json is missing)")
     try:
-        return cls.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
+        model, read = cls.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, TypeError) as e:
         raise EchosynError(f"{folder}: not a {cls.__name__} that can be loaded: {e}") from None
+    missing = read["missing_keys"]
+    if missing:  # diffusers leaves them random
+        raise EchosynError(
+            f"{folder}: weight '{min(missing)}' is missing ({len(missing)} such): the file of "
+            "weights is not of this config.json, or not whole"
+        )
+    return model

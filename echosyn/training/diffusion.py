@@ -37,6 +37,7 @@ class TrainLidmConfig:
     condition: str = setting("none", choices=("none", "ef", "class"), help="what a heart is told")
     drop_label: float = setting(0.1, lo=0.0, hi=1.0, help="share of hearts that train without it")
     validation_items: int = setting(64, lo=1, help="VAL hearts for the validation loss")
+    weights: str = setting("none", help="none, or a folder of published weights, used as they are")
 
     def check(self) -> str | None:
         if self.condition != "none" and not 0 < self.drop_label < 1:
@@ -70,6 +71,7 @@ class TrainLvdmConfig:
     noise_offset: float = setting(0.0, lo=0.0, help="sd of noise shared over a channel of a clip")
     posterior: str = setting("mean", choices=POSTERIORS, help="what of a latent is learned")
     validation_items: int = setting(32, lo=1, help="VAL clips for the validation loss")
+    weights: str = setting("none", help="none, or a folder of published weights, used as they are")
 
     def check(self) -> str | None:
         if self.layout == "published" and (self.continues or self.strides != (1,)):

@@ -25,6 +25,7 @@ from echosyn.progress import bar
 from echosyn.runtime import deferred_stop
 from echosyn.tracking import Log
 from echosyn.training.checkpoint import load_checkpoint, save_checkpoint
+from echosyn.training.curve import Curve, Pace
 
 LOG_EVERY = 10
 
@@ -190,6 +191,7 @@ def fit(
     optimizer = _optimizer(model, cfg)
     state = load_checkpoint(work, model, average, optimizer)
     log.resumed(state.step)
+    curve = Curve(work, state.step)
     _same_start(accelerator, state.step, work)
     if average is not None:
         average.to(accelerator.device)
@@ -210,11 +212,17 @@ def fit(
         if main:
             state.step = state.saved = step
             with log.committing(step):
+                curve.save()
                 save_checkpoint(work, model, average, optimizer, state)
+
+    def record(step: int, values: dict[str, float]) -> None:
+        log.log(step, values)
+        curve.add(step, (step + 1) * cfg.batch, values)
 
     noticed, shown = False, main and state.step < cfg.steps
     finite_until = torch.full((), cfg.steps, device=accelerator.device)  # read where values are
     progress = bar(cfg.steps * cfg.batch, name, "sample", state.step * cfg.batch, show=shown)
+    pace = Pace(state.step)
     with progress, deferred_stop() as asked:
         for step in range(state.step, cfg.steps):
             torch.manual_seed(_step_seed(seed, step, rank))
@@ -260,21 +268,23 @@ def fit(
                         f"checkpoint of step {state.saved} stays in {work}. Lower lr, or set "
                         "precision: fp32"
                     )
-                log.log(step, {**numbers, "train/lr": lr})
+                numbers |= {"train/lr": lr, "train/samples_per_s": cfg.batch * pace.rate(step + 1)}
+                record(step, numbers)
                 progress.set_postfix(loss=f"{numbers['train/loss']:.4g}", refresh=False)
             if main and (last or (cfg.validate_every and (step + 1) % cfg.validate_every == 0)):
                 candidate = average if average is not None else model
                 candidate.eval()
-                with torch.no_grad(), accelerator.autocast():
+                with pace.paused(), torch.no_grad(), accelerator.autocast():
                     scores = task.validate(candidate)
-                log.log(step, {f"val/{k}": v for k, v in scores.items()})
+                record(step, {f"val/{k}": v for k, v in scores.items()})
                 if cfg.select == "best" and scores["loss"] < state.best_loss:
                     state.best_loss = scores["loss"]
                     state.best = _cpu_state(candidate)
             urgent = not noticed and step % LOG_EVERY == 0 and notice()
             noticed = noticed or urgent
             if saves or urgent or asked():
-                save(step + 1)
+                with pace.paused():
+                    save(step + 1)
             if asked() and not last:
                 raise KeyboardInterrupt
     chosen = average if average is not None else accelerator.unwrap_model(prepared, False)

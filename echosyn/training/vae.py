@@ -50,6 +50,7 @@ class TrainVaeConfig:
     perceptual_weight: float = setting(0.1, lo=0.0)
     validation_frames: int = setting(64, lo=1)
     standardise_frames: int = setting(512, lo=2, help="TRAIN frames that set the latents' scale")
+    weights: str = setting("none", help="none, or a folder of published weights, used as they are")
 
     @property
     def files(self) -> list[Path]:

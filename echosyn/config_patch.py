@@ -1,4 +1,4 @@
-"""Settings found by a search as a patch of the files that hold them: shown, never applied."""
+"""Settings changed in the text of YAML files, comments and layout kept, and as a patch of them."""
 
 import difflib
 from collections.abc import Mapping
@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 
 from echosyn.config import read_yaml
+
+NULL = "tag:yaml.org,2002:null"
 
 
 def patch(root: Path, conf: Path, stage: str, changes: Mapping[str, Any]) -> str:
@@ -31,7 +33,7 @@ def patch(root: Path, conf: Path, stage: str, changes: Mapping[str, Any]) -> str
         after = before
         for key, value in values.items():
             after = set_value(after, key.split("."), value)
-        parts.append(_diff(before, after, path.relative_to(root).as_posix()))
+        parts.append(unified_diff(before, after, path.relative_to(root).as_posix()))
     return "".join(parts)
 
 
@@ -49,6 +51,9 @@ def set_value(text: str, keys: list[str], value: Any) -> str:
         if depth == len(keys) - 1:
             start, end = child.start_mark.index, child.end_mark.index
             return text[:start] + written + text[start + len(text[start:end].rstrip()) :]
+        if child.tag == NULL and child.start_mark.index == child.end_mark.index:  # `key:`, no more
+            start = child.start_mark.index
+            return text[:start] + f" {{{_nested(keys[depth + 1 :], written)}}}" + text[start:]
         node = child
     return text + ("" if not text or text.endswith("\n") else "\n") + _nested(keys, written) + "\n"
 
@@ -72,7 +77,12 @@ def _insert(text: str, node: yaml.MappingNode, keys: list[str], written: str) ->
     return text[:at] + f"\n{indent}{entry}" + text[at:]
 
 
-def _diff(before: str, after: str, name: str) -> str:
+def unified_diff(before: str, after: str, name: str) -> str:
+    """What `git apply` needs to make `before` into `after`; empty when they are the same.
+
+    Args:
+        name: the file's, relative to the project.
+    """
     lines = difflib.unified_diff(
         before.splitlines(keepends=True),
         after.splitlines(keepends=True),

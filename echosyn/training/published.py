@@ -1,0 +1,217 @@
+"""Weights trained elsewhere, used as they are: what a task builds when `weights` names a folder.
+
+Folders have diffusers' layout, as the reference publishes its own: a VAE's config.json and weights;
+a denoiser's UNet in `unet_ema`, in `unet` or in the folder itself, its noise schedule in
+`scheduler`, which the reference leaves out.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from diffusers import DDPMScheduler
+from torch import Tensor, nn
+
+from echosyn.data.frames import FrameSet
+from echosyn.data.latents import LatentSet
+from echosyn.diffusion.condition import ConditionSpec
+from echosyn.diffusion.objectives import DdpmV, load_objective
+from echosyn.errors import EchosynError
+from echosyn.files import read_json
+from echosyn.models.denoisers import ImageDenoiser, VideoDenoiser, unet_folder
+from echosyn.models.store import read_config
+from echosyn.models.vae import FRAME_SIZE, INPUT_LAYOUTS, LATENT_CHANNELS, Vae
+from echosyn.training.diffusion import LidmTask, LvdmTask, TrainLidmConfig, TrainLvdmConfig
+from echosyn.training.vae import TrainVaeConfig, VaeTask
+
+SCHEDULE = "scheduler/scheduler_config.json"
+
+
+def weights_folder(weights: str, stage: str, dataset: str = "") -> Path:
+    """The folder that `weights` of a stage's settings names, {dataset} in it replaced.
+
+    Raises:
+        EchosynError: there is none.
+    """
+    folder = Path(weights.replace("{dataset}", dataset))
+    if not folder.is_dir():
+        raise EchosynError(
+            f"{folder}: no such folder, but it is `weights` of {stage}: put the published weights "
+            "there (paths begin at the project), or set weights: none to train"
+        )
+    return folder
+
+
+class _Untrained:
+    """A task without data to learn from: nothing may change the weights."""
+
+    cfg: Any
+
+    def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
+        raise EchosynError(
+            f"{self.cfg.weights}: published weights are used as they are: set weights: none to "
+            "train or to search"
+        )
+
+
+class PublishedVae(_Untrained, VaeTask):
+    """The VAE in `cfg.weights`; its latents keep the scale that it was published with."""
+
+    def __init__(self, cfg: TrainVaeConfig, train: list[FrameSet], val: list[FrameSet]) -> None:
+        self.folder = weights_folder(cfg.weights, "train_vae")
+        super().__init__(cfg, train, val)
+
+    def build(self) -> nn.Module:
+        """Raises EchosynError: no AutoencoderKL, or one of other latents than the settings'."""
+        folder = self.folder
+        facts = _facts(folder, "AutoencoderKL")
+        channels = facts.get("in_channels", 3), facts.get("latent_channels", 4)
+        if channels[0] not in INPUT_LAYOUTS or channels[1] != LATENT_CHANNELS:
+            raise EchosynError(
+                f"{folder}: a VAE of {channels[0]} input and {channels[1]} latent channels; known "
+                f"are {', '.join(map(str, INPUT_LAYOUTS))} and {LATENT_CHANNELS}: choose another "
+                "model, or train one with weights: none"
+            )
+        vae = Vae.load(folder)
+        size = FRAME_SIZE // (vae.patch * 2 ** (len(vae.net.config.block_out_channels) - 1))
+        wanted = self.cfg.model.latent_size
+        if size != wanted:
+            raise EchosynError(
+                f"{folder}: makes latents of {size}x{size}, but `model` of train_vae those of "
+                f"{wanted}x{wanted}: give `model` as many levels as it has, with its patch"
+            )
+        return vae
+
+
+class PublishedLidm(_Untrained, LidmTask):
+    """The image model in `cfg.weights`, for one dataset."""
+
+    def __init__(
+        self, cfg: TrainLidmConfig, train: LatentSet, val: LatentSet, dataset: str
+    ) -> None:
+        self.folder = weights_folder(cfg.weights, "train_lidm", dataset)
+        super().__init__(cfg, train, val)
+
+    def build(self) -> nn.Module:
+        """Raises EchosynError: no UNet2DModel, or one that the settings or latents do not fit."""
+        folder = self.folder
+        facts = _facts(folder, "UNet2DModel")
+        _check_objective(folder, self.cfg.objective, "train_lidm")
+        model = ImageDenoiser.load(folder)
+        channels = facts.get("in_channels", 3), facts.get("out_channels", 3)
+        if channels != (LATENT_CHANNELS, LATENT_CHANNELS):
+            raise EchosynError(
+                f"{folder}: a network of {channels[0]} channels to {channels[1]}, but latents have "
+                f"{LATENT_CHANNELS}: choose one that was trained on latents of this VAE"
+            )
+        told = facts.get("class_embed_type") or facts.get("num_class_embeds")
+        if model.project is None and told:
+            raise EchosynError(
+                f"{folder}: an image model that is told a class in a way that is not known here: "
+                "choose one that is told nothing, or train one with weights: none"
+            )
+        _check_told(folder, model.spec, self.spec, "set `condition` of train_lidm to what it knows")
+        _fit_size(folder, model, self.frame_size)
+        return model
+
+
+class PublishedLvdm(_Untrained, LvdmTask):
+    """The video model in `cfg.weights`."""
+
+    def __init__(self, cfg: TrainLvdmConfig, train: list[LatentSet], val: list[LatentSet]) -> None:
+        self.folder = weights_folder(cfg.weights, "train_lvdm")
+        super().__init__(cfg, train, val)
+
+    def build(self) -> nn.Module:
+        """Raises EchosynError: no UNetSpatioTemporalConditionModel, or one that the settings or
+        latents do not fit.
+        """
+        folder = self.folder
+        _facts(folder, "UNetSpatioTemporalConditionModel")
+        _check_objective(folder, self.cfg.objective, "train_lvdm")
+        model = VideoDenoiser.load(folder)
+        layout = "published" if model.spec.published else "own"
+        if layout != self.cfg.layout:
+            raise EchosynError(
+                f"{folder}: a network of layout '{layout}', but train_lvdm has layout "
+                f"'{self.cfg.layout}': set layout: {layout}"
+            )
+        _check_told(folder, model.spec, self.spec, "choose a model of these datasets' labels")
+        if model.window != self.cfg.window:
+            raise EchosynError(
+                f"{folder}: clips of {model.window} frames, but train_lvdm has window "
+                f"{self.cfg.window}: set window: {model.window}"
+            )
+        if model.continues != (self.cfg.continues > 0):
+            raise EchosynError(
+                f"{folder}: a network that is {'' if model.continues else 'not '}given frames: set "
+                f"continues of train_lvdm {'above' if model.continues else 'to'} 0"
+            )
+        _fit_size(folder, model, self.frame_size)
+        return model
+
+
+def _facts(folder: Path, kind: str) -> dict[str, Any]:
+    """The config.json of a network of diffusers' class `kind`.
+
+    diffusers itself builds any class from any config, with random weights where it finds none.
+    """
+    at = folder if kind == "AutoencoderKL" else unet_folder(folder)
+    if not (at / "config.json").is_file():
+        inside = "" if kind == "AutoencoderKL" else ", nor in unet_ema or unet there"
+        there = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
+        raise EchosynError(
+            f"{folder}: no config.json{inside}; found {there}: give the folder that "
+            f"save_pretrained wrote for {kind}"
+        )
+    facts = read_config(at)
+    if facts.get("_class_name") != kind:
+        raise EchosynError(
+            f"{at / 'config.json'}: of class {facts.get('_class_name')}, but a {kind} is needed: "
+            "is this another model's folder?"
+        )
+    return facts
+
+
+def _check_objective(folder: Path, wanted: str, stage: str) -> None:
+    found = load_objective(folder).name
+    if found != wanted:
+        raise EchosynError(
+            f"{folder}: trained with objective '{found}', but {stage} has '{wanted}': set "
+            f"objective: {found}"
+        )
+    if found == DdpmV.name and (folder / SCHEDULE).is_file():
+        schedule = DDPMScheduler.from_config(read_json(folder / SCHEDULE)).config
+        for key, value in DdpmV.settings.items():
+            if schedule[key] != value:
+                raise EchosynError(
+                    f"{folder / SCHEDULE}: {key} {schedule[key]}, but '{found}' is {value}: this "
+                    "model cannot be sampled from here; choose another, or train one with "
+                    "weights: none"
+                )
+
+
+def _check_told(folder: Path, found: ConditionSpec, wanted: ConditionSpec, fix: str) -> None:
+    if found != wanted:
+        raise EchosynError(
+            f"{folder}: a model that is told {_told(found)}, but the settings and datasets tell it "
+            f"{_told(wanted)}: {fix}, or train one with weights: none"
+        )
+
+
+def _told(spec: ConditionSpec) -> str:
+    names = [name for name, known in (("EF", spec.ef), ("the frame rate", spec.fps)) if known]
+    return ", ".join([*names, *(f"class {c}" for c in spec.classes)]) or "nothing"
+
+
+def _fit_size(folder: Path, model: ImageDenoiser | VideoDenoiser, size: int) -> None:
+    """Latents of `size` are what the model is for; it may name the size that they are padded to."""
+    named = model.net.config.sample_size
+    padded = -(-size // model.multiple) * model.multiple
+    sides = {named} if isinstance(named, int) else set(named or ())
+    if not sides <= {size, padded}:
+        raise EchosynError(
+            f"{folder}: for latents of {named}, but those of latents/train are {size}x{size}: "
+            "choose a model of the same VAE, or train one with weights: none"
+        )
+    model.net.register_to_config(sample_size=size)
