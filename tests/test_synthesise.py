@@ -91,17 +91,21 @@ def recorded(sampler, plan, shards, folder):
     for rows in shards:
         folder.mkdir(exist_ok=True)
         sample_shard(sampler, codec, plan, rows, folder, 0)
-    return codec.videos
+    return sorted(codec.videos)  # of threads, the first one done
 
 
 # ---- a sample's bytes are its own
 
 
 @pytest.mark.parametrize("windows", ["blend", "shift", "continue", "discard"])
-def test_batches_and_shards_change_no_bit_of_a_video(models, tmp_path, windows):
+def test_batches_shards_and_threads_change_no_bit_of_a_video(
+    models, tmp_path, windows, monkeypatch
+):
     plan = plan_samples("set", CFG, accepted(tmp_path / "hearts"), real(), 0)
     cfg = dataclasses.replace(CFG, windows=windows)
+    monkeypatch.setenv("ECHOSYN_THREADS", "3")
     together = recorded(VideoSampler(models.video, cfg), plan, [range(4)], tmp_path / "together")
+    monkeypatch.setenv("ECHOSYN_THREADS", "1")
     alone = VideoSampler(models.video, dataclasses.replace(cfg, batch=1))
     cut = [range(1), range(1, 4)]
     assert recorded(alone, plan, cut, tmp_path / "apart") == together

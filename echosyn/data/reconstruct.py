@@ -4,12 +4,11 @@ While the VAE works on a video, threads decode those that follow and write and m
 are through. What waits is bounded, however many videos there are.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -26,11 +25,10 @@ from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir, write_text
 from echosyn.metrics.image import psnr_db, ssim
 from echosyn.models.vae import Vae
+from echosyn.parallel import ahead, cores_apart
 from echosyn.runtime import threads
 from echosyn.shards import gather
 
-A = TypeVar("A")
-R = TypeVar("R")
 AHEAD = 2  # videos per thread that may wait for the VAE, and as many that may wait to be written
 
 
@@ -139,16 +137,17 @@ def encode_shard(codec: VideoCodec, videos: Recordings, rows: range, folder: Pat
         }
         return Kept(video.original.shape[1:], video.latents, quality)
 
-    workers, before = threads(), torch.get_num_threads()
-    if codec.shared:
-        torch.set_num_threads(1)  # threads that are made from here on compute by themselves
-    with ThreadPoolExecutor(workers, thread_name_prefix="encode") as pool:
+    workers = threads()
+    with (
+        cores_apart() if codec.shared else nullcontext(),
+        ThreadPoolExecutor(workers, thread_name_prefix="encode") as pool,
+    ):
         if codec.shared:
-            done = _ahead(pool, lambda v: keep(code(v, videos.video(v))), rows, AHEAD * workers)
+            done = ahead(pool, lambda v: keep(code(v, videos.video(v))), rows, AHEAD * workers)
         else:
-            decoding = _ahead(pool, videos.video, rows, AHEAD * workers)
+            decoding = ahead(pool, videos.video, rows, AHEAD * workers)
             coded = (code(v, frames) for v, frames in zip(rows, decoding, strict=True))
-            done = _ahead(pool, keep, coded, AHEAD * workers)
+            done = ahead(pool, keep, coded, AHEAD * workers)
         try:
             quality, size = [], None
             for kept in done:
@@ -158,33 +157,8 @@ def encode_shard(codec: VideoCodec, videos: Recordings, rows: range, folder: Pat
                 quality.append(kept.quality)
         finally:  # the folder is not left to threads that still write
             pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(before)
     write_shard(folder / shard, latents)
     write_text(folder / "quality.csv", pd.DataFrame(quality).to_csv(index=False))
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, work: Callable[[A], R], items: Iterable[A], most: int
-) -> Iterator[R]:
-    """`work` of each item, in order, done by the pool; at most `most` are under way or wait to
-    be taken.
-
-    When a later one has failed already, its exception comes at once.
-    """
-    pending: deque[Future[R]] = deque()
-
-    def first() -> R:
-        for future in pending:
-            if future.done():
-                future.result()
-        return pending.popleft().result()
-
-    for item in items:
-        pending.append(pool.submit(work, item))
-        if len(pending) == most:
-            yield first()
-    while pending:
-        yield first()
 
 
 def _check_size(name: str, size: tuple[int, ...], others: tuple[int, ...] | None) -> None:

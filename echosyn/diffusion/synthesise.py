@@ -1,6 +1,8 @@
 """A synthetic dataset from accepted hearts: which heart gets which EF and split, then videos."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +29,9 @@ from echosyn.diffusion.studio import VideoWriter
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir
 from echosyn.models.vae import FRAME_SIZE
+from echosyn.parallel import ahead, cores_apart
 from echosyn.privacy.filter import AcceptedHearts
+from echosyn.runtime import threads
 from echosyn.shards import gather
 
 
@@ -159,17 +163,12 @@ def sample_shard(
     names, cfg = plan.table["FileName"].tolist(), sampler.cfg
     asked = plan.table["EF"].tolist()
     truth = ShardTruth(meter, cfg, names, asked, plan.fps) if meter else None
-    # Matrix products of some sizes sum in another order than those of others: on a CPU each video
-    # is made by itself, so that its bytes are its own. A GPU is fed with `batch`.
-    together = 1 if sampler.device.type == "cpu" else cfg.batch
     pending, attempt = list(rows), 0
     with VideoWriter(folder, plan.fps) as writer:
         while pending:
             again = []
-            for part in (pending[i : i + together] for i in range(0, len(pending), together)):
-                for row, frames in zip(
-                    part, _made(sampler, codec, plan, part, seed, attempt), strict=True
-                ):
+            with closing(_made(sampler, codec, plan, pending, seed, attempt)) as made:
+                for row, frames in made:
                     final = truth.settle(row, frames, attempt) if truth else frames
                     if final is None:
                         again.append(row)
@@ -197,21 +196,41 @@ def _made(
     rows: list[int],
     seed: int,
     attempt: int,
-) -> Iterator[np.ndarray]:
-    """The frames, uint8 (T, H, W), of attempt number `attempt` at each of these rows."""
-    indices = plan.indices[rows]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Each of these rows with its frames, uint8 (T, H, W), of attempt number `attempt`.
+
+    A GPU is fed with `batch` videos at once. On a CPU each thread makes a video by itself: matrix
+    products of other sizes, and convolutions of more threads, sum in another order, and a video's
+    bytes are to be its own.
+    """
     classes = plan.classes
     knows = bool(sampler.model.spec.classes) or plan.hearts.classes is None
-    latents = sampler.animate(
-        plan.hearts.take(indices),
-        torch.from_numpy(plan.ef[rows]),
-        [noise_index(seed, int(i), attempt) for i in indices],
-        seed,
-        [classes[r] for r in rows] if classes and knows else None,
-        plan.fps,
-    )
-    frames = codec.decode(latents.flatten(0, 1))
-    yield from frames.reshape(*latents.shape[:2], *frames.shape[1:])
+
+    def make(part: list[int]) -> np.ndarray:
+        indices = plan.indices[part]
+        latents = sampler.animate(
+            plan.hearts.take(indices),
+            torch.from_numpy(plan.ef[part]),
+            [noise_index(seed, int(i), attempt) for i in indices],
+            seed,
+            [classes[r] for r in part] if classes and knows else None,
+            plan.fps,
+        )
+        frames = codec.decode(latents.flatten(0, 1))
+        return frames.reshape(*latents.shape[:2], *frames.shape[1:])
+
+    if sampler.device.type != "cpu":
+        size = sampler.cfg.batch
+        for part in (rows[i : i + size] for i in range(0, len(rows), size)):
+            yield from zip(part, make(part), strict=True)
+        return
+    workers = threads()
+    with cores_apart(), ThreadPoolExecutor(workers, thread_name_prefix="sample") as pool:
+        try:
+            done = ahead(pool, make, ([row] for row in rows), 2 * workers)
+            yield from ((row, frames[0]) for row, frames in zip(rows, done, strict=True))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def finish_samples(shards: list[Path], plan: SamplePlan, out: Path) -> pd.DataFrame:

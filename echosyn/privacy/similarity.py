@@ -1,14 +1,13 @@
 """The most similar real heart of each query, in memory that does not grow with their product."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from echosyn.errors import EchosynError
+from echosyn.parallel import cores_apart
 from echosyn.progress import bar
 
 BLOCK = 512  # a tile of products is then 1 MB: it stays in a core's L2 cache
@@ -84,7 +83,7 @@ def max_similarity(
 
     with (
         bar(len(q), progress, "row", show=show) as shown,
-        _one_thread_each() as workers,
+        cores_apart() as workers,
         ThreadPoolExecutor(workers) as pool,
     ):
         rounds = -(-len(q) // (8 * block * workers))
@@ -93,21 +92,6 @@ def max_similarity(
         for done in pool.map(search, strips):
             shown.update(done)
     return np.clip(values, -1, 1), indices
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[int]:
-    """Yields how many threads torch had; within the block each operation uses its own thread only.
-
-    Threads that share one small product wait for each other at its end, and for whatever else the
-    machine runs; threads that each have their own do not.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield before
-    finally:
-        torch.set_num_threads(before)
 
 
 def _rows(name: str, x: np.ndarray) -> Tensor:
