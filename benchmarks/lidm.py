@@ -65,7 +65,7 @@ class Recipe:
     train: dict[str, Any] = field(default_factory=dict)
     sample: dict[str, dict[str, Any]] = field(default_factory=lambda: {"euler 25": {}})
     averaged: bool = True  # the EMA of the weights, or the last weights themselves
-    groups: int = 32  # of GroupNorm
+    groups: int | None = None  # of GroupNorm; None: the project's
 
 
 DDPM = {
@@ -78,7 +78,7 @@ GUIDED = {
 }
 RECIPES = (
     Recipe("flow"),
-    Recipe("flow, 8 groups", groups=8),
+    Recipe("flow, 32 groups", groups=32),
     Recipe("flow, last weights", averaged=False),
     Recipe("flow, logit-normal times", {"times": "logit_normal"}),
     Recipe("flow, told EF", {"condition": "ef"}, GUIDED),
@@ -94,10 +94,11 @@ def train(
 
     Recipes of one training share it: its averaged weights and its last ones.
     """
-    model = dataclasses.replace(base.model, groups=recipe.groups)
+    groups = recipe.groups or base.model.groups
+    model = dataclasses.replace(base.model, groups=groups)
     cfg = dataclasses.replace(base, model=model, **recipe.train)
     task = LidmTask(cfg, LatentSet(latents, "TRAIN"), LatentSet(latents, "VAL"))
-    slug = "-".join([*map(str, recipe.train.values()), f"groups{recipe.groups}", f"seed{seed}"])
+    slug = "-".join([*map(str, recipe.train.values()), f"groups{groups}", f"seed{seed}"])
     out = work / ("averaged" if recipe.averaged else "last") / slug
     if not out.is_dir():
         checkpoints = work / "checkpoints" / slug
@@ -198,6 +199,8 @@ def main() -> None:
     parser.add_argument("--dataset", default="phantom")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=2)
+    names = [recipe.name for recipe in RECIPES]
+    parser.add_argument("--recipes", nargs="+", choices=names, default=names)
     given = parser.parse_args()
     params = Params(given.project)
     base = params.stage("train_lidm", TrainLidmConfig)
@@ -208,7 +211,7 @@ def main() -> None:
     print(f"{loop.steps} steps of {loop.batch}, {given.seeds} seeds, {HEARTS} hearts; {machine()}")
     print(f"\n| | {' | '.join((*COLUMNS, REFUSED, 'loss'))} |\n{'|---' * (len(COLUMNS) + 3)}|")
     show("real TRAIN", judge.floors())
-    for recipe in RECIPES:
+    for recipe in (r for r in RECIPES if r.name in given.recipes):
         rows: dict[str, list[dict[str, float]]] = {way: [] for way in recipe.sample}
         for seed in range(given.seeds):
             folder, loss = train(recipe, base, latents, seed, given.work)

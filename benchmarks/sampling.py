@@ -49,7 +49,7 @@ from echosyn.privacy.filter import HEARTS, AcceptedHearts  # noqa: E402
 from echosyn.report.mosaic import webp  # noqa: E402
 from echosyn.report.sheet import contact_sheet  # noqa: E402
 
-FRAMES, VIDEOS, TIMED, SEED = 192, 32, 2, 0
+FRAMES, VIDEOS, TIMED, SEED = 192, 24, 2, 0
 STEPS, OVERLAP = 4, 4
 COMMON = {"train": VIDEOS, "val": 0, "test": 0, "frames": FRAMES, "batch": TIMED}
 OURS = SampleVideosConfig(

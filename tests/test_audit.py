@@ -18,8 +18,8 @@ from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate
 from echosyn.models.denoisers import UnetConfig
 from echosyn.models.reid import AugmentConfig
-from echosyn.privacy import CalibrationConfig, accepted, calibrate_maxima, max_similarity
 from echosyn.privacy.audit import false_rejection
+from echosyn.privacy.calibration import CalibrationConfig, accepted, calibrate_maxima
 from echosyn.privacy.checks import CHECKS
 from echosyn.privacy.membership import AttackConfig, Audience, denoising_losses, membership_audit
 from echosyn.privacy.planted import (
@@ -29,7 +29,7 @@ from echosyn.privacy.planted import (
     planted_curve,
     share_interval,
 )
-from echosyn.privacy.similarity import unit_rows
+from echosyn.privacy.similarity import max_similarity, unit_rows
 from echosyn.privacy.verdict import Thresholds, judge
 from echosyn.tracking import NullRun
 from echosyn.training.diffusion import LidmTask, TrainLidmConfig

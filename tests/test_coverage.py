@@ -9,13 +9,15 @@ from scipy.stats import hypergeom
 from echosyn.errors import EchosynError
 from echosyn.metrics.bands import ef_bands
 from echosyn.metrics.interval import Estimate
-from echosyn.privacy import irs, nearest_videos, unit_rows
+from echosyn.privacy import irs
 from echosyn.privacy.coverage import (
     band_fractions,
     coverage_numbers,
     learned_fraction,
     nearest_to_videos,
+    nearest_videos,
 )
+from echosyn.privacy.similarity import unit_rows
 
 
 def draws(of: int, queries: int, seed: int) -> np.ndarray:

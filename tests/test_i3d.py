@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from echosyn.errors import EchosynError
 from echosyn.files import sha256_file
-from echosyn.metrics import frechet_from_moments, i3d, weights
-from echosyn.metrics.frechet import frechet_distance
+from echosyn.metrics import i3d, weights
+from echosyn.metrics.frechet import frechet_distance, frechet_from_moments
 from echosyn.metrics.moments import Moments
 
 TABLE = i3d.layout()

@@ -12,7 +12,8 @@ from torchmetrics.image.inception import InceptionScore
 
 from echosyn.errors import EchosynError
 from echosyn.files import sha256_file
-from echosyn.metrics import frechet_from_moments, weights
+from echosyn.metrics import weights
+from echosyn.metrics.frechet import frechet_from_moments
 from echosyn.metrics.inception import (
     SIZE,
     Inception,

@@ -12,25 +12,14 @@ from hypothesis import strategies as st
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from echosyn.errors import EchosynError
-from echosyn.metrics import (
-    EfNet,
-    Estimate,
-    RandomFeatures2d,
-    RandomFeatures3d,
-    Roc,
-    auc_interval,
-    distance_name,
-    ef_scores,
-    frechet_distance,
-    frechet_from_moments,
-    frechet_interval,
-    kernel_distance,
-    prdc,
-    psnr_db,
-    requested_vs_measured,
-    ssim,
-)
-from echosyn.metrics.interval import blocks_of, percentile_interval, resample_counts
+from echosyn.metrics.ef import ef_scores, requested_vs_measured
+from echosyn.metrics.features import EfNet, RandomFeatures2d, RandomFeatures3d, distance_name
+from echosyn.metrics.frechet import frechet_distance, frechet_from_moments, frechet_interval
+from echosyn.metrics.image import psnr_db, ssim
+from echosyn.metrics.interval import Estimate, blocks_of, percentile_interval, resample_counts
+from echosyn.metrics.kernel import kernel_distance
+from echosyn.metrics.prdc import prdc
+from echosyn.metrics.roc import Roc, auc_interval
 from echosyn.models.r2plus1d import SMALL, R2Plus1d
 
 

@@ -5,7 +5,9 @@ import pytest
 
 from echosyn.data.phantom import PhantomConfig, render_patient
 from echosyn.errors import EchosynError
-from echosyn.metrics import distance_name, frechet_interval, kernel_distance
+from echosyn.metrics.features import distance_name
+from echosyn.metrics.frechet import frechet_interval
+from echosyn.metrics.kernel import kernel_distance
 from echosyn.metrics.motion import CENTRES, OFFSETS, SCALES, MotionFeatures
 
 N, FRAMES, FPS = 40, 32, 16.0

@@ -11,21 +11,19 @@ from hypothesis import strategies as st
 
 from echosyn.errors import EchosynError
 from echosyn.models.reid import build_reid
-from echosyn.privacy import (
+from echosyn.privacy.audit import membership_auc, nearest_per_person
+from echosyn.privacy.calibration import (
     CalibrationConfig,
     accepted,
     calibrate_maxima,
     calibrate_reference,
-    learned_fraction,
-    max_similarity,
-    membership_auc,
-    nearest_per_person,
-    nearest_videos,
-    unit_rows,
-    verification_scores,
+    read_taus,
+    save_taus,
 )
-from echosyn.privacy.calibration import read_taus, save_taus
+from echosyn.privacy.coverage import learned_fraction, nearest_videos
 from echosyn.privacy.embedding import Gallery, HeartEncoder, people_of
+from echosyn.privacy.similarity import max_similarity, unit_rows
+from echosyn.privacy.verification import verification_scores
 
 
 def people_embeddings(

@@ -11,7 +11,8 @@ import pytest
 from echosyn.data.frames import FrameSet
 from echosyn.errors import EchosynError
 from echosyn.evaluation.protocol import ProtocolEvaluation
-from echosyn.metrics import frechet_distance, selection
+from echosyn.metrics import selection
+from echosyn.metrics.frechet import frechet_distance
 from echosyn.metrics.i3d import I3d, I3dNetwork, clip_frames
 from echosyn.metrics.inception import Inception, InceptionV3
 from echosyn.metrics.inception_score import ScoreSums, inception_score, score_of_blocks

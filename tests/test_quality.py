@@ -11,8 +11,8 @@ from echosyn.data.frames import FrameSet
 from echosyn.errors import EchosynError
 from echosyn.evaluation import EvaluateConfig, QualityEvaluation, Sets
 from echosyn.evaluation.quality import PAIRS, clips_of
-from echosyn.metrics import RandomFeatures2d, RandomFeatures3d
 from echosyn.metrics.feature_cache import FeatureCache
+from echosyn.metrics.features import RandomFeatures2d, RandomFeatures3d
 from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig
 from echosyn.training.ef import EfRegressor
 

@@ -27,8 +27,8 @@ from echosyn.models.reid import (
 )
 from echosyn.models.resnet import ResNet50
 from echosyn.models.store import load_model, save_model
-from echosyn.privacy import verification_scores
 from echosyn.privacy.embedding import HeartEncoder
+from echosyn.privacy.verification import verification_scores
 from echosyn.training.reid import PairLoss, ReidTask, TrainReidConfig, measure_reid
 
 ROOT = Path(__file__).parents[1]

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from echosyn.privacy import unit_rows, verification_scores
-from echosyn.privacy.verification import LEAST_PAIRS, RECALL, Threshold
+from echosyn.privacy.similarity import unit_rows
+from echosyn.privacy.verification import LEAST_PAIRS, RECALL, Threshold, verification_scores
 
 
 def people_embeddings(
