@@ -18,7 +18,7 @@ from echosyn.files import atomic_dir
 from echosyn.runtime import state_root
 from echosyn.shards import finish, work_dir
 from echosyn.tracking import nested_run, stage_run
-from echosyn.training.curve import write_curves
+from echosyn.training.curve import FOLDER, write_curves
 from echosyn.training.loop import Task
 
 
@@ -53,7 +53,7 @@ def train(
         with atomic_dir(out) as tmp:
             save(model, tmp)
         run.output(out)
-        write_curves(work, Path(f"curves/{stage}/{subject}"))
+        write_curves(work, Path(FOLDER) / stage / subject)
         if draw is not None:
             with tempfile.TemporaryDirectory() as tmp:
                 draw(Path(tmp))

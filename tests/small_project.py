@@ -128,7 +128,7 @@ def write_lock(root: Path) -> None:
     knobs = {"seed": PARAMS["seed"], "sample_videos": PARAMS["sample_videos"]}
     stages = {
         "ingest@phantom": {"deps": [source], "params": {"params.yaml": dataset}, "outs": [train]},
-        "train_vae": {"deps": [every], "outs": [vae]},
+        "train_vae": {"deps": [every], "outs": [vae, entry("curves/train_vae/all", "6" * 32)]},
         "train_lidm@other": {
             "deps": [vae],
             "params": {"params.yaml": {"train_lidm": PARAMS["train_lidm"]}},

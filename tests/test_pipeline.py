@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from repro import edit, environment, lock, new_project, run
@@ -116,6 +118,21 @@ def test_mlflow_has_one_run_per_stage_and_one_per_release(project):
     vae = next(r for r in runs["stages"] if r.info.run_name == "train_vae/all")
     curve = client.get_metric_history(vae.info.run_id, "train/loss")
     assert len(curve) == len({m.step for m in curve}) > 1
+    lvdm = next(r for r in runs["stages"] if r.info.run_name == "train_lvdm/all")
+    pictures = client.list_artifacts(lvdm.info.run_id, "pictures")
+    assert {Path(a.path).name for a in pictures} == {"labels.png", "labels.gif", "steps.png"}
+    kept = pd.read_csv(project / "curves/train_vae/all/train.csv")
+    assert list(kept["loss"]) == [m.value for m in sorted(curve, key=lambda m: m.step)]
+
+
+def test_dvc_draws_the_loss_curves_of_every_trained_model(project):
+    run(project, "dvc", "plots", "show")
+    page = (project / "dvc_plots/index.html").read_text()
+    shutil.rmtree(project / "dvc_plots")
+    models = ("train_vae/all", "train_lidm/phantom", "train_lvdm/all", "train_reid/phantom")
+    for name in models:
+        assert f"curves/{name}/train.csv" in page
+        assert len(pd.read_csv(project / f"curves/{name}/val.csv")) > 0
 
 
 def test_a_second_repro_does_nothing(project):

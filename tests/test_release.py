@@ -225,6 +225,12 @@ def test_real_video_under_a_new_name_is_refused(project):
         )
 
 
+def test_lineage_names_no_loss_curves_which_differ_from_run_to_run(project):
+    made = provenance(project, "phantom")["lineage"]
+    assert "models/vae" in made["models"]
+    assert not [path for group in made.values() for path in group if path.startswith("curves")]
+
+
 def test_samples_changed_behind_dvcs_back_are_refused(project):
     damage_flip(project / "samples/phantom")
     with pytest.raises(EchosynError, match="samples/phantom is not what"):

@@ -8,6 +8,7 @@ from typing import Any
 from echosyn import lineage
 from echosyn.config import Params
 from echosyn.errors import EchosynError
+from echosyn.training.curve import FOLDER as CURVES
 
 ELSEWHERE = re.compile(r"^(/|~|\.\.|[A-Za-z]:[\\/]|\w+://)")
 
@@ -32,6 +33,8 @@ def provenance(root: Path, dataset: str) -> dict[str, Any]:
     params = Params(root)
     sources = {entry["path"] for entry in params.raw["datasets"].values()} - set(recorded)
     hashes = {path: md5 for stage in stages for path, md5 in {**stage.deps, **stage.outs}.items()}
+    # Loss curves hold seconds: the same release, made again, would have others.
+    hashes = {path: md5 for path, md5 in hashes.items() if not path.startswith(f"{CURVES}/")}
     outside = sorted(path for path in hashes if ELSEWHERE.match(path) or path in sources)
     groups: dict[str, dict[str, str]] = {"data": {}, "models": {}, "code": {}}
     for path, md5 in sorted(hashes.items()):

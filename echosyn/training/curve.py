@@ -11,6 +11,7 @@ from pathlib import Path
 from echosyn.errors import EchosynError
 from echosyn.files import write_text
 
+FOLDER = "curves"  # of the project; a stage's are in curves/<stage>/<subject>
 FILE = "curve.jsonl"
 KINDS = ("train", "val")
 FIRST, LAST = ("step", "samples", "seconds"), "loss"
