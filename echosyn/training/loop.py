@@ -141,7 +141,10 @@ def _optimizer(model: nn.Module, cfg: LoopConfig) -> torch.optim.Optimizer:
         return torch.optim.SGD(
             model.parameters(), lr=cfg.lr, momentum=0.9, weight_decay=cfg.weight_decay
         )
-    return torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay)
+    # One kernel for all tensors: a fifth of the time, of which small networks have most to gain.
+    return torch.optim.AdamW(
+        model.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True
+    )
 
 
 def fit(
