@@ -1,5 +1,7 @@
 """Objectives, guidance, windows: against closed forms."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +40,20 @@ def test_ddpm_v_matches_salimans_and_ho_on_the_reference_schedule():
     assert t.tolist() == [0, 500]
     assert torch.allclose(noisy, a * x + s * noise, atol=1e-5)
     assert torch.allclose(target, a * noise - s * x, atol=1e-5)
+
+
+@pytest.mark.parametrize(("sampler", "order"), [("euler", 1), ("heun", 2)])
+def test_samplers_of_flow_take_equal_steps_and_have_their_order(sampler, order):
+    """dx/dt = -x from t = 1 to 0 multiplies x by e; half the step, 1 / 2^order of the error."""
+
+    def end(steps):
+        scheduler = make_objective("flow").scheduler(sampler, steps)
+        levels = sorted(set(scheduler.sigmas.tolist()))
+        assert np.diff(levels) == pytest.approx(np.full(steps, 1 / steps))
+        return float(denoise(lambda x, t: -x, torch.ones(1, 1), scheduler))
+
+    errors = [abs(end(n) - math.e) for n in (16, 32)]
+    assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.15)
 
 
 @pytest.mark.parametrize(

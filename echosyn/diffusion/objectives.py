@@ -62,12 +62,13 @@ class Flow:
 
     def scheduler(self, sampler: str, steps: int) -> Any:
         _check_sampler(self.name, sampler)
+        # Equal steps: both default grids spend the last one on t = 0.001 -> 0.
         if sampler == "heun":
             scheduler = FlowMatchHeunDiscreteScheduler(num_train_timesteps=TRAIN_STEPS)
+            scheduler.sigma_min = 1 / steps
             scheduler.set_timesteps(steps)
         else:
             scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_STEPS)
-            # The default grid spends its last step on t = 0.001 -> 0; equal steps do not.
             scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps).tolist())
         return scheduler
 
