@@ -37,7 +37,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from echosyn.config import Params, build  # noqa: E402
 from echosyn.data.latents import LatentSet  # noqa: E402
-from echosyn.device import set_threads  # noqa: E402
+from echosyn.device import pick_device, set_threads  # noqa: E402
 from echosyn.diffusion.objectives import TRAIN_STEPS, DdpmV  # noqa: E402
 from echosyn.errors import EchosynError  # noqa: E402
 from echosyn.files import atomic_dir, read_json, write_bytes, write_json  # noqa: E402
@@ -149,15 +149,20 @@ def train(rivals: Rivals) -> dict[str, float]:
         run(DistillTask(cfg, work / "teacher", base, *sets), cfg, "student")
 
     def as_reference() -> None:
-        """As many steps as fit into the others' time, by the time that forty take."""
+        """As many steps as fit into the others' time, at the pace of the last of sixty."""
         cfg = dataclasses.replace(base, **REFERENCE)
-        short = dataclasses.replace(cfg.loop, steps=40, warmup=10, validate_every=0)
+        short = dataclasses.replace(cfg.loop, steps=60, warmup=10, validate_every=0)
         task = Yardstick(cfg, *sets)
         with tempfile.TemporaryDirectory() as tmp:
-            start = time.perf_counter()
             fit(task, short, SEED, Path(tmp), NullRun(), "pace")
-            pace = (time.perf_counter() - start) / short.steps
-        steps = int((spent["teacher"] + spent["student"]) / pace)
+            write_curves(Path(tmp), Path(tmp))
+            rates = pd.read_csv(Path(tmp) / "train.csv")["samples_per_s"]
+        pace = cfg.loop.batch / rates.iloc[-4:].median()
+        start = time.perf_counter()
+        with torch.no_grad():
+            task.validate(task.build().eval().to(pick_device()))
+        pace += (time.perf_counter() - start) / cfg.loop.validate_every
+        steps = round((spent["teacher"] + spent["student"]) / pace)
         longer = dataclasses.replace(cfg, loop=dataclasses.replace(cfg.loop, steps=steps))
         run(task, longer, "reference")
 

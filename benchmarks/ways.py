@@ -7,7 +7,7 @@ A table per question, all with the same TEST hearts, EFs and noise, judged as in
 - guidance: on the EF, and on the heart.
 - versatile: a second training, told frame rates (strides 1 and 2), given frames and no heart at
   times, which the windows `continue`, guidance on the heart and other rates need; `beats/min` is
-  the strongest frequency of the latents' first component.
+  the strongest frequency of the latents' motion, between 45 and 180.
 
 python -m benchmarks.ways --project . --work DIR
 
@@ -41,6 +41,7 @@ from echosyn.training.diffusion import LvdmTask, TrainLvdmConfig  # noqa: E402
 from echosyn.training.loop import fit  # noqa: E402
 
 FRAMES, STEPS = 64, 10
+BAND = (45.0, 180.0)  # beats per minute
 VERSATILE = {"strides": (1, 2), "drop_heart": 0.1, "continues": 0.3}
 NUMBERS = {
     "seam": "seam",
@@ -96,16 +97,16 @@ def train_versatile(rivals: Rivals) -> None:
 
 
 def beats_per_minute(latents: Tensor, fps: float) -> np.ndarray:
-    """Of videos (N, T, ...): the strongest frequency above 0.5 Hz of each one's first principal
-    component, refined by a parabola through its neighbours, (N,)."""
+    """Of videos (N, T, ...): the strongest frequency within BAND of each one's four first principal
+    components, their powers summed, (N,)."""
     found = []
     for z in latents.flatten(2).double():
-        centred = z - z.mean(0)
-        first = torch.linalg.svd(centred, full_matrices=False)[0][:, 0].numpy()
-        power = np.abs(np.fft.rfft(first * np.hanning(len(first)), 8 * len(first)))
-        hertz = np.fft.rfftfreq(8 * len(first), 1 / fps)
-        power[hertz < 0.5] = 0
-        found.append(60 * hertz[power.argmax()])
+        u, s, _ = torch.linalg.svd(z - z.mean(0), full_matrices=False)
+        motion = (u[:, :4] * s[:4]).numpy() * np.hanning(len(z))[:, None]
+        power = (np.abs(np.fft.rfft(motion, 8 * len(z), axis=0)) ** 2).sum(1)
+        rate = 60 * np.fft.rfftfreq(8 * len(z), 1 / fps)
+        power[(rate < BAND[0]) | (rate > BAND[1])] = 0
+        found.append(rate[power.argmax()])
     return np.array(found)
 
 
