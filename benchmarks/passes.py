@@ -73,6 +73,15 @@ def network(scale: str) -> tuple[VideoDenoiser, TrainLvdmConfig]:
     return VideoDenoiser.create(cfg.model, cfg.window, spec, SIZE).eval().to(DEVICE), cfg
 
 
+def channels_last(net: nn.Module) -> nn.Module:
+    """The same weights, those of convolutions with channels as their last axis in memory."""
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for weight in net.parameters():
+        if weight.ndim in layouts:
+            weight.data = weight.data.contiguous(memory_format=layouts[weight.ndim])
+    return net
+
+
 def inputs(net: VideoDenoiser, clips: int) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     shape = (clips, net.window, 4, SIZE, SIZE)
@@ -149,7 +158,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=1 if DEVICE.type == "cpu" else 8)
     args = parser.parse_args()
     net, cfg = network(args.scale)
-    last = network(args.scale)[0].to(memory_format=torch.channels_last)
+    last = channels_last(network(args.scale)[0])
     given = inputs(net, args.clips)
     flops, frames = operations(net, given), args.clips * net.window
     parameters = sum(p.numel() for p in net.parameters())

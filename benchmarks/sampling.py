@@ -51,7 +51,7 @@ from echosyn.report.mosaic import webp  # noqa: E402
 from echosyn.report.sheet import contact_sheet  # noqa: E402
 
 DEVICE = pick_device()
-FRAMES, VIDEOS, SEED = 192, 24, 0
+FRAMES, VIDEOS, SEED = 192, 20, 0
 # Videos that are timed, and how many of them a GPU makes together.
 TIMED, BATCH = ({"ours": 8, "baseline": 1}, 1) if DEVICE.type == "cpu" else (
     {"ours": 24, "baseline": 8}, 8

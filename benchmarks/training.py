@@ -199,10 +199,10 @@ def report(rivals: Rivals, spent: dict[str, float]) -> list[str]:
         last = f"{curve['reference_loss'].iloc[-1]:.4f}" if "reference_loss" in curve else ""
         lines.append(f"| {name} | {seconds:.0f} | {rivals.rate(name):.2f} | {last} |")
     teacher, reference = rivals.curve("teacher"), rivals.curve("reference")
-    goal = float(reference["reference_loss"].min())
+    goal = max(float(c["reference_loss"].min()) for c in (teacher, reference))
     when = reached(teacher, goal), reached(reference, goal)
     words = ["never" if s is None else f"{s:.0f} s" for s in when]
-    lines += ["", f"the reference's least, {goal:.4f}: teacher {words[0]}, reference {words[1]}"]
+    lines += ["", f"to {goal:.4f}, which both reach: teacher {words[0]}, reference {words[1]}"]
     return lines
 
 
