@@ -56,7 +56,7 @@ FRAMES, VIDEOS, SEED = 192, 20, 0
 TIMED, BATCH = ({"ours": 8, "baseline": 1}, 1) if DEVICE.type == "cpu" else (
     {"ours": 24, "baseline": 8}, 8
 )  # fmt: skip
-STEPS, OVERLAP = 4, 4
+STEPS, OVERLAP = 2, 4
 COMMON = {"train": VIDEOS, "val": 0, "test": 0, "frames": FRAMES, "batch": BATCH}
 OURS = SampleVideosConfig(
     **COMMON, model="student", windows="blend", overlap=OVERLAP, steps=STEPS, guidance=GUIDANCE
@@ -133,8 +133,8 @@ def print_peak(rivals: Rivals, name: str) -> None:
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
 
 
-def judged(rivals: Rivals, plan: SamplePlan) -> dict[str, Quality]:
-    """Quality of `VIDEOS` videos of each side; finished videos are not made again.
+def judged(rivals: Rivals, plan: SamplePlan, n: int) -> dict[str, Quality]:
+    """Quality of the plan's first n videos of each side; finished videos are not made again.
 
     EF is measured over whole videos. Distances are of their pieces, as long as a real clip, so that
     the last second counts as the first does; their intervals take pieces as independent.
@@ -146,14 +146,14 @@ def judged(rivals: Rivals, plan: SamplePlan) -> dict[str, Quality]:
     judge = Judge(test, arm, length)
     for name in SIDES:
         folder = rivals.work / f"videos-{name}"
-        for row in range(0, VIDEOS, BATCH):
-            rows = range(row, row + BATCH)
+        for row in range(0, n, BATCH):
+            rows = range(row, min(row + BATCH, n))
             paths = [folder / f"{plan.table['FileName'][r]}.avi" for r in rows]
             if not all(p.is_file() for p in paths):
                 make(rivals, name, plan, rows, folder)
-            print(f"{name}: {rows.stop} of {VIDEOS} videos", file=sys.stderr, flush=True)
-        videos = [read_video(folder / f"{n}.avi")[0] for n in plan.table["FileName"]]
-        ef = plan.table["EF"].to_numpy()
+            print(f"{name}: {rows.stop} of {n} videos", file=sys.stderr, flush=True)
+        videos = [read_video(folder / f"{v}.avi")[0] for v in plan.table["FileName"][:n]]
+        ef = plan.table["EF"].to_numpy()[:n]
         pieces = [v[i : i + length] for v in videos for i in range(0, FRAMES - length + 1, length)]
         cut = frame_set(pieces, np.repeat(ef, FRAMES // length), plan.fps)
         found[name] = replace(judge.measure(videos, ef), **judge.distances(cut))
@@ -209,12 +209,15 @@ def draw(rivals: Rivals, plan: SamplePlan, folder: Path) -> None:
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--videos", type=int, default=VIDEOS, help="of each side that are judged")
     parser.add_argument("--pictures", type=Path, help="folder for sampling.png and sampling.webp")
     parser.add_argument("--peak", choices=tuple(SIDES), help="print the peak memory of one batch")
     args = parser.parse_args()
     set_threads(threads())
     rivals = Rivals(args.project, args.dataset, args.work)
     rivals.check()
+    if not len(SHOWN) <= args.videos <= VIDEOS:
+        parser.error(f"--videos {args.videos}: from {len(SHOWN)} to {VIDEOS}")
     if args.peak:
         print_peak(rivals, args.peak)
         return
@@ -224,7 +227,7 @@ def main() -> None:
     plan = plan_of(rivals)
     for name, cfg in SIDES.items():
         print(f"{name}: {Side(rivals, cfg).sampler.cost()}")
-    found = judged(rivals, plan)
+    found = judged(rivals, plan, args.videos)
     show(found)
     if args.pictures:
         draw(rivals, plan, args.pictures)
