@@ -17,7 +17,6 @@ python -m benchmarks.sampling --project . --work DIR --pictures DIR
 Trainings and videos stay in DIR: the same command goes on where it was stopped.
 """
 
-import resource
 import statistics
 import subprocess
 import sys
@@ -32,12 +31,12 @@ use_threads(threads())
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from benchmarks.training import GUIDANCE, Rivals, arguments, train  # noqa: E402
+from benchmarks.training import GUIDANCE, Rivals, arguments, opened, train  # noqa: E402
 from benchmarks.video_quality import Judge, Quality, frame_set  # noqa: E402
 from echosyn.data.frames import load_frames  # noqa: E402
 from echosyn.data.reconstruct import VideoCodec  # noqa: E402
 from echosyn.data.video import read_video, write_video  # noqa: E402
-from echosyn.device import pick_device, set_threads  # noqa: E402
+from echosyn.device import pick_device  # noqa: E402
 from echosyn.diffusion.ef_draw import draw_ef  # noqa: E402
 from echosyn.diffusion.generate import VideoSampler  # noqa: E402
 from echosyn.diffusion.heart_file import Hearts  # noqa: E402
@@ -130,7 +129,9 @@ def print_peak(rivals: Rivals, name: str) -> None:
     if torch.cuda.is_available():
         print(torch.cuda.max_memory_allocated() / 1e6)
     else:
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+        # Not ru_maxrss, which begins at the size of the process that this one was started by.
+        status = Path("/proc/self/status").read_text()
+        print(int(status.split("VmHWM:")[1].split()[0]) / 1e3)
 
 
 def judged(rivals: Rivals, plan: SamplePlan, n: int) -> dict[str, Quality]:
@@ -213,15 +214,12 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="folder for sampling.png and sampling.webp")
     parser.add_argument("--peak", choices=tuple(SIDES), help="print the peak memory of one batch")
     args = parser.parse_args()
-    set_threads(threads())
-    rivals = Rivals(args.project, args.dataset, args.work)
-    rivals.check()
+    rivals = opened(args)
     if not len(SHOWN) <= args.videos <= VIDEOS:
         parser.error(f"--videos {args.videos}: from {len(SHOWN)} to {VIDEOS}")
     if args.peak:
         print_peak(rivals, args.peak)
         return
-    args.work.mkdir(parents=True, exist_ok=True)
     spent = train(rivals)
     print("training, s: " + ", ".join(f"{k} {v:.0f}" for k, v in spent.items()))
     plan = plan_of(rivals)

@@ -25,9 +25,8 @@ import matplotlib as mpl  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks.generation import NUMBERS, Bench, first_video, table  # noqa: E402
-from benchmarks.training import GUIDANCE, Rivals, arguments, train  # noqa: E402
+from benchmarks.training import GUIDANCE, arguments, opened, train  # noqa: E402
 from echosyn.data.video import read_video  # noqa: E402
-from echosyn.device import set_threads  # noqa: E402
 from echosyn.diffusion.student import read_student  # noqa: E402
 from echosyn.errors import EchosynError  # noqa: E402
 from echosyn.files import write_bytes  # noqa: E402
@@ -112,9 +111,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="PNG of the curves to write")
     parser.add_argument("--sheet", type=Path, help="PNG of one heart by all ways to write")
     args = parser.parse_args()
-    set_threads(threads())
-    rivals = Rivals(args.project, args.dataset, args.work)
-    rivals.check()
+    rivals = opened(args)
     train(rivals)
     bench = Bench(rivals, FRAMES, args.videos)
     rows = rows_of(bench)

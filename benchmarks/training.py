@@ -40,7 +40,7 @@ from echosyn.data.latents import LatentSet  # noqa: E402
 from echosyn.device import pick_device, set_threads  # noqa: E402
 from echosyn.diffusion.objectives import TRAIN_STEPS, DdpmV  # noqa: E402
 from echosyn.errors import EchosynError  # noqa: E402
-from echosyn.files import atomic_dir, read_json, write_bytes, write_json  # noqa: E402
+from echosyn.files import atomic_dir, write_bytes  # noqa: E402
 from echosyn.report.plots import ARM_COLOURS, STYLE, figure_of, png  # noqa: E402
 from echosyn.tracking import NullRun  # noqa: E402
 from echosyn.training.curve import write_curves  # noqa: E402
@@ -85,6 +85,10 @@ class Rivals:
     def curve(self, name: str) -> pd.DataFrame:
         """Validations of a training: seconds, loss, reference_loss."""
         return pd.read_csv(self.work / f"curve-{name}/val.csv")
+
+    def seconds(self, name: str) -> float:
+        """Of a training, those before it was stopped and taken up again included."""
+        return float(self.curve(name)["seconds"].iloc[-1])
 
     def rate(self, name: str) -> float:
         """Samples per second, the median over the training."""
@@ -177,12 +181,9 @@ def train(rivals: Rivals) -> dict[str, float]:
 
     spent: dict[str, float] = {}
     for name, make in (("teacher", teach), ("student", distilled), ("reference", as_reference)):
-        note = work / f"{name}.json"
-        if not note.is_file():
-            start = time.perf_counter()
+        if not (work / name).is_dir():
             make()
-            write_json(note, {"seconds": time.perf_counter() - start})
-        spent[name] = read_json(note)["seconds"]
+        spent[name] = rivals.seconds(name)
     return spent
 
 
@@ -228,14 +229,20 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--plot", type=Path, help="PNG to write")
-    args = parser.parse_args()
+def opened(args: argparse.Namespace) -> Rivals:
+    """The rivals that the arguments name. Raises EchosynError as `Rivals.check`."""
     set_threads(threads())
     rivals = Rivals(args.project, args.dataset, args.work)
     rivals.check()
     args.work.mkdir(parents=True, exist_ok=True)
+    return rivals
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--plot", type=Path, help="PNG to write")
+    args = parser.parse_args()
+    rivals = opened(args)
     spent = train(rivals)
     print(machine())
     print("\n".join(report(rivals, spent)))

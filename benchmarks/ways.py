@@ -28,10 +28,9 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from benchmarks.generation import Bench, table  # noqa: E402
-from benchmarks.training import GUIDANCE, SEED, Rivals, arguments, train  # noqa: E402
+from benchmarks.training import GUIDANCE, SEED, Rivals, arguments, opened, train  # noqa: E402
 from benchmarks.video_quality import seam_score  # noqa: E402
 from echosyn.config import Params  # noqa: E402
-from echosyn.device import set_threads  # noqa: E402
 from echosyn.diffusion.windows import window_seams  # noqa: E402
 from echosyn.errors import EchosynError  # noqa: E402
 from echosyn.files import atomic_dir  # noqa: E402
@@ -130,9 +129,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=40)
     parser.add_argument("--tables", nargs="+", choices=tuple(TABLES), default=list(TABLES))
     args = parser.parse_args()
-    set_threads(threads())
-    rivals = Rivals(args.project, args.dataset, args.work)
-    rivals.check()
+    rivals = opened(args)
     train(rivals)
     if "versatile" in args.tables:
         train_versatile(rivals)
