@@ -20,7 +20,6 @@ from echosyn.data.ingest.fit import fit_video
 from echosyn.data.latents import LatentSet
 from echosyn.data.reconstruct import EncodeConfig, VideoCodec
 from echosyn.data.video import resample_indices, write_video
-from echosyn.device import autocast
 from echosyn.diffusion.counterfactual import check_counterfactual, counterfactuals
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.settings import SampleVideosConfig
@@ -137,12 +136,11 @@ class Models:
         table = pd.DataFrame({"FileName": [str(i) for i in range(len(parts))]})
         frames = FrameSet(np.concatenate(parts), table, np.cumsum(lengths) - lengths, lengths, rate)
         videos = [(frames, i) for i in range(len(parts))]
-        device = self.codec.device
-        with autocast(device, self.settings.precision):
-            found = [
-                predict_clips(model.to(device), videos, n, EF_CLIPS, show=False)
-                for model in regressors
-            ]
+        device, precision = self.codec.device, self.settings.precision
+        found = [
+            predict_clips(model.to(device), videos, n, EF_CLIPS, show=False, precision=precision)
+            for model in regressors
+        ]
         means = np.mean([[some.mean() for some in each] for each in found], axis=0)
         return np.where(lengths < n, np.nan, means)
 

@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_animate(commands)
     _add_sync(commands)
     _add_weights(commands)
+    _add_doctor(commands)
     args = parser.parse_args(argv)
     try:
         return args.run(args)
@@ -174,6 +175,20 @@ def _add_weights(commands: argparse._SubParsersAction) -> None:
     weights.set_defaults(run=_weights)
 
 
+def _add_doctor(commands: argparse._SubParsersAction) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="is this machine fit: versions, memory, disk, and whether its arithmetic is right",
+        description="Say what a run here will meet: Python, git, cores, memory, disk, the folder, "
+        "versions against constraints.txt, GPU, the index of packages; then compare every "
+        "operation of the project's networks, forward and backward, with the same in a higher "
+        "precision. The exit status is 1 if something would stop a run.",
+    )
+    doctor.add_argument("--anew", action="store_true", help="check the arithmetic again")
+    doctor.add_argument("--offline", action="store_true", help="ask no index of packages")
+    doctor.set_defaults(run=_doctor)
+
+
 def _server(args: argparse.Namespace) -> "Jobs":
     from echosyn.cluster.submit import Jobs, jobs_address
 
@@ -307,6 +322,25 @@ def _weights(args: argparse.Namespace) -> int:
         print(f"{name:<10}  {w.bytes / 1e6:5.1f} MB  {w.licence:<10}  {weights.state(name):<11}  "
               f"{w.use}: {w.file}")  # fmt: skip
     return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from echosyn.runtime import prepare, project_root, threads
+
+    prepare()
+    from echosyn.device import set_threads
+    from echosyn.doctor import examine_arithmetic, examine_machine
+
+    root, bad = project_root().resolve(), False
+    set_threads(threads())
+    for findings in (
+        examine_machine(root, index=not args.offline),
+        examine_arithmetic(root, args.anew),
+    ):
+        for finding in findings:
+            print(finding, flush=True)
+            bad |= finding.state == "bad"
+    return int(bad)
 
 
 def _sync(args: argparse.Namespace) -> int:

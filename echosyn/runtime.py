@@ -61,6 +61,12 @@ def state_root() -> Path:
     return Path(os.environ.get("DVC_ROOT") or Path.cwd()) / ".echosyn"
 
 
+def cache_root() -> Path:
+    """Where facts of a machine and files for all projects lie: `$XDG_CACHE_HOME/echosyn`, or the
+    same under ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "echosyn"
+
+
 @contextmanager
 def deferred_stop() -> Iterator[Callable[[], bool]]:
     """Within the block, Ctrl-C and SIGTERM only ask; yields what tells whether one has.

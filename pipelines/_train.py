@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from echosyn.cluster import fit
-from echosyn.device import autocast, pick_device
+from echosyn.device import pick_device
 from echosyn.files import atomic_dir
 from echosyn.runtime import state_root
 from echosyn.shards import finish, work_dir
@@ -49,7 +49,7 @@ def train(
             model = task.build().to(pick_device()).eval()
         else:
             model = fit(task, cfg.loop, seed, work, run, f"{stage} {subject}", stage)
-        numbers = _measured(measure, model, cfg)
+        numbers = _measured(measure, model)
         with atomic_dir(out) as tmp:
             save(model, tmp)
         run.output(out)
@@ -92,7 +92,7 @@ def train_seeds(
                 task, title = tasks[name](k, seed + k), f"{stage} {subject} {part}"
                 with nested_run(run, f"{stage}/{subject}/{part}", {"seed": seed + k}) as log:
                     model = fit(task, cfg.loop, seed + k, work / part, log, title, stage)
-                    made = _measured(partial(measure, name, task), model, cfg)
+                    made = _measured(partial(measure, name, task), model)
                     log.final(made, work / part / "final.json")
                 save(model, tmp / part)
                 for key, value in made.items():
@@ -106,7 +106,8 @@ def train_seeds(
 
 
 def _measured(
-    measure: Callable[[nn.Module], dict[str, float]], model: nn.Module, cfg: Any
+    measure: Callable[[nn.Module], dict[str, float]], model: nn.Module
 ) -> dict[str, float]:
-    with torch.no_grad(), autocast(pick_device(), cfg.loop.precision):
+    """In full precision, so that no number of a model depends on what it was trained in."""
+    with torch.no_grad():
         return measure(model)

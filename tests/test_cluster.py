@@ -26,7 +26,8 @@ from echosyn.data.frames import FrameSet
 from echosyn.errors import EchosynError
 from echosyn.files import write_text
 from echosyn.tracking import NullRun
-from echosyn.training.loop import LoopConfig, _Batches, fit, share
+from echosyn.training.batches import Batches, share
+from echosyn.training.loop import LoopConfig, fit
 
 PARAMS = """
 scale: smoke
@@ -191,9 +192,9 @@ def weights(model):
 
 @pytest.mark.parametrize(("world", "accumulate"), [(2, 1), (3, 1), (5, 1), (2, 2), (1, 4)])
 def test_any_number_of_processes_sees_the_same_items_with_the_same_noise(world, accumulate):
-    one = _Batches(LineTask(), LoopConfig(steps=4, batch=5, lr=1.0), 7, 0, 1)
+    one = Batches(LineTask(), LoopConfig(steps=4, batch=5, lr=1.0), 7, 0, 1)
     cfg = LoopConfig(steps=4, batch=5, lr=1.0, accumulate=accumulate)
-    ranks = [_Batches(LineTask(), cfg, 7, rank, world) for rank in range(world)]
+    ranks = [Batches(LineTask(), cfg, 7, rank, world) for rank in range(world)]
     for step in range(4):
         parts = [
             rank[step * accumulate + micro]["y"] for micro in range(accumulate) for rank in ranks

@@ -12,6 +12,7 @@ from torch import nn
 
 from echosyn.errors import EchosynError
 from echosyn.tracking import NullRun
+from echosyn.training.batches import shuffled_indices
 from echosyn.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from echosyn.training.curve import FIRST, Pace, write_curves
 from echosyn.training.loop import (
@@ -19,7 +20,6 @@ from echosyn.training.loop import (
     ema_decay,
     fit,
     learning_rate,
-    shuffled_indices,
 )
 
 

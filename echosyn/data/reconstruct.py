@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from echosyn.arithmetic.trust import Probe, trusted
 from echosyn.config import PRECISIONS, setting
 from echosyn.data.filelist import write_filelist
 from echosyn.data.latents import pack, write_index, write_shard
@@ -24,7 +25,7 @@ from echosyn.device import autocast, pick_device
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir, write_text
 from echosyn.metrics.image import psnr_db, ssim
-from echosyn.models.vae import Vae
+from echosyn.models.vae import FRAME_SIZE, Vae
 from echosyn.parallel import ahead, cores_apart
 from echosyn.runtime import threads
 from echosyn.shards import gather
@@ -79,9 +80,15 @@ class VideoCodec:
     def __init__(self, vae: Vae, batch: int = 64, precision: str = "auto") -> None:
         self.device = pick_device()
         self.vae = vae.to(self.device).eval()
-        self.batch, self.precision = batch, precision
+        self.batch = batch
+        self.precision = trusted(precision, self.device, self.probe(), "VAE")
         # Several threads may use it at once, each for a video: of use where it has no GPU to feed.
         self.shared = self.device.type == "cpu"
+
+    def probe(self) -> Probe:
+        """A block of frames to latents and back, for a check of the arithmetic."""
+        frames = torch.randint(0, 256, (self.batch, FRAME_SIZE, FRAME_SIZE), dtype=torch.uint8)
+        return Probe("frames to latents and back", there_and_back, (self.vae, frames))
 
     def _blocks(self, n: int) -> list[slice]:
         return [slice(i, i + self.batch) for i in range(0, n, self.batch)]
@@ -106,6 +113,12 @@ class VideoCodec:
             raw = self.vae.denormalise(z.to(self.device))
             frames = [self.vae.decode(raw[block]).cpu() for block in self._blocks(len(raw))]
         return torch.cat(frames).numpy()
+
+
+def there_and_back(vae: Vae, frames: Tensor) -> Tensor:
+    """Frames uint8 (N, H, W) through the posterior's mean."""
+    with torch.inference_mode():
+        return vae.decode(vae.encode(frames)[0])
 
 
 def encode_shard(codec: VideoCodec, videos: Recordings, rows: range, folder: Path) -> None:

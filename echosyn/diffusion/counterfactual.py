@@ -53,7 +53,7 @@ def noise_of(
             f"{sampler.model.window} or more, the window of the video model"
         )
     x = video.to(sampler.device)[None]
-    with autocast(sampler.device, sampler.cfg.precision):
+    with autocast(sampler.device, sampler.precision):
         back = _velocities(sampler, heart, condition, condition, 1.0)
         return invert(back, x, sampler.cfg.steps, refine).cpu()
 
@@ -86,7 +86,7 @@ def counterfactuals(
     own = spec.rows(1, torch.tensor([own_ef]), fps)
     asked = spec.rows(n, torch.tensor(efs), fps)
     noise = noise_of(sampler, video, heart, own, refine).expand(n, -1, -1, -1, -1)
-    with autocast(sampler.device, sampler.cfg.precision):
+    with autocast(sampler.device, sampler.precision):
         forth = _velocities(sampler, heart, asked, own.expand(n, -1), sampler.cfg.guidance)
         scheduler = sampler.objective.scheduler("euler", sampler.cfg.steps)
         return denoise(forth, noise.to(sampler.device), scheduler).cpu()

@@ -15,7 +15,7 @@ import pandas as pd
 from echosyn.data.filelist import EF_TRUTH, asked_ef
 from echosyn.data.frames import FrameSet
 from echosyn.data.video import resample_indices
-from echosyn.device import autocast, pick_device
+from echosyn.device import pick_device
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.files import write_text
 from echosyn.metrics.ef import requested_vs_measured
@@ -47,8 +47,9 @@ class EfMeter:
             seen = frames[resample_indices(len(frames), fps, net.fps)]
             one = pd.DataFrame({"FileName": [""]})
             video = FrameSet(seen, one, np.array([0]), np.array([len(seen)]), net.fps)
-            with autocast(next(net.parameters()).device, self.precision):
-                clips = predict_clips(net, [(video, 0)], net.frames, CLIPS, show=False)
+            clips = predict_clips(
+                net, [(video, 0)], net.frames, CLIPS, show=False, precision=self.precision
+            )
             of_seeds.append(clips[0].mean())
         return float(np.round(np.clip(np.mean(of_seeds), 0, 100), 2))
 

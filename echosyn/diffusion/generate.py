@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from echosyn.arithmetic.trust import Probe, trusted
 from echosyn.device import autocast, pick_device
 from echosyn.diffusion.objectives import load_objective
 from echosyn.diffusion.sampling import (
@@ -65,6 +66,7 @@ class VideoSampler:
                     f"'{self.objective.name}' of {folder}"
                 )
             self.image = ImageDenoiser.load(image).to(self.device)
+        self.precision = trusted(cfg.precision, self.device, window_probe(self.model), str(folder))
 
     @torch.inference_mode()
     def animate(
@@ -114,7 +116,7 @@ class VideoSampler:
             predict = self._predict(hearts, condition, given)
             return denoise(predict, noise, self._scheduler(), generators)
 
-        with autocast(self.device, self.cfg.precision):
+        with autocast(self.device, self.precision):
             if self.cfg.windows == "continue":
                 return continued(window, noise, self.model.window, self.cfg.overlap).cpu()
             predict = self._predict(hearts, condition)
@@ -183,6 +185,14 @@ class VideoSampler:
     def _frame_by_frame(self, x: Tensor, t: Tensor) -> Tensor:
         flat = x.flatten(0, 1)
         return self.image(flat, t.expand(len(flat))).float().unflatten(0, x.shape[:2])
+
+
+def window_probe(model: VideoDenoiser) -> Probe:
+    """One window of one video through a video model, for a check of the arithmetic."""
+    size = int(model.net.config.sample_size)
+    noise, heart = torch.randn(1, model.window, 4, size, size), torch.randn(1, 4, size, size)
+    told = torch.zeros(1, model.spec.dim)
+    return Probe("a window of video", model, (noise, torch.full((1,), 500.0), heart, told))
 
 
 def synthetic_name(dataset: str, seed: int, index: int) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from echosyn.arithmetic.trust import Probe, trusted
 from echosyn.data.latents import LatentSet
 from echosyn.device import autocast, pick_device
 from echosyn.diffusion.condition import ConditionSpec
@@ -69,6 +70,7 @@ class HeartSampler:
                 f"{folder}: guidance {cfg.guidance:g} of sample_hearts, but this model is told "
                 "nothing: set guidance 1, or `condition` of train_lidm to ef or class"
             )
+        self.precision = trusted(cfg.precision, self.device, heart_probe(self.model), str(folder))
 
     @torch.inference_mode()
     def draw(self, indices: Sequence[int], seed: int) -> Hearts:
@@ -87,13 +89,20 @@ class HeartSampler:
         generators = sample_generators(seed, indices)
         noise = sample_noise(self.shape, generators).to(self.device)
         scheduler = self.objective.scheduler(self.cfg.sampler, self.cfg.steps)
-        with autocast(self.device, self.cfg.precision):
+        with autocast(self.device, self.precision):
             x = denoise(predict, noise, scheduler, generators)
         return Hearts(x.cpu(), ef, classes)
 
     def write_shard(self, indices: range, folder: Path, seed: int) -> None:
         """Draw hearts into one file in `folder`."""
         self.draw(indices, seed).write(folder / f"{indices.start:06d}.safetensors")
+
+
+def heart_probe(model: ImageDenoiser, hearts: int = 8) -> Probe:
+    """One pass of an image model, for a check of the arithmetic."""
+    shape = (hearts, 4, model.size, model.size)
+    told = torch.zeros(hearts, model.spec.dim)
+    return Probe("hearts", model, (torch.randn(shape), torch.full((hearts,), 500.0), told))
 
 
 def read_shards(shards: list[Path]) -> Hearts:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from echosyn.errors import EchosynError
 from echosyn.progress import bar
+from echosyn.runtime import cache_root
 
 PUBLISHED = "published"  # the setting that means: the file in the cache
 TIMEOUT = 30.0  # seconds without a byte
@@ -70,8 +71,7 @@ KNOWN = {
 
 def cache_folder() -> Path:
     """`$XDG_CACHE_HOME/echosyn/weights`, or the same under ~/.cache."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "echosyn" / "weights"
+    return cache_root() / "weights"
 
 
 def cached(name: str) -> Path:

@@ -22,7 +22,6 @@ from torch.nn import functional as F
 
 from echosyn.config import setting
 from echosyn.data.frames import FrameSet
-from echosyn.device import autocast
 from echosyn.errors import EchosynError
 from echosyn.metrics.classification import RESAMPLES
 from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig, normalise_clips
@@ -176,8 +175,9 @@ def _joined(parts: list[Labelled]) -> tuple[list[tuple[FrameSet, int]], np.ndarr
 def probabilities(model: nn.Module, frames: FrameSet, cfg: ClassifyConfig) -> np.ndarray:
     """Probability that each video is positive, the mean over evenly spaced clips (V,)."""
     videos = [(frames, v) for v in range(len(frames))]
-    with autocast(next(model.parameters()).device, cfg.loop.precision):
-        logits = predict_clips(model, videos, cfg.frames, cfg.test_clips, show=False)
+    logits = predict_clips(
+        model, videos, cfg.frames, cfg.test_clips, show=False, precision=cfg.loop.precision
+    )
     return np.array([(1 / (1 + np.exp(-np.asarray(x, np.float64)))).mean() for x in logits])
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import zlib
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from echosyn.arithmetic.trust import Probe, trusted
 from echosyn.config import setting
 from echosyn.data.frames import FrameSet
 from echosyn.device import autocast, pick_device
@@ -231,6 +233,11 @@ def clip_starts(length: int, frames: int, clips: int) -> np.ndarray:
     return np.unique(np.linspace(0, last, clips).round().astype(int))
 
 
+def clip_probe(model: nn.Module, shape: tuple[int, ...]) -> Probe:
+    """A batch of clips of that shape through a regressor, for a check of the arithmetic."""
+    return Probe("clips", model, (torch.randint(0, 256, shape, dtype=torch.uint8),))
+
+
 @torch.inference_mode()
 def predict_clips(
     model: nn.Module,
@@ -239,13 +246,21 @@ def predict_clips(
     clips: int,
     batch: int = 16,
     show: bool = True,
+    precision: str | None = None,
 ) -> list[np.ndarray]:
-    """EF in percent of evenly spaced clips of each video, one array per video, in clip order."""
+    """EF in percent of evenly spaced clips of each video, one array per video, in clip order.
+
+    precision: what to compute in, if this machine gets it right; None: as the caller does.
+    """
     starts = [clip_starts(int(s.lengths[v]), frames, clips) for s, v in videos]
     jobs = [(s, v, int(t)) for (s, v), some in zip(videos, starts, strict=True) for t in some]
     device = next(model.parameters()).device
+    within: AbstractContextManager = nullcontext()
+    if precision is not None and jobs:
+        probe = clip_probe(model, (batch, frames, *videos[0][0].data.shape[1:]))
+        within = autocast(device, trusted(precision, device, probe, "EF regressor"))
     predicted = []
-    with bar(len(jobs), "EF", "clip", show=show) as progress:
+    with within, bar(len(jobs), "EF", "clip", show=show) as progress:
         for i in range(0, len(jobs), batch):
             part = jobs[i : i + batch]
             x = torch.from_numpy(np.stack([s.clip(v, start, frames) for s, v, start in part]))
@@ -263,9 +278,8 @@ def predict_ef(
     That one is drawn per video from `seed` and its place in the dataset, as EchoNet-Dynamic tests
     on one random clip.
     """
-    with autocast(next(model.parameters()).device, precision):
-        videos = [(frames, v) for v in range(len(frames))]
-        of_clips = predict_clips(model, videos, model.frames, clips)
+    videos = [(frames, v) for v in range(len(frames))]
+    of_clips = predict_clips(model, videos, model.frames, clips, precision=precision)
     names = frames.table["FileName"]
     drawn = [
         some[np.random.default_rng([seed, zlib.crc32(name.encode())]).integers(len(some))]

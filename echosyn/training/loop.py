@@ -16,16 +16,18 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from echosyn.config import PRECISIONS, setting
-from echosyn.device import pick_device, pick_precision
+from echosyn.device import pick_device
 from echosyn.errors import EchosynError
 from echosyn.progress import bar
 from echosyn.runtime import deferred_stop
 from echosyn.tracking import Log
+from echosyn.training.batches import Batches, shuffled_indices
 from echosyn.training.checkpoint import load_checkpoint, save_checkpoint
 from echosyn.training.curve import Curve, Pace
+from echosyn.training.precision import common_precision
 
 LOG_EVERY = 10
 
@@ -101,41 +103,6 @@ def ema_decay(target: float, step: int) -> float:
     return min(target, (1 + step) / (10 + step))
 
 
-def shuffled_indices(seed: int, first: int, count: int, n: int) -> np.ndarray:
-    """Items first .. first + count of an endless sequence of shuffled epochs over n items."""
-    epochs = range(first // n, (first + count - 1) // n + 1)
-    order = np.concatenate([np.random.default_rng([seed, 1, e]).permutation(n) for e in epochs])
-    offset = first - epochs[0] * n
-    return order[offset : offset + count]
-
-
-def share(batch: int, parts: int, part: int) -> range:
-    """Positions in a batch that one of `parts` forward passes takes; sizes differ by one or not."""
-    return range(batch * part // parts, batch * (part + 1) // parts)
-
-
-class _Batches(Dataset):
-    """Micro-batch k of this process: its share of a step's items, each a function of its seed."""
-
-    def __init__(self, task: Task, cfg: LoopConfig, seed: int, rank: int, world: int) -> None:
-        self.task, self.cfg, self.seed, self.rank, self.world = task, cfg, seed, rank, world
-
-    def __len__(self) -> int:
-        return self.cfg.steps * self.cfg.accumulate
-
-    def __getitem__(self, k: int) -> dict[str, Tensor]:
-        step, micro = divmod(k, self.cfg.accumulate)
-        parts = self.world * self.cfg.accumulate
-        mine = share(self.cfg.batch, parts, micro * self.world + self.rank)
-        first = step * self.cfg.batch + mine.start
-        indices = shuffled_indices(self.seed, first, len(mine), self.task.size)
-        items = [
-            self.task.batch(indices[i : i + 1], np.random.default_rng([self.seed, 2, first + i]))
-            for i in range(len(mine))
-        ]
-        return {key: torch.cat([item[key] for item in items]) for key in items[0]}
-
-
 def _optimizer(model: nn.Module, cfg: LoopConfig) -> torch.optim.Optimizer:
     if cfg.optimizer == "sgd":
         return torch.optim.SGD(
@@ -171,18 +138,14 @@ def fit(
         EchosynError: no training items, or a loss that is not finite (the last good checkpoint
             stays), or a batch too small for so many processes.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
 
     if task.size == 0:
         raise EchosynError(f"{name}: no training items; is the TRAIN split empty?")
-    precision = pick_precision(cfg.precision)
-    accelerator = Accelerator(
-        cpu=pick_device().type == "cpu",  # or it sees no other processes there
-        mixed_precision="no" if precision == "fp32" else precision,
-        step_scheduler_with_optimizer=False,
-    )
-    world, rank = accelerator.num_processes, accelerator.process_index
-    main = accelerator.is_main_process
+    on_cpu = pick_device().type == "cpu"  # or they see no other processes there
+    processes = PartialState(cpu=on_cpu)
+    world, rank = processes.num_processes, processes.process_index
+    main = processes.is_main_process
     if cfg.batch < world * cfg.accumulate:
         raise EchosynError(
             f"{name}: batch {cfg.batch} cannot be shared by {world} workers x accumulate "
@@ -190,6 +153,13 @@ def fit(
         )
     torch.manual_seed(seed)
     model = task.build()
+    batches = Batches(task, cfg, seed, rank, world)
+    precision = common_precision(processes, task, model, cfg, seed, name)
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        mixed_precision="no" if precision == "fp32" else precision,
+        step_scheduler_with_optimizer=False,
+    )
     average = copy.deepcopy(model).eval() if cfg.ema else None
     optimizer = _optimizer(model, cfg)
     state = load_checkpoint(work, model, average, optimizer)
@@ -203,13 +173,13 @@ def fit(
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     prepared, optimizer = accelerator.prepare(model, optimizer)
     loader = DataLoader(
-        _Batches(task, cfg, seed, rank, world),
+        batches,
         sampler=range(state.step * cfg.accumulate, cfg.steps * cfg.accumulate),
         batch_size=None,
         num_workers=4 if accelerator.device.type == "cuda" else 0,
         pin_memory=accelerator.device.type == "cuda",
     )
-    batches = iter(loader)
+    drawn = iter(loader)
 
     def save(step: int) -> None:
         if main:
@@ -236,7 +206,7 @@ def fit(
             values: dict[str, Tensor] = {}
             for micro in range(cfg.accumulate):
                 batch = {
-                    k: v.to(accelerator.device, non_blocking=True) for k, v in next(batches).items()
+                    k: v.to(accelerator.device, non_blocking=True) for k, v in next(drawn).items()
                 }
                 # The mean over processes of these is the mean over the whole batch.
                 weight = len(next(iter(batch.values()))) * world / cfg.batch

@@ -1,0 +1,1 @@
+"""Whether this machine computes what a network asks of it; see `watch` and `trust`."""

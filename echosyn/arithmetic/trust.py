@@ -1,0 +1,300 @@
+"""Which precision a network is used in: the one asked for, or fp32 where this machine gets one of
+its operations wrong.
+
+A check runs in a process of its own, since what it looks for may end a process, and once for a
+machine, its libraries, and a network's shapes: the verdicts lie in `cache_folder`.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import multiprocessing
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from echosyn.arithmetic.watch import DTYPES, TOLERANCES, Findings, Watch
+from echosyn.device import pick_precision
+from echosyn.errors import EchosynError
+from echosyn.files import fingerprint, read_json, write_json
+from echosyn.runtime import cache_root
+
+FORMAT = 1  # of what a check does and of its file
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Something that a network computes, for a check to look at: `call(*args)`.
+
+    `call` and `args` are sent to another process. What they are of, classes, settings and shapes,
+    identifies the check; the numbers in tensors do not. A loss that `call` returns is
+    differentiated.
+    """
+
+    what: str
+    call: Callable
+    args: tuple = ()
+
+    def signature(self) -> str:
+        return fingerprint(_facts((self.call, self.args)))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found: how many operations it compared, the largest relative error of those
+    that are right, and those that are wrong. `died`: how the process ended, if it did.
+    """
+
+    what: str
+    precision: str
+    checked: int = 0
+    error: float = 0.0
+    worst: str = ""
+    wrong: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
+    died: str = ""
+
+    @property
+    def right(self) -> bool:
+        return not self.wrong and not self.died
+
+    @property
+    def reason(self) -> str:
+        """Why it is not right."""
+        return self.died or f"{len(self.wrong)} operations are wrong, such as {self.wrong[0]}"
+
+
+def trusted(precision: str, device: torch.device, probe: Probe, name: str) -> str:
+    """The precision to use: `precision` resolved, or "fp32", with a line that says why.
+
+    Args:
+        name: of the stage and its subject, for that line.
+
+    Raises:
+        EchosynError: this machine gets even fp32 wrong.
+    """
+    precision = pick_precision(precision)
+    if precision == "fp32":
+        return precision
+    verdict = examine(probe, precision, device)
+    if verdict.right:
+        return precision
+    full = examine(probe, "fp32", device)
+    if not full.right:
+        raise EchosynError(f"{name}: {full.reason}, in fp32, on {described(device)}")
+    print(
+        f"echosyn: {name}: fp32 instead of {precision}: {verdict.reason}; {described(device)} "
+        "(see `echosyn doctor`)",
+        file=sys.stderr,
+    )
+    return "fp32"
+
+
+def examine(probe: Probe, precision: str, device: torch.device) -> Verdict:
+    """The verdict on a probe, from the cache or from a check."""
+    return next(examine_all([(probe, precision)], device))
+
+
+def examine_all(
+    jobs: Sequence[tuple[Probe, str]], device: torch.device, anew: bool = False
+) -> Iterator[Verdict]:
+    """The verdicts on probes, each in a precision, in turn; `anew`: whatever the cache has."""
+    paths = [cache_folder() / f"{_key(*job, device)}.json" for job in jobs]
+    kept = [None if anew else _read(path, device) for path in paths]
+    checks = check_apart([job for job, k in zip(jobs, kept, strict=True) if k is None], device)
+    for path, known in zip(paths, kept, strict=True):
+        verdict = known
+        if verdict is None:
+            verdict = next(checks)
+            with contextlib.suppress(OSError):  # a folder that cannot be written costs time only
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(path, {"machine": machine(device), **dataclasses.asdict(verdict)})
+        yield verdict
+
+
+def check(probe: Probe, precision: str, device: torch.device) -> Findings:
+    """Compare the operations of a probe in this process, forward and, of a loss, backward."""
+    watch = Watch(precision, device)
+    torch.manual_seed(0)
+    lower = precision != "fp32"
+    with watch, torch.autocast(device.type, DTYPES[precision], enabled=lower):
+        args = [_moved(a, device) for a in probe.args]
+        loss = probe.call(*args)
+        if isinstance(loss, Tensor) and loss.requires_grad and not loss.ndim:
+            loss.backward()
+    return watch.findings
+
+
+def check_apart(jobs: Sequence[tuple[Probe, str]], device: torch.device) -> Iterator[Verdict]:
+    """`check` of each job, all in a process apart; when that dies, what it was at was wrong, and
+    another goes on with the rest.
+
+    Raises:
+        EchosynError: a check fails by an error of the probe and not of the arithmetic.
+    """
+    left = list(jobs)
+    while left:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe(duplex=False)
+        args = (left, str(device), torch.get_num_threads(), theirs)
+        process = context.Process(target=_serve, args=args, name="arithmetic")
+        process.start()
+        theirs.close()
+        try:
+            while left:
+                probe, precision = left.pop(0)
+                yield answer(ours.recv(), probe.what, precision)
+        except EOFError:
+            process.join()
+            how = _ended(process.exitcode)
+            yield Verdict(probe.what, precision, died=f"the process computing it ended by {how}")
+        finally:
+            ours.close()
+            process.terminate() if process.is_alive() and left else process.join()
+
+
+def answer(found: Findings | str, what: str, precision: str) -> Verdict:
+    """The verdict that findings make; a text is an error of the probe.
+
+    Raises:
+        EchosynError: that error.
+    """
+    if isinstance(found, str):
+        raise EchosynError(f"the check of {what} in {precision} failed: {found}")
+    worst = found.worst
+    return Verdict(
+        what,
+        precision,
+        found.checked,
+        worst.error if worst else 0.0,
+        str(worst) if worst else "",
+        tuple(str(o) for o in found.wrong),
+        tuple(found.beyond),
+    )
+
+
+def machine(device: torch.device) -> dict[str, str]:
+    """What arithmetic depends on: processor, libraries, threads."""
+    facts = {
+        "torch": torch.__version__,
+        "build": _digest(torch.__config__.show()),
+        "python": platform.python_version(),
+        "threads": str(torch.get_num_threads()),
+        "device": str(device.type),
+        "processor": processor(),
+        "instructions": f"{torch.backends.cpu.get_cpu_capability()} {_digest(_flags())}",
+        "onednn": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
+    }
+    if device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
+        facts["cuda"] = f"{torch.version.cuda} cudnn {torch.backends.cudnn.version()}"
+    return facts
+
+
+def described(device: torch.device) -> str:
+    """Processor and versions, for a message."""
+    facts = machine(device)
+    chip = facts.get("gpu", facts["processor"])
+    libraries = f"CUDA {facts['cuda']}" if device.type == "cuda" else f"oneDNN {onednn_version()}"
+    return f"{chip}, torch {facts['torch']}, {libraries}"
+
+
+def onednn_version() -> str:
+    """Version of the library of convolutions on CPUs, as torch was built with it."""
+    line = next((x for x in torch.__config__.show().splitlines() if "MKL-DNN" in x), "")
+    return line.strip(" -").removeprefix("Intel(R) MKL-DNN v").split(" ")[0] or "none"
+
+
+def processor() -> str:
+    """Name of the CPU."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def cache_folder() -> Path:
+    return cache_root() / "arithmetic"
+
+
+def _flags() -> str:
+    return _cpuinfo("flags") or _cpuinfo("Features")
+
+
+def _cpuinfo(field: str) -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((x.partition(":")[2].strip() for x in lines if x.startswith(field)), "")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _key(probe: Probe, precision: str, device: torch.device) -> str:
+    rules = (FORMAT, TOLERANCES[precision])
+    return fingerprint([probe.what, probe.signature(), precision, machine(device), rules])
+
+
+def _read(path: Path, device: torch.device) -> Verdict | None:
+    """A kept verdict, unless the file is damaged or of another machine."""
+    try:
+        kept = read_json(path)
+        if kept.pop("machine") != machine(device):
+            return None
+        kept = {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
+        return Verdict(**kept)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EchosynError):
+        return None
+
+
+def _serve(
+    jobs: Sequence[tuple[Probe, str]], device: str, threads: int, answers: Connection
+) -> None:
+    """In the process of checks: answer each with its findings, or with what failed."""
+    torch.set_num_threads(threads)
+    for probe, precision in jobs:
+        try:
+            answer: Findings | str = check(probe, precision, torch.device(device))
+        except Exception as e:  # whatever it is, the parent says it
+            answer = f"{type(e).__name__}: {e}"
+        answers.send(answer)
+
+
+def _ended(code: int | None) -> str:
+    return f"signal {-code}" if code is not None and code < 0 else f"status {code}"
+
+
+def _moved(x: Any, device: torch.device) -> Any:
+    if isinstance(x, dict):
+        return {k: _moved(v, device) for k, v in x.items()}
+    return x.to(device) if isinstance(x, Tensor | nn.Module) else x
+
+
+def _facts(x: Any) -> Any:
+    """What identifies something: shapes of tensors, classes and shapes of networks."""
+    if isinstance(x, Tensor):
+        return [str(x.dtype), list(x.shape)]
+    if isinstance(x, nn.Module):
+        shapes = {k: list(v.shape) for k, v in x.state_dict().items()}
+        own = {k: v for k, v in vars(x).items() if isinstance(v, str | int | bool)}
+        return [type(x).__qualname__, str(x), shapes, own]
+    if dataclasses.is_dataclass(x) and not isinstance(x, type):
+        values = {f.name: getattr(x, f.name) for f in dataclasses.fields(x)}
+        return [type(x).__qualname__, _facts(values)]
+    if isinstance(x, dict):
+        return {str(k): _facts(v) for k, v in x.items()}
+    if isinstance(x, list | tuple):
+        return [_facts(v) for v in x]
+    if callable(x):
+        return getattr(x, "__qualname__", type(x).__qualname__)
+    if isinstance(x, str | int | float | bool | None):
+        return x
+    return [type(x).__qualname__, _facts(getattr(x, "cfg", None))]
