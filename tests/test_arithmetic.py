@@ -1,5 +1,6 @@
 """The self-check of the arithmetic: what it finds, what it leaves alone, and what follows."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -70,7 +71,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache/echosyn/arithmetic"
 
 
-@pytest.fixture()
+@pytest.fixture
 def here(monkeypatch):
     """Checks in this process, which is quicker to start; the probes checked."""
     checked = []
@@ -78,7 +79,9 @@ def here(monkeypatch):
     def check_here(jobs, device):
         for probe, precision in jobs:
             checked.append(probe)
-            yield trust.answer(trust.check(probe, precision, device), probe.what, precision)
+            yield trust.answer(
+                trust.check(copy.deepcopy(probe), precision, device), probe.what, precision
+            )
 
     monkeypatch.setattr(trust, "check_apart", check_here)
     return checked
