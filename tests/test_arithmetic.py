@@ -5,6 +5,8 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -250,3 +252,18 @@ def test_the_numbers_of_a_probe_do_not_matter_its_shapes_and_settings_do():
     b = Probe("x", loss_of, ({"clips": torch.ones(2, 3)}, np.float32(1)))
     c = Probe("x", loss_of, ({"clips": torch.zeros(2, 4)}, np.float32(1)))
     assert a.signature() == b.signature() != c.signature()
+
+
+def test_a_script_without_a_main_guard_is_not_run_again(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import torch\n"
+        "from echosyn.arithmetic.trust import Probe, check_apart\n"
+        "print('once')\n"
+        "def own(x):\n"
+        "    return (x @ x.T).float().sum()\n"
+        "jobs = [(Probe('own', own, (torch.ones(2, 2, requires_grad=True),)), 'bf16')] * 2\n"
+        "print([v.right for v in check_apart(jobs, torch.device('cpu'))])\n"
+    )
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines() == ["once", "[True, True]"]

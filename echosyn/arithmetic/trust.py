@@ -6,11 +6,14 @@ machine, its libraries, and a network's shapes: the verdicts lie in `cache_folde
 """
 
 import contextlib
+import copy
 import dataclasses
 import hashlib
 import multiprocessing
 import os
+import pickle
 import platform
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +31,7 @@ from echosyn.files import fingerprint, read_json, write_json
 from echosyn.runtime import cache_root
 
 FORMAT = 1  # of what a check does and of its file
+UNKNOWN = "unknown"  # the answer to jobs whose classes another process cannot import
 
 
 @dataclass(frozen=True)
@@ -135,30 +139,61 @@ def check(probe: Probe, precision: str, device: torch.device) -> Findings:
 
 def check_apart(jobs: Sequence[tuple[Probe, str]], device: torch.device) -> Iterator[Verdict]:
     """`check` of each job, all in a process apart; when that dies, what it was at was wrong, and
-    another goes on with the rest.
+    another goes on with the rest. What another process cannot import is checked in this one.
 
     Raises:
         EchosynError: a check fails by an error of the probe and not of the arithmetic.
     """
     left = list(jobs)
     while left:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe(duplex=False)
-        args = (left, str(device), torch.get_num_threads(), theirs)
-        process = context.Process(target=_serve, args=args, name="arithmetic")
-        process.start()
-        theirs.close()
-        try:
+        with _process_for(left, device) as (process, pipe):
+            unknown = False
             while left:
-                probe, precision = left.pop(0)
-                yield answer(ours.recv(), probe.what, precision)
-        except EOFError:
-            process.join()
-            how = _ended(process.exitcode)
-            yield Verdict(probe.what, precision, died=f"the process computing it ended by {how}")
-        finally:
-            ours.close()
-            process.terminate() if process.is_alive() and left else process.join()
+                probe, precision = left[0]
+                try:
+                    found = UNKNOWN if unknown else pipe.recv()
+                except (EOFError, ConnectionError):
+                    left.pop(0)
+                    how = f"the process computing it ended by {_ended(process.wait())}"
+                    yield Verdict(probe.what, precision, died=how)
+                    break
+                unknown = found == UNKNOWN  # of the others too
+                if unknown:
+                    found = findings_of(copy.deepcopy(probe), precision, device)
+                left.pop(0)
+                yield answer(found, probe.what, precision)
+
+
+@contextlib.contextmanager
+def _process_for(
+    jobs: list[tuple[Probe, str]], device: torch.device
+) -> Iterator[tuple[subprocess.Popen, Connection]]:
+    """A process at work on `jobs`, and where its answers come from. It does not run the script that
+    this one runs, as multiprocessing's would."""
+    ours, theirs = multiprocessing.Pipe()
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "echosyn.arithmetic.serve", str(theirs.fileno())],
+        pass_fds=[theirs.fileno()],
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    theirs.close()
+    try:
+        with contextlib.suppress(ConnectionError):  # it died: nothing will come
+            ours.send((str(device), torch.get_num_threads(), pickle.dumps(jobs)))
+        yield process, ours
+    finally:
+        ours.close()
+        process.kill()
+        process.wait()
+
+
+def findings_of(probe: Probe, precision: str, device: torch.device) -> Findings | str:
+    """What `check` finds, or, as a text, the error that it raises."""
+    try:
+        return check(probe, precision, device)
+    except Exception as e:  # whatever it is, the one who asked says it
+        return f"{type(e).__name__}: {e}"
 
 
 def answer(found: Findings | str, what: str, precision: str) -> Verdict:
@@ -253,19 +288,6 @@ def _read(path: Path, device: torch.device) -> Verdict | None:
         return Verdict(**kept)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EchosynError):
         return None
-
-
-def _serve(
-    jobs: Sequence[tuple[Probe, str]], device: str, threads: int, answers: Connection
-) -> None:
-    """In the process of checks: answer each with its findings, or with what failed."""
-    torch.set_num_threads(threads)
-    for probe, precision in jobs:
-        try:
-            answer: Findings | str = check(probe, precision, torch.device(device))
-        except Exception as e:  # whatever it is, the parent says it
-            answer = f"{type(e).__name__}: {e}"
-        answers.send(answer)
 
 
 def _ended(code: int | None) -> str:
