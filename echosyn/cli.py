@@ -19,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parse and run; the exit status. What a user can mend is one line on standard error."""
     parser = argparse.ArgumentParser(prog="echosyn", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(commands)
     _add_jobs(commands)
     _add_tune(commands)
     _add_preset(commands)
@@ -34,6 +35,21 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _add_run(commands: argparse._SubParsersAction) -> None:
+    run = commands.add_parser(
+        "run",
+        help="dvc repro, several stages at once",
+        description="Bring stages up to date as `dvc repro` does, several at once where they do "
+        "not wait for each other, and print what each took. What they print is in .echosyn/log. "
+        "Ctrl-C lets them save; the same command goes on.",
+    )
+    run.add_argument("targets", nargs="*", help="stages, or groups of them (default: all)")
+    run.add_argument(
+        "--jobs", type=int, default=0, help="stages at once (default: 2; 1 with a GPU or one core)"
+    )
+    run.set_defaults(run=_run)
 
 
 def _add_jobs(commands: argparse._SubParsersAction) -> None:
@@ -185,6 +201,7 @@ def _add_doctor(commands: argparse._SubParsersAction) -> None:
         "precision. The exit status is 1 if something would stop a run.",
     )
     doctor.add_argument("--anew", action="store_true", help="check the arithmetic again")
+    doctor.add_argument("--arithmetic", action="store_true", help="look at nothing else")
     doctor.add_argument("--offline", action="store_true", help="ask no index of packages")
     doctor.set_defaults(run=_doctor)
 
@@ -324,6 +341,22 @@ def _weights(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run(args: argparse.Namespace) -> int:
+    from echosyn.runtime import prepare, project_root
+
+    prepare()
+    from echosyn.runner import run
+
+    if args.jobs < 0:
+        raise EchosynError(f"--jobs {args.jobs}: expected a number of stages, 1 or more")
+    try:
+        run(project_root().resolve(), args.targets, args.jobs)
+    except KeyboardInterrupt:
+        print("echosyn: stopped; the same command continues where it was", file=sys.stderr)
+        raise
+    return 0
+
+
 def _doctor(args: argparse.Namespace) -> int:
     from echosyn.runtime import prepare, project_root, threads
 
@@ -333,10 +366,8 @@ def _doctor(args: argparse.Namespace) -> int:
 
     root, bad = project_root().resolve(), False
     set_threads(threads())
-    for findings in (
-        examine_machine(root, index=not args.offline),
-        examine_arithmetic(root, args.anew),
-    ):
+    parts = [] if args.arithmetic else [examine_machine(root, index=not args.offline)]
+    for findings in (*parts, examine_arithmetic(root, args.anew)):
         for finding in findings:
             print(finding, flush=True)
             bad |= finding.state == "bad"

@@ -16,7 +16,7 @@ from typing import Any
 
 from echosyn.config import read_yaml
 from echosyn.errors import EchosynError
-from echosyn.runtime import threads
+from echosyn.runtime import cores
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def dvc_md5(path: Path) -> str:
     if path.is_file():
         return _file_md5(path)
     files = sorted((p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file())
-    with ThreadPoolExecutor(threads()) as pool:  # hashing lets other threads run
+    with ThreadPoolExecutor(cores()) as pool:  # hashing lets other threads run
         hashes = list(pool.map(_file_md5, [p for _, p in files]))
     listing = [{"md5": md5, "relpath": n} for (n, _), md5 in zip(files, hashes, strict=True)]
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"

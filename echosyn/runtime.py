@@ -25,20 +25,31 @@ QUIET = {
 
 
 def threads() -> int:
-    """CPU threads a process may use: ECHOSYN_THREADS, else the cores it may run on.
+    """CPU threads that share one computation: ECHOSYN_THREADS, else `cores`.
 
     Part of what makes bytes repeat: floating-point sums depend on how work is split.
     """
-    text = os.environ.get("ECHOSYN_THREADS", "")
-    if not text:
-        return (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
-        )
-    if not text.isdigit() or int(text) < 1:
-        raise EchosynError(f"ECHOSYN_THREADS: {text!r} is not a whole number of 1 or more")
-    return int(text)
+    return _count("ECHOSYN_THREADS") or cores()
+
+
+def cores() -> int:
+    """Cores for items that do not wait for each other (a video each): ECHOSYN_CORES, else those
+    that this process may run on, or ECHOSYN_THREADS where that is set. Changes no byte.
+    """
+    found = _count("ECHOSYN_CORES") or _count("ECHOSYN_THREADS")
+    if found:
+        return found
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _count(variable: str) -> int:
+    """A whole number from the environment; 0 where it is not set."""
+    text = os.environ.get(variable, "")
+    if text and (not text.isdigit() or int(text) < 1):
+        raise EchosynError(f"{variable}: {text!r} is not a whole number of 1 or more")
+    return int(text or 0)
 
 
 def prepare() -> None:

@@ -1,10 +1,12 @@
 """What every stage file shares: its command line and its way of ending."""
 
 import argparse
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+from echosyn import timing
 from echosyn.config import Params
 from echosyn.errors import EchosynError
 from echosyn.runtime import project_root, run_stage, threads
@@ -29,16 +31,24 @@ def command(main: Callable[..., None], **arguments: str) -> None:
             if not NAME.fullmatch(value):
                 raise EchosynError(f"{name} {value!r}: use a-z, 0-9 and '_' only")
         main(**values)
+        if stage := os.environ.get("DVC_STAGE"):
+            timing.keep(stage)
 
     run_stage(checked)
 
 
+def params_here() -> Params:
+    """The project's params; a stage asks for them once its modules are imported."""
+    timing.loaded()
+    return Params(project_root())
+
+
 def torch_params() -> Params:
-    """The project's params, after giving torch its threads: for stages that compute."""
+    """The same, after giving torch its threads: for stages that compute."""
     from echosyn.device import set_threads
 
     set_threads(threads())
-    return Params(project_root())
+    return params_here()
 
 
 def subfolders(folder: str) -> list[Path]:

@@ -5,16 +5,14 @@ What was not taken is listed, with reasons, in gates/docs/ingest/<dataset>/rejec
 
 from pathlib import Path
 
-from pipelines._stage import command
+from pipelines._stage import command, params_here
 
 
 def main(dataset: str) -> None:
-    from echosyn.config import Params
     from echosyn.data.ingest import ingest
-    from echosyn.runtime import project_root
     from echosyn.tracking import stage_run
 
-    entry = Params(project_root()).dataset(dataset)
+    entry = params_here().dataset(dataset)
     out = Path("data") / entry.role / dataset
     rejects = Path("gates/docs/ingest") / dataset / "rejects.csv"
     with stage_run("ingest", dataset, entry, inputs=[entry.path]) as run:

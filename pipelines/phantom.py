@@ -5,19 +5,18 @@ python -m pipelines.phantom phantom
 
 from pathlib import Path
 
-from pipelines._stage import command
+from pipelines._stage import command, params_here
 
 
 def main(name: str) -> None:
-    from echosyn.config import Params
     from echosyn.data.phantom import PhantomConfig, write_dataset
-    from echosyn.runtime import project_root, threads
+    from echosyn.runtime import cores
     from echosyn.tracking import stage_run
 
-    params = Params(project_root())
+    params = params_here()
     settings = params.named("phantom", "phantoms", name, PhantomConfig)
     with stage_run("phantom", name, settings) as run:
-        table = write_dataset(Path("data/raw") / name, settings, params.seed, threads())
+        table = write_dataset(Path("data/raw") / name, settings, params.seed, cores())
         numbers = {
             "phantom/ef_mean": float(table["EF"].mean()),
             "phantom/ef_sd": float(table["EF"].std()),

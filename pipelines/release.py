@@ -5,23 +5,22 @@ python -m pipelines.release phantom
 
 from pathlib import Path
 
-from pipelines._stage import command
+from pipelines._stage import command, params_here
 
 
 def main(dataset: str) -> None:
     import tempfile
 
-    from echosyn.config import Params, build
+    from echosyn.config import build
     from echosyn.files import read_json, sha256_file
     from echosyn.privacy.verdict import Thresholds
     from echosyn.release.build import ReleaseConfig, build_release, require_audit, require_gate
     from echosyn.release.evidence import write_evidence
     from echosyn.release.manifest import MANIFEST
     from echosyn.release.provenance import provenance
-    from echosyn.runtime import project_root
     from echosyn.tracking import release_run
 
-    params = Params(project_root())
+    params = params_here()
     config = params.stage("release", ReleaseConfig)
     samples, out = Path("samples", dataset), Path("releases", dataset)
     require_gate(Path("gates/release", f"{dataset}.json"), samples)

@@ -5,19 +5,17 @@ python -m pipelines.report phantom
 
 from pathlib import Path
 
-from pipelines._stage import command
+from pipelines._stage import command, params_here
 
 
 def main(dataset: str) -> None:
     import pandas as pd
 
-    from echosyn.config import Params
     from echosyn.files import read_json, write_text
     from echosyn.release.manifest import read_manifest
     from echosyn.report.build import build_report
-    from echosyn.runtime import project_root
 
-    params = Params(project_root())
+    params = params_here()
 
     def table(path: str) -> pd.DataFrame | None:
         return pd.read_csv(path) if Path(path).exists() else None

@@ -2,16 +2,14 @@
 
 from pathlib import Path
 
-from pipelines._stage import command
+from pipelines._stage import command, params_here
 
 
 def main(dataset: str) -> None:
-    from echosyn.config import Params
-    from echosyn.runtime import project_root
     from echosyn.tracking import stage_run
     from echosyn.validation import LatentsConfig, run_latents_gate
 
-    params = Params(project_root())
+    params = params_here()
     role = params.dataset(dataset).role
     config = params.stage("validate_latents", LatentsConfig)
     latents, folder = Path("latents") / role / dataset, Path("data") / role / dataset

@@ -2,17 +2,14 @@
 
 from pathlib import Path
 
-from pipelines._stage import command
+from pipelines._stage import command, params_here
 
 
 def main(dataset: str) -> None:
-    from echosyn.config import Params
-    from echosyn.runtime import project_root
     from echosyn.tracking import stage_run
     from echosyn.validation import ValidateConfig, run_gate
 
-    root = project_root()
-    params = Params(root)
+    params = params_here()
     entry = params.dataset(dataset)
     config = params.stage("validate_raw", ValidateConfig)
     folder = Path("data") / entry.role / dataset

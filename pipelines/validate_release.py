@@ -2,17 +2,15 @@
 
 from pathlib import Path
 
-from pipelines._stage import command
+from pipelines._stage import command, params_here
 
 
 def main(dataset: str) -> None:
-    from echosyn.config import Params
     from echosyn.diffusion.settings import SampleVideosConfig
-    from echosyn.runtime import project_root
     from echosyn.tracking import stage_run
     from echosyn.validation import ValidateConfig, run_gate
 
-    params = Params(project_root())
+    params = params_here()
     entry = params.dataset(dataset)
     config = params.stage("validate_release", ValidateConfig)
     counts = params.stage("sample_videos", SampleVideosConfig).counts

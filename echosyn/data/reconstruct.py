@@ -27,7 +27,7 @@ from echosyn.files import atomic_dir, write_text
 from echosyn.metrics.image import psnr_db, ssim
 from echosyn.models.vae import FRAME_SIZE, Vae
 from echosyn.parallel import ahead, cores_apart
-from echosyn.runtime import threads
+from echosyn.runtime import cores
 from echosyn.shards import gather
 
 AHEAD = 2  # videos per thread that may wait for the VAE, and as many that may wait to be written
@@ -150,7 +150,7 @@ def encode_shard(codec: VideoCodec, videos: Recordings, rows: range, folder: Pat
         }
         return Kept(video.original.shape[1:], video.latents, quality)
 
-    workers = threads()
+    workers = cores()
     with (
         cores_apart() if codec.shared else nullcontext(),
         ThreadPoolExecutor(workers, thread_name_prefix="encode") as pool,

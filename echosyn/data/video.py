@@ -16,7 +16,8 @@ import numpy as np
 from echosyn.errors import EchosynError
 from echosyn.files import write_bytes
 from echosyn.progress import bar
-from echosyn.runtime import threads
+from echosyn.runtime import cores
+from echosyn.timing import reading
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -131,20 +132,25 @@ def map_videos(
     """`work` of each item, in order, on as many threads as this process may use (OpenCV decodes
     outside Python's lock), with a progress bar. Few items are in flight, however many there are.
     """
-    workers = threads()
+    workers = cores()
     pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(workers) as pool, bar(len(items), desc, unit) as progress:
         try:
             for item in items:
                 pending.append(pool.submit(work, item))
                 if len(pending) >= 4 * workers:
-                    yield pending.popleft().result()
+                    yield _awaited(pending.popleft())
                     progress.update()
             while pending:
-                yield pending.popleft().result()
+                yield _awaited(pending.popleft())
                 progress.update()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _awaited(work: "Future[R]") -> R:
+    with reading():
+        return work.result()
 
 
 def write_video(path: Path | str, frames: np.ndarray, fps: float) -> None:

@@ -31,7 +31,7 @@ from echosyn.files import atomic_dir
 from echosyn.models.vae import FRAME_SIZE
 from echosyn.parallel import ahead, cores_apart
 from echosyn.privacy.filter import AcceptedHearts
-from echosyn.runtime import threads
+from echosyn.runtime import cores
 from echosyn.shards import gather
 
 
@@ -224,7 +224,7 @@ def _made(
         for part in (rows[i : i + size] for i in range(0, len(rows), size)):
             yield from zip(part, make(part), strict=True)
         return
-    workers = threads()
+    workers = cores()
     with cores_apart(), ThreadPoolExecutor(workers, thread_name_prefix="sample") as pool:
         try:
             done = ahead(pool, make, ([row] for row in rows), 2 * workers)

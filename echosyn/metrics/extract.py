@@ -12,7 +12,7 @@ import numpy as np
 
 from echosyn.errors import EchosynError
 from echosyn.metrics.features import FeatureSpace
-from echosyn.runtime import threads
+from echosyn.runtime import cores
 
 AHEAD = 2  # batches that may wait for the network
 
@@ -135,7 +135,7 @@ def _prepared(
     videos: Videos, jobs: Iterator[_Job], batch: int
 ) -> Iterator[tuple[_Job, np.ndarray, np.ndarray]]:
     """Each job with what it needed, in order, made ahead by threads."""
-    workers = threads()
+    workers = cores()
     pending: deque[tuple[_Job, Future]] = deque()
     waiting = 0  # rows of the pending jobs
     with ThreadPoolExecutor(workers, thread_name_prefix="extract") as pool:
