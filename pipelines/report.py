@@ -11,6 +11,7 @@ from pipelines._stage import command, params_here
 def main(dataset: str) -> None:
     import pandas as pd
 
+    from echosyn import timing
     from echosyn.files import read_json, write_text
     from echosyn.release.manifest import read_manifest
     from echosyn.report.build import build_report
@@ -38,6 +39,7 @@ def main(dataset: str) -> None:
             for path in found
             if path.parent.name != "evaluate"
         },
+        took=timing.kept(timing.folder()),
     )
     out = Path("reports", dataset, "index.html")
     write_text(out, page)

@@ -18,7 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from echosyn.arithmetic import trust
 from echosyn.arithmetic.trust import Probe, check_apart, examine, machine, trusted
 from echosyn.arithmetic.watch import NAN, Watch, poison, relative_error
+from echosyn.diffusion.condition import ConditionSpec
 from echosyn.errors import EchosynError
+from echosyn.models.denoisers import UnetConfig, VideoDenoiser
 from echosyn.models.r2plus1d import SMALL, R2Plus1d
 from echosyn.tracking import NullRun
 from echosyn.training.loop import LoopConfig, fit
@@ -175,6 +177,22 @@ def test_the_defect_of_conv3d_is_found_where_it_is():
     assert bool(watch.findings.wrong) == defect
     for wrong in watch.findings.wrong:
         assert "convolution_backward" in wrong.name
+
+
+def test_layer_norms_of_the_video_model_add_up_their_gradients_in_full():
+    """torch 2.13 adds them up in bf16 on a CPU: the more rows, the less is right."""
+    cfg = UnetConfig(widths=(32, 32), layers=1, attention=(False, True), heads=(1, 1))
+    spec = ConditionSpec()
+    norms = [m for m in VideoDenoiser.create(cfg, 4, spec).modules() if isinstance(m, nn.LayerNorm)]
+    assert norms
+    rows = (torch.randn(8192, 32) + 0.3).bfloat16()
+    for norm, right in ((norms[0], True), (nn.LayerNorm(32), False)):
+
+        def run(norm=norm):
+            out = norm(rows)
+            out.backward(rows.to(out.dtype))
+
+        assert bool(watched("bf16", run).wrong) != right
 
 
 def test_a_process_that_dies_was_wrong_and_the_rest_is_still_checked():

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-# Errors are norms relative to the right result's. What is right stays below 0.005 in bf16, sums of
-# a layer norm's gradient below 0.04 (docs/results/arithmetic.md); what is wrong is off by its own
-# size.
-TOLERANCES = {"bf16": 0.05, "fp16": 0.01, "fp32": 1e-3}
+# Errors are norms relative to the right result's. What is right stays below 0.005 in bf16
+# (docs/results/arithmetic.md); sums that are kept in bf16 are off by percents, what is read from
+# memory that nobody wrote by its own size.
+TOLERANCES = {"bf16": 0.02, "fp16": 0.01, "fp32": 1e-3}
 NUDGES = 4.0  # how much more than rounding its inputs once more may change a result
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 BLOCKS = tuple(1 << n for n in range(6, 20))  # numbers of 4 bytes: 256 bytes to 2 MiB

@@ -14,6 +14,8 @@ from echosyn.report import ef_plots, plots
 from echosyn.report.mosaic import clip, nearest, spread, webp
 from echosyn.report.numbers import privacy_sentences
 from echosyn.report.page import Mosaic, Plot, render
+from echosyn.report.parts import stage_table
+from echosyn.timing import Seconds
 
 ROWS, COLUMNS, SECONDS = 4, 4, 3.0  # of a mosaic
 
@@ -31,6 +33,7 @@ def build_report(
     metrics: Mapping[str, float | str],
     others: Mapping[str, Mapping[str, float]],
     manifest: Mapping[str, Any],
+    took: Mapping[str, Seconds],
 ) -> str:
     """The page as HTML. A table that is None (nothing of the kind was measured) has no figure.
 
@@ -41,6 +44,7 @@ def build_report(
             ef_predicted. scores: kind, similarity, accepted.
         metrics: the evaluation's flat numbers. others: those of other stages by stage.
         manifest: of the release that the page is about.
+        took: what each stage took on this machine, by its name, where that was kept.
 
     Raises:
         EchosynError: a FileList or a video cannot be read.
@@ -96,6 +100,7 @@ def build_report(
         others=others,
         lineage=manifest["lineage"],
         settings=flatten(manifest["params"]),
+        seconds=stage_table(took),
     )
 
 

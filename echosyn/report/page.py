@@ -52,6 +52,7 @@ def render(
     others: Mapping[str, Mapping[str, float]],
     lineage: Mapping[str, Mapping[str, str]],
     settings: Mapping[str, Any],
+    seconds: str,
 ) -> str:
     """The whole page.
 
@@ -60,6 +61,7 @@ def render(
         privacy: sentences of the privacy section. privacy_plot: the figure beside them.
         metrics: the evaluation's flat numbers. others: further stages' numbers by stage.
         lineage: md5 by path, in groups. settings: flat, what the release was made with.
+        seconds: what each stage took, as HTML.
     """
     body = [
         f"<h1>{escape(title)}</h1>",
@@ -72,6 +74,7 @@ def render(
         section("All numbers", _numbers(metrics)),
         section("Training and other stages", _others(others)),
         section("What it was made from", _lineage(lineage, settings) if lineage else ""),
+        section("What each stage took", seconds),
     ]
     return document(title, body)
 

@@ -5,6 +5,7 @@ from html import escape
 
 from echosyn.report.numbers import Number, plain, tables
 from echosyn.report.style import CSS
+from echosyn.timing import Seconds
 
 
 def document(title: str, body: Sequence[str], style: str = "") -> str:
@@ -56,3 +57,22 @@ def metric_tables(metrics: Mapping[str, float]) -> str:
             rows = [[escape(name), *map(cell, row)] for name, row in one.rows.items()]
             parts.append(table(columns, rows))
     return "\n".join(parts)
+
+
+def stage_table(took: Mapping[str, Seconds]) -> str:
+    """What each stage took, as HTML; nothing where none did."""
+    if not took:
+        return ""
+    head = ("", "seconds", "start-up", "reading", "computing", "DVC", "peak memory, MiB")
+    rows = [
+        [escape(stage), *(f"{x:.0f}" for x in (
+            v.wall + v.dvc, v.start_up, v.reading, v.computing, v.dvc, v.peak_mib))]
+        for stage, v in took.items()
+    ]  # fmt: skip
+    every = list(took.values())
+    sums = (
+        sum(v.wall + v.dvc for v in every), sum(v.start_up for v in every),
+        sum(v.reading for v in every), sum(v.computing for v in every), sum(v.dvc for v in every),
+    )  # fmt: skip
+    rows.append(["all", *(f"{x:.0f}" for x in sums), f"{max(v.peak_mib for v in every):.0f}"])
+    return table(head, rows)

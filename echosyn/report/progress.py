@@ -1,6 +1,6 @@
 """The page of a run under way: what there is to see so far, and what each stage took."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from html import escape
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from echosyn.data.video import read_video
 from echosyn.errors import EchosynError
 from echosyn.files import write_text
 from echosyn.report.mosaic import clip, data_uri, spread, webp
-from echosyn.report.parts import document, section, table
-from echosyn.timing import Seconds, kept
+from echosyn.report.parts import document, section, stage_table
+from echosyn.timing import kept
 
 COLUMNS, VIDEOS, FPS, CLIP = 6, 6, 16.0, 2.0  # of a picture; the last in seconds
 RELOAD = '<meta http-equiv="refresh" content="5">'
@@ -40,25 +40,6 @@ def write_progress(
     if seconds is not None:
         body.append(f"<p>In all {seconds:.0f} s.</p>")
     write_text(page, document("Echosyn: a run", body))
-
-
-def stage_table(took: Mapping[str, Seconds]) -> str:
-    """What each stage took, as HTML; nothing where none did."""
-    if not took:
-        return ""
-    head = ("", "seconds", "start-up", "reading", "computing", "DVC", "peak memory, MiB")
-    rows = [
-        [escape(stage), *(f"{x:.0f}" for x in (
-            v.wall + v.dvc, v.start_up, v.reading, v.computing, v.dvc, v.peak_mib))]
-        for stage, v in took.items()
-    ]  # fmt: skip
-    every = list(took.values())
-    sums = (
-        sum(v.wall + v.dvc for v in every), sum(v.start_up for v in every),
-        sum(v.reading for v in every), sum(v.computing for v in every), sum(v.dvc for v in every),
-    )  # fmt: skip
-    rows.append(["all", *(f"{x:.0f}" for x in sums), f"{max(v.peak_mib for v in every):.0f}"])
-    return table(head, rows)
 
 
 def _pictures(root: Path, params: Params, dataset: str) -> list[str]:
