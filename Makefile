@@ -22,7 +22,7 @@ install: .venv/.installed  ## make .venv and install Echosyn with its tools into
 	@touch $@
 
 demo: install  ## run everything that params.yaml asks for, by default on the phantom
-	@dvc repro
+	@echosyn run
 	@for page in reports/*/index.html; do echo "report: file://$(CURDIR)/$$page"; done
 	@echo "runs and releases side by side: make ui"
 

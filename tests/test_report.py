@@ -204,7 +204,7 @@ def test_report_escapes_what_people_wrote():
     page = render(
         title="<b>x</b>", subtitle="a & b", notice="", mosaics=[], plots=[], privacy=["<i>"],
         privacy_plot=None, metrics={"quality/<u>": 1.0}, others={"<s>": {"a": 1.0}},
-        lineage={"data": {"<a>": "1"}}, settings={"k": "<em>"},
+        lineage={"data": {"<a>": "1"}}, settings={"k": "<em>"}, seconds="",
     )  # fmt: skip
     for raw in ("<b>x", "a & b", "<i>", "<u>", "<s>", "<a>", "<em>"):
         assert raw not in page
