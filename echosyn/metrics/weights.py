@@ -70,7 +70,12 @@ KNOWN = {
 
 def cache_folder() -> Path:
     """`$XDG_CACHE_HOME/echosyn/weights`, or the same under ~/.cache."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        raise EchosynError(
+            "this user has no home folder to keep weights in: set HOME, or XDG_CACHE_HOME"
+        ) from None
     return Path(root) / "echosyn" / "weights"
 
 
@@ -138,7 +143,12 @@ def fetch(name: str) -> Path:
     wanted, target = known(name), cached(name)
     if target.is_file() and damage(wanted, target) is None:
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise EchosynError(
+            f"{target.parent}: {e.strerror}; set XDG_CACHE_HOME to a folder that can be written"
+        ) from None
     part = target.with_name(f".{target.name}.partial-{os.getpid()}")
     failures = []
     for url in wanted.urls:
