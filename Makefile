@@ -14,6 +14,8 @@ help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## */  make \1\t/p' Makefile | expand -t 18
 
 install: .venv/.installed  ## make .venv and install Echosyn with its tools into it
+	@.venv/bin/python -m echosyn.place || \
+		{ echo "if .venv came from another machine, remove it and make again: rm -r .venv"; exit 1; }
 
 .venv/.installed: pyproject.toml constraints.txt
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
@@ -23,7 +25,8 @@ install: .venv/.installed  ## make .venv and install Echosyn with its tools into
 
 demo: install  ## run everything that params.yaml asks for, by default on the phantom
 	@echosyn run
-	@for page in reports/*/index.html; do echo "report: file://$(CURDIR)/$$page"; done
+	@python -c 'import pathlib as p; [print("report:", f.resolve().as_uri()) \
+		for f in sorted(p.Path("reports").glob("*/index.html"))]'
 	@echo "runs and releases side by side: make ui"
 
 test: install  ## run the tests
@@ -33,7 +36,7 @@ ui: install  ## MLflow in the browser, at http://127.0.0.1:5000 (PORT=... for an
 	@mkdir -p mlruns
 	@MLFLOW_BACKEND_STORE_URI=sqlite:///mlruns/mlflow.db MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
-		--default-artifact-root "file://$(CURDIR)/mlruns/artifacts"
+		--default-artifact-root mlruns/artifacts
 
 lint: install  ## check format and style
 	@ruff format --check --quiet . || { ruff format --check .; exit 1; }

@@ -16,6 +16,20 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial-{platform.node()}-{os.getpid()}")
 
 
+def abandoned(partial: Path) -> bool:
+    """Whether a temporary file is of a process of this machine that has ended."""
+    node, _, pid = partial.name.rpartition(".partial-")[2].rpartition("-")
+    if node != platform.node() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # another user's
+        pass
+    return False
+
+
 def write_bytes(path: Path | str, data: bytes) -> None:
     """Write `data` under a temporary name, flush it to disk, then rename it to `path`."""
     path = Path(path)

@@ -119,7 +119,8 @@ def inputs(paths: Iterable[Path | str]) -> dict[str, str]:
 
 
 def project() -> dict[str, str]:
-    """Scale, git commit (`+dirty` with uncommitted changes) and DVC experiment, where known.
+    """Scale, DVC experiment, and git commit: `+dirty` with uncommitted changes, `unknown` where git
+    does not keep this project, as in an unpacked archive.
 
     Read from the working directory, which is a stage's project folder.
     """
@@ -128,18 +129,23 @@ def project() -> dict[str, str]:
         facts["scale"] = str(read_yaml(Path("params.yaml")).get("scale"))
     if os.environ.get("DVC_EXP_NAME"):
         facts["dvc_experiment"] = os.environ["DVC_EXP_NAME"]
-    commit = _git("rev-parse", "HEAD")
-    if commit:
-        dirty = bool(_git("status", "--porcelain", "--untracked-files=no"))
-        facts["git_commit"] = f"{commit}+dirty" if dirty else commit
+    # An archive may lie within a repository of something else, whose commit says nothing.
+    commit = _git("ls-files", "params.yaml") and _git("rev-parse", "HEAD")
+    if commit and _git("status", "--porcelain", "--untracked-files=no"):
+        commit += "+dirty"
+    facts["git_commit"] = commit or "unknown"
     return facts
 
 
 def _git(*command: str) -> str:
-    """Output of a git command in the working directory; empty outside a repository."""
+    """Output of a git command in the working directory; empty outside a repository.
+
+    Git may read a repository of another user's here: who runs a stage runs this folder's code.
+    """
+    trust = f"safe.directory={Path.cwd().resolve()}"
     try:
         done = subprocess.run(
-            ["git", *command], capture_output=True, text=True, timeout=60, check=False
+            ["git", "-c", trust, *command], capture_output=True, text=True, timeout=60, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

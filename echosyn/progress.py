@@ -1,12 +1,25 @@
 """One progress bar for everything that takes more than a few seconds."""
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
+
+
+class _Bar(tqdm):
+    """tqdm by a clock that is never set: by its own it stands still for as long as the time of day
+    was set back."""
+
+    monitor_interval = 0  # the monitor's thread looks at the time of day
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(miniters=1, **options)
+        self._time = time.monotonic
+        self.start_t = self.last_print_t = self._time()
 
 
 class _Lines:
@@ -21,9 +34,9 @@ class _Lines:
 
 
 def bar(total: int, desc: str, unit: str, initial: int = 0, show: bool = True) -> Any:
-    """A tqdm bar with rate and ETA; on a log file it prints a line about every ten seconds."""
+    """A bar with rate and ETA; on a log file it prints a line about every ten seconds."""
     live = sys.stderr.isatty()
-    return tqdm(
+    return _Bar(
         total=total,
         file=sys.stderr if live else _Lines(),
         initial=initial,

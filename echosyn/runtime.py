@@ -1,6 +1,8 @@
 """What every process of ours sets before anything heavy is imported."""
 
 import ctypes
+import errno
+import getpass
 import os
 import select
 import signal
@@ -53,10 +55,29 @@ def _count(variable: str) -> int:
 
 
 def prepare() -> None:
-    """Set telemetry off and thread counts. Call before importing torch or OpenCV."""
+    """Set telemetry off, thread counts, and what stands for a home folder where there is none.
+    Call before importing torch, OpenCV, matplotlib or MLflow."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     os.environ["OMP_NUM_THREADS"] = str(threads())
+    _stand_in_for_home()
+
+
+def _stand_in_for_home() -> None:
+    """A container may run as a number that has neither a name nor a home, and a home may be
+    read-only: libraries stop, or complain in every process and make their caches anew."""
+    own = state_root().resolve()
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = own / "home"
+        os.environ["HOME"] = str(home)
+    if not os.access(home, os.W_OK):
+        os.environ.setdefault("MPLCONFIGDIR", str(own / "matplotlib"))
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = str(os.getuid())
 
 
 def project_root() -> Path:
@@ -74,8 +95,15 @@ def state_root() -> Path:
 
 def cache_root() -> Path:
     """Where facts of a machine and files for all projects lie: `$XDG_CACHE_HOME/echosyn`, or the
-    same under ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "echosyn"
+    same under ~/.cache.
+
+    Raises:
+        EchosynError: there is no home folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "echosyn"
+    except RuntimeError:
+        raise EchosynError("this user has no home folder: set HOME, or XDG_CACHE_HOME") from None
 
 
 @contextmanager
@@ -170,8 +198,13 @@ def run_stage(main: Callable[[], None]) -> None:
     except EchosynError as e:
         sys.exit(f"echosyn: {e}")
     except OSError as e:
-        if e.errno in (28, 122):  # ENOSPC, EDQUOT
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
             sys.exit(f"echosyn: no space left on the disk that holds {e.filename or Path.cwd()}")
+        if e.filename and e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            sys.exit(
+                f"echosyn: {e.filename}: {e.strerror}. Its permissions (ls -l) must let user "
+                f"{getpass.getuser()} read the data, and write below the project folder"
+            )
         traceback.print_exc()
         sys.exit(1)
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from echosyn.files import atomic_dir, fingerprint
+from echosyn.files import atomic_dir, fingerprint, sha256_file, write_text
 from echosyn.progress import bar
 
 FINISHED = "finished"
@@ -50,13 +50,18 @@ def work_dir(root: Path, stage: str, subject: str, settings: Any, inputs: Iterab
 
 def finish(work: Path) -> None:
     """Mark a stage's state as no longer needed once DVC has recorded its outputs."""
-    (work / FINISHED).touch()
+    write_text(work / FINISHED, _lock())
 
 
 def _recorded_since(mark: Path) -> bool:
-    """Whether DVC has written its lock since: then the same stage runs because it shall."""
+    """Whether DVC has changed its lock since: then the same stage runs because it shall. Told by
+    content, since the clock may have been set in between."""
+    return mark.read_text() != _lock()
+
+
+def _lock() -> str:
     lock = Path("dvc.lock")
-    return lock.is_file() and lock.stat().st_mtime_ns > mark.stat().st_mtime_ns
+    return sha256_file(lock) if lock.is_file() else ""
 
 
 def plan_shards(work: Path, items: int, size: int) -> list[Shard]:

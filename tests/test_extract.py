@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import platform
 import shutil
+import subprocess
 import threading
 import time
 
@@ -433,10 +435,18 @@ def test_the_least_recently_used_go_first(tmp_path):
 
 
 def test_prune_takes_what_a_killed_process_left_and_no_other_file(tmp_path):
+    """What looks old but belongs to a living process, or to another machine, may be in use: the
+    clock may have been set forward."""
     cached = Cached(tmp_path / "features", 0)
     cached.cache.folder.mkdir()
-    for name in ("notes.txt", ".x.safetensors.partial-h-1", ".y.safetensors.partial-h-2"):
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    part = f"safetensors.partial-{platform.node()}"
+    gone, new = f".gone.{part}-{ended.pid}", f".new.{part}-{ended.pid}"
+    alive, elsewhere = f".alive.{part}-{os.getpid()}", ".elsewhere.safetensors.partial-h-1"
+    for name in ("notes.txt", gone, new, alive, elsewhere):
         (cached.cache.folder / name).write_text("x")
-    os.utime(cached.cache.folder / ".x.safetensors.partial-h-1", (0, 0))
+    for name in (gone, alive, elsewhere):
+        os.utime(cached.cache.folder / name, (0, 0))
     cached.get(VideoFolder.open(dataset(tmp_path / "d"), 16.0), [clip(0, 0, 16)])
-    assert [p.name for p in cached.files] == [".y.safetensors.partial-h-2", "notes.txt"]
+    assert [p.name for p in cached.files] == sorted([new, alive, elsewhere, "notes.txt"])

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from echosyn.errors import EchosynError
-from echosyn.files import write_bytes
+from echosyn.files import abandoned, write_bytes
 from echosyn.metrics.extract import Clip, Videos
 from echosyn.metrics.features import FeatureSpace
 
@@ -64,10 +64,12 @@ class FeatureCache:
         return features
 
     def prune(self) -> None:
-        """Remove the least recently used files until the rest fit the limit, and what a killed
-        process left half-written a day ago or longer."""
+        """Remove the least recently used files until the rest fit the limit, and what a process of
+        this machine that is gone left half-written a day ago or longer. Age alone does not tell:
+        the clock may have been set while another process writes."""
         for partial in self.folder.glob(".*.safetensors.partial-*"):
-            if _mtime_ns(partial) < time.time_ns() - DAY_S * 10**9:
+            old = _mtime_ns(partial) < time.time_ns() - DAY_S * 10**9
+            if old and abandoned(partial):
                 partial.unlink(missing_ok=True)
         files = sorted(self.folder.glob("*.safetensors"), key=_mtime_ns, reverse=True)
         total = 0

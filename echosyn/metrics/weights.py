@@ -138,7 +138,12 @@ def fetch(name: str) -> Path:
     wanted, target = known(name), cached(name)
     if target.is_file() and damage(wanted, target) is None:
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise EchosynError(
+            f"{target.parent}: {e.strerror}; set XDG_CACHE_HOME to a folder that can be written"
+        ) from None
     part = target.with_name(f".{target.name}.partial-{os.getpid()}")
     failures = []
     for url in wanted.urls:

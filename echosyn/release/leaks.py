@@ -49,7 +49,7 @@ PLACES = {
 DATA_URI = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]+")
 # Accounts and machines called so are not a person; as words they stand in any text.
 COMMON = frozenset((
-    "admin", "administrator", "build", "builder", "docker", "echosyn", "guest", "host",
+    "admin", "administrator", "build", "builder", "docker", "echosyn", "guest", "home", "host",
     "jenkins", "jovyan", "local", "localhost", "node", "nobody", "release", "root", "runner",
     "server", "synthetic", "test", "tests", "ubuntu", "user", "users", "video", "videos",
     "worker", "workspace",
@@ -78,8 +78,11 @@ def real_names(real: Path, label: str) -> frozenset[str]:
 
 def local_people() -> frozenset[str]:
     """This user's and this machine's names, but those that are common or plain words."""
-    found = {Path.home().name}
-    with contextlib.suppress(KeyError, OSError):  # a container may run as a number without a name
+    found = set()
+    # A container may run as a number that has neither a home nor a name.
+    with contextlib.suppress(RuntimeError):
+        found.add(Path.home().name)
+    with contextlib.suppress(KeyError, OSError):
         found.add(getpass.getuser())
     host = platform.node()
     if re.search(r"[\d.-]", host):  # "phantom" is also a word, "ws-017" is not

@@ -21,9 +21,10 @@ from typing import Any, Protocol
 
 from echosyn import lineage
 from echosyn.files import fingerprint, read_json, write_json
+from echosyn.place import mend_store
 from echosyn.runtime import state_root
 from echosyn.tracking.courier import Courier
-from echosyn.tracking.outbox import Outbox, Row, outboxes
+from echosyn.tracking.outbox import OWN_STORE, Outbox, Row, outboxes, own_store
 from echosyn.tracking.store import OUTBOX, RELEASES, STAGES
 
 __all__ = [
@@ -39,6 +40,9 @@ __all__ = [
     "tracking_uri",
     "trial_run",
 ]
+
+
+_START = time.time_ns() - time.monotonic_ns()
 
 
 class Log(Protocol):
@@ -201,7 +205,8 @@ def stage_run(
         key = f"{stage}-{subject}-{uuid.uuid4().hex[:12]}"
         facts = _facts(STAGES, f"{stage}/{subject}", values, tags, (OUTBOX, key))
         if resume_dir:
-            facts["resume_dir"] = str(resume_dir.resolve())
+            # Relative, as the project may be moved before what waits is sent.
+            facts["resume_dir"] = os.path.relpath(resume_dir.resolve(), _root())
         outbox = Outbox.create(_root(), key, facts)
         if note:
             write_json(note, {"outbox": key, "params_hash": tags["params_hash"]})
@@ -221,7 +226,7 @@ def trial_run(parent: StageRun, name: str, settings: Mapping[str, Any], key: str
     above = parent.outbox.facts
     full = f"{parent.outbox.key}-{key}"
     facts = _facts(above["experiment"], name, settings, {}, (OUTBOX, full))
-    facts |= {"uri": above["uri"], "parent": parent.outbox.key}
+    facts |= {"uri": above.get("uri"), "parent": parent.outbox.key}
     fresh = not (root / full).is_dir()
     outbox = Outbox.create(root, full, facts)
     if not fresh:
@@ -292,7 +297,7 @@ def sync(root: Path | None = None) -> tuple[int, int]:
 def tracking_uri() -> str:
     """Where runs are recorded: MLFLOW_TRACKING_URI, else the project's own SQLite store."""
     uri = os.environ.get("MLFLOW_TRACKING_URI")
-    return uri or f"sqlite:///{state_root().parent.resolve() / 'mlruns' / 'mlflow.db'}"
+    return uri or own_store(_root())
 
 
 def _root() -> Path:
@@ -301,6 +306,7 @@ def _root() -> Path:
 
 @cache
 def _courier(root: Path) -> Courier:
+    mend_store(root.parents[1] / OWN_STORE)  # when the project was moved since its last run
     return Courier(root)
 
 
@@ -313,7 +319,7 @@ def _facts(
 ) -> dict[str, Any]:
     """What the run of an outbox is; `unique` is the tag by which it is found again."""
     return {
-        "uri": tracking_uri(),
+        "uri": os.environ.get("MLFLOW_TRACKING_URI"),  # none: the project's own
         "experiment": experiment,
         "name": name,
         "params": dict(params),
@@ -331,11 +337,13 @@ def _continued(note: Path | None, params_hash: str) -> Outbox | None:
     outbox = Outbox(_root() / kept.get("outbox", "none"))
     if kept["params_hash"] != params_hash or not outbox.exists:
         return None
-    if outbox.facts["uri"] != tracking_uri():
+    if outbox.uri != tracking_uri():
         return None
     outbox.add("reopen")
     return outbox
 
 
 def _milliseconds() -> int:
-    return time.time_ns() // 1_000_000
+    """The time of day as of this process's start, and what has passed since: a run's duration is
+    right though the clock was set meanwhile."""
+    return (_START + time.monotonic_ns()) // 1_000_000

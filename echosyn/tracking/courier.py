@@ -39,7 +39,7 @@ class Courier:
                 work goes on, with one warning.
         """
         with suppress(FileNotFoundError):  # another process has sent and removed it
-            self._used.add(outbox.facts["uri"])
+            self._used.add(outbox.uri)
         with self._turn:
             self._attempt(outbox, raising=True)
         if self._thread is None:
@@ -91,7 +91,7 @@ class Courier:
         from filelock import FileLock, Timeout
 
         try:
-            uri = outbox.facts["uri"]
+            uri = outbox.uri
         except FileNotFoundError:  # another process has sent and removed it
             return True
         if not raising and time.monotonic() < self._silent.get(uri, (0.0, 0.0))[0]:
@@ -159,7 +159,8 @@ class Courier:
         for outbox, facts in known:
             if not facts.get("ended") or outbox.operations() or outbox.key in waiting:
                 continue
-            resumable = (facts.get("resume_dir") and Path(facts["resume_dir"]).is_dir()) or (
+            work = facts.get("resume_dir")
+            resumable = (work and (self.root / work).is_dir()) or (
                 facts["ended"] != "FINISHED"
                 and facts.get("parent")
                 and (self.root / facts["parent"]).is_dir()

@@ -17,6 +17,7 @@ from typing import Any
 
 from echosyn.files import atomic_dir, read_json, write_json
 
+OWN_STORE = Path("mlruns/mlflow.db")
 RUN, FILES, REFUSED = "run.json", "files", "refused"
 Row = tuple[str, float, int | None, int]  # name, value, milliseconds (None: the run's start), step
 
@@ -48,6 +49,11 @@ class Outbox:
     def facts(self) -> dict[str, Any]:
         return read_json(self.folder / RUN)
 
+    @property
+    def uri(self) -> str:
+        """The tracking store's address; of the project's own store, where the project lies now."""
+        return self.facts.get("uri") or own_store(self.folder.parent)
+
     def learn(self, **facts: Any) -> dict[str, Any]:
         """Change facts; returns all of them."""
         changed = {**self.facts, **facts}
@@ -60,7 +66,7 @@ class Outbox:
 
     def add(self, kind: str, **content: Any) -> None:
         """Append an operation."""
-        write_json(self.folder / _name(), {"kind": kind, **content})
+        write_json(self.folder / self._next(), {"kind": kind, **content})
 
     def add_metrics(self, rows: list[Row]) -> None:
         self.add("metrics", rows=_encoded(rows))
@@ -84,9 +90,15 @@ class Outbox:
         """A checkpoint of `step` exists and none after it: send what it contains, drop the rest."""
         for path in sorted(self.folder.glob("pending-*.json")):
             if int(path.stem.removeprefix("pending-")) <= step:
-                path.rename(self.folder / _name())
+                path.rename(self.folder / self._next())
             else:
                 path.unlink()
+
+    def _next(self) -> str:
+        """A name after all that are there, also when the clock was set back since."""
+        waiting = self.operations()
+        last = int(waiting[-1].name.partition("-")[0]) if waiting else 0
+        return f"{max(time.time_ns(), last + 1):020d}-{uuid.uuid4().hex[:8]}.json"
 
     def refuse(self, operation: Path) -> Path:
         """Put an operation that the server will never take out of the way."""
@@ -105,6 +117,15 @@ class Outbox:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def own_store(root: Path) -> str:
+    """Address of the store of the project whose outboxes are in `root`, <project>/.echosyn/outbox.
+
+    "sqlite:///" and the path of its file, in which '%' and '?' have a meaning of their own.
+    """
+    file = str(root.parents[1] / OWN_STORE)
+    return "sqlite:///" + file.replace("%", "%25").replace("?", "%3F")
+
+
 def outboxes(root: Path) -> list[Outbox]:
     """All outboxes under `root`, oldest first."""
     found = []
@@ -112,10 +133,6 @@ def outboxes(root: Path) -> list[Outbox]:
         with suppress(FileNotFoundError):  # another process has just sent and removed it
             found.append((read_json(path)["start_time"], path.parent.name, Outbox(path.parent)))
     return [outbox for *_, outbox in sorted(found, key=lambda entry: entry[:2])]
-
-
-def _name() -> str:
-    return f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.json"
 
 
 def _encoded(rows: list[Row]) -> list[list]:

@@ -1,4 +1,5 @@
-"""Calls to MLflow, and what their failures mean. The only file that knows MLflow."""
+"""Calls to MLflow, and what their failures mean. Only this file knows MLflow, and
+`echosyn.place` the tables of its SQLite store."""
 
 import json
 import logging
@@ -8,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from echosyn import lineage
 from echosyn.errors import EchosynError
@@ -106,7 +108,9 @@ class Store:
                 case "reopen":
                     self._reopen(run_id)
                 case "end":
-                    self.client.set_terminated(run_id, operation["status"], operation["time"])
+                    # Not before the start, though the clock was set back between two processes.
+                    at = max(operation["time"], start)
+                    self.client.set_terminated(run_id, operation["status"], at)
 
     def _reopen(self, run_id: str) -> None:
         from mlflow.exceptions import MlflowException
@@ -213,7 +217,9 @@ def experiment_id(client: Any, uri: str, name: str) -> str:
 
 
 def _sqlite_file(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).resolve()
 
 
 def _artifact_location(uri: str) -> str | None:

@@ -57,7 +57,7 @@ def read_key(path: Path | str, raw: Path) -> Pseudonymiser:
         EchosynError: the file is missing, lies in a project or beside the data, may be read by
             others, or holds no good key. No message shows what it holds.
     """
-    file = Path(path).expanduser()
+    file = _expanded(path)
     if not file.is_file():
         raise EchosynError(f"{file}: the key does not exist; {MAKE}{file}")
     file = file.resolve()
@@ -87,9 +87,12 @@ def make_key(path: Path | str) -> Path:
     Raises:
         EchosynError: the file exists (another key gives other pseudonyms), or lies in a project.
     """
-    file = Path(path).expanduser().absolute()
+    file = _expanded(path).absolute()
     _refuse_place(file, None)
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as e:
+        raise EchosynError(f"{file.parent}: cannot be made for the key: {e.strerror}") from None
     try:
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -102,6 +105,15 @@ def make_key(path: Path | str) -> Path:
     with os.fdopen(handle, "w") as f:
         f.write(secrets.token_hex(LEAST_BYTES) + "\n")
     return file
+
+
+def _expanded(path: Path | str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise EchosynError(
+            f"{path}: this user has no home folder; set HOME, or name the key's whole path"
+        ) from None
 
 
 def _refuse_place(file: Path, raw: Path | None) -> None:
