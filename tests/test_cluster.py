@@ -516,6 +516,7 @@ def test_a_driver_killed_leaves_no_worker_and_its_shards(on_cluster, project):
     assert all((project / "w" / name).stat().st_mtime_ns == t for name, t in kept.items())
 
 
+@pytest.mark.slow
 def test_no_cluster_at_the_address_is_said(project, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with pytest.raises(EchosynError, match=r"no Ray cluster answers at 127\.0\.0\.1:9"):

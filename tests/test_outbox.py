@@ -116,6 +116,7 @@ def all_sent():
 ALL = [(step, float(step)) for step in range(STEPS)]
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_stalls_nothing_and_gets_everything_later(
     project, tmp_path_factory, monkeypatch, capfd
 ):
@@ -152,6 +153,7 @@ def test_a_server_that_is_not_there_stalls_nothing_and_gets_everything_later(
         late.kill()
 
 
+@pytest.mark.slow
 def test_a_server_killed_in_the_middle_has_every_step_once(server, project, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     with stage_run("encode", "middle", {}) as run:
@@ -226,6 +228,7 @@ def test_lost_acknowledgements_double_nothing(server, project, monkeypatch):
     assert found.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_killed_stage_continues_its_run_though_none_of_it_was_sent(
     project, tmp_path_factory, monkeypatch
 ):
@@ -282,6 +285,7 @@ def test_a_worker_only_writes_files(server, project, monkeypatch):
     assert server.history(found.info.run_id) == [(3, 3.0)]
 
 
+@pytest.mark.slow
 def test_two_processes_that_send_the_same_outbox_send_it_once(server, project, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setattr("echosyn.tracking.courier.PAUSE", 3600)  # not this process as a third
@@ -358,6 +362,7 @@ EVENTS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(EVENTS)
 @settings(max_examples=150, deadline=None)
 def test_whenever_it_is_killed_every_step_counts_once(tmp_path_factory, events):
