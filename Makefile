@@ -1,5 +1,8 @@
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 PORT ?= 5000
+# Each is a process of one thread; ARGS goes to pytest, e.g. ARGS='--shuffle 1' or ARGS='-k release'.
+WORKERS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+PYTEST = python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -8,7 +11,7 @@ export GX_ANALYTICS_ENABLED := false
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test ui lint bench chaos
+.PHONY: help install demo test check ui lint bench chaos
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## */  make \1\t/p' Makefile | expand -t 18
@@ -29,8 +32,11 @@ demo: install  ## run everything that params.yaml asks for, by default on the ph
 		for f in sorted(p.Path("reports").glob("*/index.html"))]'
 	@echo "runs and releases side by side: make ui"
 
-test: install  ## run the tests
-	@python -m pytest
+test: install  ## run all tests, on all cores (WORKERS=... for fewer): 8 minutes on two
+	@$(PYTEST) $(ARGS)
+
+check: lint  ## check format and style, and run the quick tests: a minute
+	@$(PYTEST) -m "not slow" $(ARGS)
 
 ui: install  ## MLflow in the browser, at http://127.0.0.1:5000 (PORT=... for another port)
 	@mkdir -p mlruns

@@ -1,8 +1,15 @@
-"""Shared by all tests: one thread, so that bytes repeat whatever else the machine does."""
+"""Shared by all tests: one thread, so that bytes repeat whatever else the machine does.
+
+Workers of pytest-xdist take whole files, in the order given here; --shuffle SEED gives another.
+"""
 
 import os
+import random
 import sqlite3
 from contextlib import closing, contextmanager
+
+import hypothesis
+import pytest
 
 os.environ.setdefault("ECHOSYN_THREADS", "1")
 
@@ -10,14 +17,40 @@ from echosyn.runtime import prepare
 
 prepare()
 
-import pytest
-import torch
+# The same examples every time, and none refused for what else the machine does.
+hypothesis.settings.register_profile(
+    "repeats",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("repeats")
 
-from echosyn.tracking import store
+GRAPH = pytest.StashKey()
+# What takes longest goes first, so that workers end together; what waits for the graph goes last.
+FIRST = ("test_cluster", "test_submit", "test_outbox", "test_tune")
+LAST = ("test_killed_stage", "test_pipeline", "test_real_input")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in another order")
+
+
+def pytest_collection_modifyitems(config, items):
+    seed = config.getoption("shuffle")
+    if seed is None:
+        files = [*FIRST, None, *LAST]
+        items.sort(key=lambda i: files.index(i.path.stem if i.path.stem in files else None))
+    else:
+        chance = random.Random(seed)
+        places = {path: chance.random() for path in dict.fromkeys(i.path for i in items)}
+        items.sort(key=lambda i: (places[i.path], chance.random()))
 
 
 @pytest.fixture(autouse=True)
 def _one_thread():
+    import torch
+
     torch.set_num_threads(1)
 
 
@@ -25,6 +58,8 @@ def _one_thread():
 def _stores(tmp_path_factory):
     """MLflow takes a second to make the tables of a fresh SQLite store: in this process they are
     made once, and copied into every further one. Other processes make theirs."""
+    from echosyn.tracking import store
+
     tables = tmp_path_factory.mktemp("mlflow") / "tables.db"
 
     def copy(source, target):
@@ -53,30 +88,58 @@ def _stores(tmp_path_factory):
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _smoke_graph(request, tmp_path_factory):
-    """`dvc repro` in the background from the first test on, if any test looks at its outcome: it
-    keeps one core busy for minutes, and most other tests need but one."""
-    wanted = {name for item in request.session.items for name in item.fixturenames}
-    if "graph" not in wanted:
-        yield None
-        return
-    from smoke_graph import SmokeGraph
+# The smoke graph: `dvc repro` in the background from the first test on, if any test looks at its
+# outcome. It keeps one core busy for minutes, most other tests need but one. The process that gives
+# out the tests starts it, so that every worker may wait for it and none takes it along.
 
-    running = SmokeGraph(tmp_path_factory.mktemp("smoke"), guests="guests" in wanted)
-    yield running
-    running.stop()
+
+def pytest_collection_finish(session):
+    config = session.config
+    names = {name for item in session.items for name in item.fixturenames}
+    if config.getoption("collectonly") or "graph" not in names:
+        return
+    (shared(config) / ("guests" if "guests" in names else "no guests")).touch()
+    if not hasattr(config, "workerinput"):
+        start_graph(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node):
+    start_graph(node.config)
+
+
+def shared(config):
+    """A folder that all workers of this run see; workers have theirs inside it."""
+    folder = config._tmp_path_factory.getbasetemp()
+    return folder.parent if hasattr(config, "workerinput") else folder
+
+
+def start_graph(config):
+    wanted = {name for name in ("guests", "no guests") if (shared(config) / name).exists()}
+    if wanted and GRAPH not in config.stash:
+        import smoke_graph
+
+        config.stash[GRAPH] = smoke_graph.start(shared(config) / "smoke", "guests" in wanted)
+
+
+def pytest_unconfigure(config):
+    if GRAPH in config.stash:
+        import smoke_graph
+
+        smoke_graph.stop(config.stash[GRAPH])
 
 
 @pytest.fixture(scope="session")
-def graph(_smoke_graph):
+def graph(request):
     """The run of the whole graph, which may still be busy."""
-    return _smoke_graph
+    from smoke_graph import SmokeGraph
+
+    return SmokeGraph(shared(request.config) / "smoke")
 
 
 @pytest.fixture(scope="session")
 def project(graph):
-    """A project after `dvc repro` on the smoke preset; tests leave it as they found it."""
+    """A project after `dvc repro` on the smoke preset; tests change only copies of it."""
     return graph.finished()
 
 

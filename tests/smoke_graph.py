@@ -1,7 +1,7 @@
 """The whole graph at smoke size in a project of its own, run while tests of something else run.
 
 python smoke_graph.py FOLDER [GUESTS.yaml]: `dvc repro` in FOLDER/project; then, in a copy of it, of
-guests that are added to its params.
+guests that are added to its params. One process starts it; any number may wait for it.
 """
 
 import os
@@ -12,61 +12,84 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pydicom.examples
 import yaml
 from repro import ROOT, edit, environment, new_project
 
+from echosyn.files import write_text
 from echosyn.runtime import end_with_parent
 
 CLIPS = ROOT.parent / "shared" / "real_echo"
 ARMS = ["few_real_50_plus_synthetic", "synthetic_from_phantom"]
-MARK = "The graph is made; now its guests"
+MADE, GUESTS_MADE = "The graph is made; now its guests", "The guests are made"
 NOT_COPIED = shutil.ignore_patterns(".echosyn", "mlruns")
 
 
-class SmokeGraph:
-    """One run of this file in the background; with real echocardiograms as guests, or without."""
+def start(folder, guests):
+    """Run this file in the background; with real echocardiograms as guests, or without."""
+    project = folder / "project"
+    project.mkdir(parents=True)
+    new_project(
+        project,
+        ef_arms={"phantom": {"start": "phantom", "arms": ARMS}},
+        classify={"reduced_ef": {"dataset": "phantom", "ef_below": 50}},
+        fingerprint={"phantom": {}},
+        distill={"fast": {}},
+    )
+    command = [sys.executable, __file__, str(folder)]
+    if guests:
+        (folder / "guests.yaml").write_text(yaml.safe_dump(real_guests(folder / "dicom")))
+        command.append(str(folder / "guests.yaml"))
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=Path(__file__).parent, env=environment(project), stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+    write_text(folder / "pid", str(process.pid))
+    return process
 
-    def __init__(self, folder, guests):
-        self.project, self.guests_project = folder / "project", folder / "guests"
-        self.project.mkdir()
-        new_project(
-            self.project,
-            ef_arms={"phantom": {"start": "phantom", "arms": ARMS}},
-            classify={"reduced_ef": {"dataset": "phantom", "ef_below": 50}},
-            fingerprint={"phantom": {}},
-            distill={"fast": {}},
-        )
-        command = [sys.executable, __file__, str(folder)]
-        if guests:
-            (folder / "guests.yaml").write_text(yaml.safe_dump(real_guests(folder / "dicom")))
-            command.append(str(folder / "guests.yaml"))
-        self.log = folder / "log"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                command, cwd=Path(__file__).parent, env=environment(self.project), stdout=log,
-                stderr=log, start_new_session=True,
-            )  # fmt: skip
+
+def stop(process):
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+class SmokeGraph:
+    """The run that is at work in `folder`, or will be."""
+
+    def __init__(self, folder):
+        self.folder = folder
 
     def finished(self):
         """Wait for the graph; its project."""
-        while self.process.poll() is None and MARK not in self.log.read_text():
-            time.sleep(0.2)
-        text = self.log.read_text()
-        assert MARK in text, text[-6000:]
-        return self.project
+        self._wait_for(MADE)
+        return self.folder / "project"
 
     def guests(self):
         """Wait for the guests; their project, and what `dvc repro` printed of them."""
-        status = self.process.wait()
-        text = self.log.read_text().partition(MARK)[2]
-        assert status == 0, text[-6000:]
-        return self.guests_project, text
+        text = self._wait_for(GUESTS_MADE)
+        return self.folder / "guests", text.partition(MADE)[2]
 
-    def stop(self):
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+    def _wait_for(self, words):
+        while not (self.folder / "pid").exists():
+            time.sleep(0.2)
+        process = int((self.folder / "pid").read_text())
+        while True:
+            over = ended(process)
+            text = (self.folder / "log").read_text()
+            if words in text:
+                return text
+            assert not over, text[-6000:]
+            time.sleep(0.2)
+
+
+def ended(pid):
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def real_guests(folder):
@@ -88,15 +111,16 @@ def main(folder, guests=None):
         subprocess.run(command, cwd=project, env=own, check=True, preexec_fn=end_with_parent)
 
     repro(folder / "project")
-    print(MARK, flush=True)
+    copy = shutil.copytree(folder / "project", folder / "guests", ignore=NOT_COPIED)
+    print(MADE, flush=True)
     if guests:
-        copy = shutil.copytree(folder / "project", folder / "guests", ignore=NOT_COPIED)
         params = yaml.safe_load((copy / "params.yaml").read_text())
         added = yaml.safe_load(Path(guests).read_text())
         for section in ("datasets", "animate"):
             params[section] |= {name: entry[section] for name, entry in added.items()}
         edit(copy / "params.yaml", **params)
         repro(copy, *(f"animate@{name}" for name in added))
+        print(GUESTS_MADE, flush=True)
 
 
 if __name__ == "__main__":

@@ -282,6 +282,7 @@ def ask(project, out, *more, video="clip.avi", efs=("30", "70")):
     return main(["animate", *arguments, "--ef", *efs, *more])
 
 
+@pytest.mark.slow
 def test_a_video_is_animated_and_scored(project, tmp_path, capsys):
     assert ask(project, tmp_path / "a", "--ef", "55", "--ef", "30") == 0
     printed = capsys.readouterr().out
@@ -318,6 +319,7 @@ def test_a_clip_too_short_to_measure_is_animated_all_the_same(project, tmp_path,
     assert scores["made"][1]["ef_measured"] is not None
 
 
+@pytest.mark.slow
 def test_the_very_video_is_given_another_ef(project, tmp_path):
     asked = ("--counterfactual", "--from-ef", "61")
     assert ask(project, tmp_path / "a", *asked) == 0

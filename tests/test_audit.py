@@ -345,6 +345,7 @@ def audited(people, model, drawn, filtered):
     }
 
 
+@pytest.mark.slow
 def test_the_audits_flag_the_memoriser_and_pass_the_honest_generator(generator):
     people, model, drawn = generator
     memorised = len(people) == FEW

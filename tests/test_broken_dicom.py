@@ -254,6 +254,7 @@ def stored(keyword, value):
     return tag, head + data
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(st.sampled_from(sorted(RAW)), st.one_of(NUMBER, TEXT), max_size=4))
 def test_any_header_values(tmp_path, values):

@@ -117,6 +117,7 @@ def test_a_size_that_changes_is_seen(tmp_path, monkeypatch):
         fit_video(tmp_path / "a.avi")
 
 
+@pytest.mark.slow
 def test_8k_frames_are_shrunk_one_at_a_time(tmp_path):
     y = np.linspace(0, 255, 4320).astype(np.uint8)
     frame = np.repeat(y[:, None], 7680, 1)
@@ -281,6 +282,7 @@ def all_accounted(plan, rows):
     assert all(r.reason and r.source for r in plan.rejects)
 
 
+@pytest.mark.slow
 @quiet
 @given(rows=st.lists(st.lists(cells, min_size=2, max_size=11), min_size=1, max_size=5))
 def test_any_cells_are_taken_or_rejected(tmp_path, rows):

@@ -254,6 +254,7 @@ def scored(truth, probability, patients=None, folds=None, resamples=100):
     return classification_scores(truth, probability, patients, folds, 0, resamples)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(
@@ -493,6 +494,7 @@ def params_of(project, tasks=TASKS):
     return params
 
 
+@pytest.mark.slow
 def test_all_arms_learn_and_a_kill_changes_no_probability(project, monkeypatch):
     task, cfg = read_settings(params_of(project), "pah")
 
@@ -562,6 +564,7 @@ class Run(NullRun):
         write_json(path, values)
 
 
+@pytest.mark.slow
 def test_the_stage_leaves_its_files_and_the_same_bytes_twice(project, monkeypatch):
     monkeypatch.setattr("echosyn.config.SECTIONS", (*SECTIONS, "classify"))
     monkeypatch.setattr("echosyn.tracking.stage_run", lambda *a: nullcontext(runs[-1]))

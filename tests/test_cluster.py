@@ -48,8 +48,9 @@ def project(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def two_nodes():
     """One cluster for the tests that leave it whole. A worker of 2 CPUs fills a node."""
-    os.environ.update(ENVIRONMENT)
-    with LocalCluster(nodes=2, cpus=2) as running:
+    with pytest.MonkeyPatch.context() as patch, LocalCluster(nodes=2, cpus=2) as running:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
         from ray import cloudpickle
 
         cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -62,7 +63,7 @@ def on_cluster(two_nodes, project, monkeypatch):
     return two_nodes
 
 
-def until(condition, seconds=60):
+def until(condition, seconds=300):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -154,19 +155,28 @@ def test_frames_travel_as_their_address(tmp_path):
 
 
 class LineTask:
-    """y = 3x + 1 with noise; `slow` seconds an item until there is a file `hurry`."""
+    """y = 3x + 1 with noise.
+
+    The `after`-th item of a process makes a file `slow` in `folder`; each from then on takes so
+    many seconds, until there is a file `hurry`.
+    """
 
     size = 20
 
-    def __init__(self, slow=0.0, poison=False, hurry=None):
-        self.slow, self.poison, self.hurry = slow, poison, hurry
+    def __init__(self, slow=0.0, folder=None, after=0, poison=False):
+        self.slow, self.folder, self.after, self.poison = slow, folder, after, poison
+        self.drawn = 0
 
     def build(self):
         return nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
 
     def batch(self, indices, rng):
-        if not (self.hurry and self.hurry.exists()):
-            time.sleep(self.slow)
+        self.drawn += 1
+        if self.folder and self.drawn > self.after:
+            (self.folder / "slow").touch()
+            end = time.monotonic() + self.slow
+            while not (self.folder / "hurry").exists() and time.monotonic() < end:
+                time.sleep(0.02)
         x = torch.tensor(indices / 20, dtype=torch.float32)[:, None]
         y = 3 * x + 1 + torch.tensor(rng.normal(0, 0.01, x.shape), dtype=torch.float32)
         return {"x": x * (float("nan") if self.poison else 1.0), "y": y}
@@ -242,18 +252,18 @@ def test_two_workers_learn_what_one_does(undisturbed, tmp_path):
 def test_a_training_worker_killed_costs_nothing(on_cluster, undisturbed, project):
     work = project / "work"
     work.mkdir()
-    killed, hurry = [], project / "hurry"
+    killed = []
 
     def kill_one():
         until(lambda: list(work.glob("checkpoint-0000001*")))
         victim = on_cluster.processes("RayTrainWorker")[0]
         victim.send_signal(signal.SIGKILL)
-        hurry.touch()
+        (project / "hurry").touch()
         killed.append(victim.pid)
 
     killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
-    task = LineTask(slow=0.05, hurry=hurry)
+    task = LineTask(slow=10.0, folder=project, after=33)  # of 60 or 90, by two workers
     model = cluster.fit(task, CONFIG, 0, work, NullRun(), "line", "train_x")
     assert killed
     for name, value in weights(model).items():
@@ -273,26 +283,26 @@ def test_a_loss_that_is_not_finite_ends_training_at_once_with_its_message(on_clu
 
 @pytest.mark.slow
 def test_a_node_about_to_be_taken_away_saves_at_once(on_cluster, project):
-    rare = LoopConfig(steps=150, batch=4, lr=1e-2, precision="fp32", checkpoint_every=10_000)
+    rare = LoopConfig(steps=400, batch=4, lr=1e-2, precision="fp32", checkpoint_every=10_000)
     work = project / "work"
     work.mkdir()
-    saved, hurry = [], project / "hurry"
+    saved = []
 
     def take_away():
-        until(lambda: len(on_cluster.processes("RayTrainWorker")) == 2)
-        on_cluster.drain(1, seconds=60)
+        until((project / "slow").exists)
+        on_cluster.drain(1, seconds=600)
         until(lambda: list(work.glob("checkpoint-*")))
         saved.extend(p.name for p in work.glob("checkpoint-*"))
-        hurry.touch()
+        (project / "hurry").touch()
         on_cluster.kill_node(1)
         on_cluster.add_node()
 
     thread = threading.Thread(target=take_away, daemon=True)
     thread.start()
-    task = LineTask(slow=0.05, hurry=hurry)
+    task = LineTask(slow=0.1, folder=project)
     cluster.fit(task, rare, 0, work, NullRun(), "line", "train_x")
     thread.join()
-    assert "checkpoint-00000000" < saved[0] < "checkpoint-00000150"
+    assert "checkpoint-00000000" < saved[0] < "checkpoint-00000400"
 
 
 # Shards
@@ -376,25 +386,28 @@ def test_a_node_that_dies_takes_no_work_with_it(two_nodes, project, monkeypatch)
     write_text(
         project / "params.yaml", PARAMS.replace("shards: {workers: 2", "shards: {workers: 3")
     )
-    doomed = len(two_nodes.nodes)
+    doomed, busy, gone = len(two_nodes.nodes), project / "busy", project / "gone"
     two_nodes.add_node()
+    busy.mkdir()
 
     def worker():
         def make(rows, folder):
-            time.sleep(0.5)
+            (busy / str(os.getpid())).touch()
+            until(gone.exists)
             numbers(rows, folder)
 
         return make
 
     def kill():
-        until(lambda: len(list((project / "w").glob("shard-*"))) >= 3)
+        until(lambda: len(list(busy.iterdir())) == 3)  # each node has one in hand
         two_nodes.kill_node(doomed)
+        gone.touch()
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
-    folders = cluster.run_shards(project / "w", 40, 2, worker, "s", "item")
+    folders = cluster.run_shards(project / "w", 20, 2, worker, "s", "item")
     thread.join()
-    assert ",".join(contents(folders)) == ",".join(map(str, range(40)))
+    assert ",".join(contents(folders)) == ",".join(map(str, range(20)))
 
 
 TRAINER = """
@@ -405,7 +418,8 @@ from ray import cloudpickle
 cloudpickle.register_pickle_by_value(t)
 rare = t.LoopConfig(steps=60, batch=4, lr=1e-2, precision="fp32", checkpoint_every=10_000)
 work = t.Path("{work}")
-t.cluster.fit(t.LineTask(slow=0.05), rare, 0, work, t.NullRun(), "line", "train_x")
+task = t.LineTask(slow=0.2, folder=work, after=8)
+t.cluster.fit(task, rare, 0, work, t.NullRun(), "line", "train_x")
 """
 
 
@@ -422,15 +436,14 @@ def test_a_driver_told_to_stop_saves_first(on_cluster, project):
             [sys.executable, "-c", TRAINER.format(tests=root / "tests", work=work)],
             env={**os.environ, "PYTHONPATH": str(root)}, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        until((work / "running").exists, 120)
-        time.sleep(1)
+        until((work / "slow").exists)
         driver.send_signal(number)
-        _, told = driver.communicate(timeout=60)
+        _, told = driver.communicate(timeout=300)
         return driver.returncode, told, work
 
     with ThreadPoolExecutor(2) as both:
         ends = list(both.map(stopped, (signal.SIGTERM, signal.SIGINT)))
-    _, left = psutil.wait_procs(on_cluster.processes("RayTrainWorker"), timeout=30)
+    _, left = psutil.wait_procs(on_cluster.processes("RayTrainWorker"), timeout=120)
     assert not left
     for status, told, work in ends:
         assert status != 0
@@ -453,9 +466,12 @@ DRIVER = """
 import time
 from pathlib import Path
 from echosyn import cluster
+hurry = Path("hurry").resolve()
 def worker():
     def make(rows, folder):
-        time.sleep(0.3)
+        end = time.monotonic() + 60
+        while rows.start >= 4 and not hurry.exists() and time.monotonic() < end:
+            time.sleep(0.02)
         (folder / "x").write_text(str(rows.start))
     return make
 cluster.run_shards(Path("w").resolve(), 20, 1, worker, "s", "item")
@@ -473,10 +489,10 @@ def test_a_driver_told_to_stop_cleans_up_as_it_does_without_a_cluster(on_cluster
     )  # fmt: skip
     until(lambda: len(list((project / "w").glob("shard-*"))) >= 2)
     driver.terminate()
-    _, told = driver.communicate(timeout=20)
+    _, told = driver.communicate(timeout=300)
     assert driver.returncode == 1
     assert told.splitlines()[-1] == "echosyn: stopped; the same command continues where it was"
-    _, left = psutil.wait_procs(on_cluster.processes("_Worker"), timeout=30)
+    _, left = psutil.wait_procs(on_cluster.processes("_Worker"), timeout=120)
     assert not left
 
 
@@ -490,16 +506,18 @@ def test_a_driver_killed_leaves_no_worker_and_its_shards(on_cluster, project):
     assert on_cluster.processes("_Worker")
     driver.kill()
     driver.wait()
-    _, left = psutil.wait_procs(on_cluster.processes("_Worker"), timeout=30)
+    _, left = psutil.wait_procs(on_cluster.processes("_Worker"), timeout=120)
     assert not left
     kept = {p.name: p.stat().st_mtime_ns for p in (project / "w").glob("shard-*")}
     assert 4 <= len(kept) < 20
+    (project / "hurry").touch()
     subprocess.run(command, env=environment, check=True, capture_output=True)
     shards = sorted((project / "w").glob("shard-*"))
     assert [(s / "x").read_text() for s in shards] == [str(i) for i in range(20)]
     assert all((project / "w" / name).stat().st_mtime_ns == t for name, t in kept.items())
 
 
+@pytest.mark.slow
 def test_no_cluster_at_the_address_is_said(project, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with pytest.raises(EchosynError, match=r"no Ray cluster answers at 127\.0\.0\.1:9"):

@@ -77,6 +77,7 @@ def test_masked_ncc_is_the_correlation_over_the_overlap(seed, reach):
     assert np.allclose(found, brute_ncc(a, mask_a, b, mask_b, reach), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_exact_copy_is_named_frame_by_frame(hearts, detector):
     frames, rows = some(hearts[0])
     found = detector(frames)

@@ -10,6 +10,7 @@ def job(tmp_path_factory):
     return {s.name: s for s in paper_job(paper_params(tmp_path_factory.mktemp("paper")), 10_030)}
 
 
+@pytest.mark.slow
 def test_the_networks_are_the_references(job):
     # EchoNet-Synthetic: its video UNet has 144 M parameters and takes 555 GFLOP a 64-frame pass.
     assert job["train_lvdm"].parameters == pytest.approx(144e6, rel=0.01)

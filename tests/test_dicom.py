@@ -230,6 +230,7 @@ def keyed(raw, out, key, **options):
     return read_filelist(out / "FileList.csv", label="none")
 
 
+@pytest.mark.slow
 def test_a_key_links_the_files_of_one_patient_and_splits_by_patient(tmp_path):
     raw = tmp_path / "raw"
     raw.mkdir()

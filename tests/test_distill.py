@@ -167,6 +167,7 @@ def test_given_frames_stay_and_are_not_learned(tmp_path, latents):
     assert torch.equal(end[known], batch["x"][known])
 
 
+@pytest.mark.slow
 def test_it_learns_the_path_and_leaves_the_teacher_alone(task, latents, tmp_path):
     """A path that speeds up: the two halves of it need the span, or the time, to be told apart."""
 
@@ -193,6 +194,7 @@ def test_validation_compares_with_the_teachers_own_few_steps(task):
     assert numbers["teacher_apart_1"] == pytest.approx(float(far), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(task, latents, tmp_path):
     class Killed(Exception):
         pass

@@ -233,6 +233,7 @@ def test_the_columns_are_kept_and_checked(tmp_path):
             read_filelist(path)
 
 
+@pytest.mark.slow
 def test_the_release_gate_knows_them():
     good = GoodList(("EFMeasured",)).all("ESV", "").all("EDV", "")
     assert failing(good.judge("release")) == set()

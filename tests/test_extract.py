@@ -20,7 +20,7 @@ from echosyn.metrics.extract import AHEAD, Clip, extract
 from echosyn.metrics.feature_cache import FeatureCache
 from echosyn.metrics.features import RandomFeatures2d, RandomFeatures3d
 
-WAIT_S = 20.0  # a test that waits this long has failed
+WAIT_S = 300.0  # a test that waits this long has failed
 
 
 class Pixels:

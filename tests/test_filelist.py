@@ -186,6 +186,7 @@ names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,12}", fullmatch=True)
 finite = st.floats(0.001, 1e6)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(names, min_size=1, max_size=6, unique_by=str.lower), st.data())
 def test_written_lists_come_back_exactly(tmp_path_factory, videos, data):

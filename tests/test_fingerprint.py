@@ -348,6 +348,7 @@ def test_only_the_marked_people_carry_the_mark(tmp_path, posterior):
         MarkedLatents(folder, FingerprintConfig(share=0.99), 1)
 
 
+@pytest.mark.slow
 def test_a_trained_generator_that_memorises_is_told_from_one_that_does_not(tmp_path):
     """The same network and steps on 4 people and on 40: only the first can repeat them."""
     found = {}
@@ -393,6 +394,7 @@ def project(root, objective="flow", entry=None):
         (root / f"conf/smoke/{stage}.yaml").write_text(yaml.safe_dump(values))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["flow", "ddpm_v"])
 def test_the_stage_writes_its_evidence_and_keeps_no_weights(tmp_path, monkeypatch, objective):
     from pipelines.fingerprint import main

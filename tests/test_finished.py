@@ -93,6 +93,7 @@ def outcome(original, tmp_path_factory):
     return result, out
 
 
+@pytest.mark.slow
 def test_a_stolen_video_is_replaced_in_its_place(original, outcome):
     result, out = outcome
     first = read_filelist(original / "candidates/phantom/FileList.csv")
@@ -183,6 +184,7 @@ def test_a_rerun_gives_the_same_bytes(original, outcome, tmp_path):
     assert content(tmp_path) == content(outcome[1])
 
 
+@pytest.mark.slow
 def test_a_filter_killed_between_rounds_ends_as_an_undisturbed_one(
     original, outcome, project, monkeypatch, tmp_path
 ):
@@ -231,6 +233,7 @@ def test_replacements_are_relabelled_as_the_candidates_were(project):
     assert (samples["EF"][samples["round"] == 0] == 1.0).all()
 
 
+@pytest.mark.slow
 def test_longer_videos_are_judged_whole(project):
     root, sources = project
     name = plant(sources, 3)
@@ -275,6 +278,7 @@ def write_regressor(folder):
     EfRegressor(net, 100.0, 50.0, 12.0, 4, 8.0).save(folder / "seed0")
 
 
+@pytest.mark.slow
 def test_sample_videos_says_its_cost_and_what_it_measured(original, tmp_path, monkeypatch, capsys):
     from pipelines.sample_videos import main
 
@@ -296,6 +300,7 @@ def test_sample_videos_says_its_cost_and_what_it_measured(original, tmp_path, mo
     assert len(read_filelist(root / "candidates/phantom/FileList.csv")) == 5
 
 
+@pytest.mark.slow
 def test_the_stage_leaves_its_outputs(original, outcome, tmp_path, monkeypatch):
     from pipelines.filter_videos import main
 
@@ -579,6 +584,7 @@ def test_the_copy_detector_alone_catches_disguised_videos(detector, disguise):
     assert strangers.max() < 0.92
 
 
+@pytest.mark.slow
 def test_planted_videos_are_caught_and_strangers_are_not(detector):
     found, videos = detector
     tau = highest(found, videos[TRAIN:]).max() + 1e-4

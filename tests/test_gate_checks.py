@@ -71,6 +71,7 @@ def with_defects():
     return data.judge("echonet")
 
 
+@pytest.mark.slow
 def test_a_good_list_passes_every_check():
     for source in ("echonet", "pediatric", "cardiacnet", "dicom"):
         outcomes = GoodList().judge(source, label="class")
@@ -99,6 +100,7 @@ def test_what_is_shown_of_each_row(with_defects):
         assert not checks or any(shown in text for text in texts), (row, texts)
 
 
+@pytest.mark.slow
 def test_fields_and_split_names_and_counts_and_files():
     data = GoodList().set(5, Split="train")
     data.fields[7] -= 1
@@ -111,6 +113,7 @@ def test_fields_and_split_names_and_counts_and_files():
     assert outcomes["all_listed"].examples == ("stray.avi", "sub/x.txt")
 
 
+@pytest.mark.slow
 def test_columns_renamed_or_in_another_order():
     data = GoodList(())
     data.text = data.text.rename(columns={"FPS": "Fps"})
@@ -122,6 +125,7 @@ def test_columns_renamed_or_in_another_order():
     assert failing(data.judge("echonet")) == {"columns"}
 
 
+@pytest.mark.slow
 def test_drift_is_found_with_its_statistic_and_chance():
     shifted = [f"{e + (25 if s == 'TEST' else 0):g}" for e, s in zip(EF, SPLIT, strict=True)]
     data = GoodList().all("EF", shifted).all("ESV", "").all("EDV", "")
@@ -133,6 +137,7 @@ def test_drift_is_found_with_its_statistic_and_chance():
     assert data.judge("table", drift_p=1e-12)["ef_drift"].passed
 
 
+@pytest.mark.slow
 def test_the_reference_defect():
     """EchoNet-Synthetic's lists: NumberOfFrames is the batch size, FrameHeight the frame count."""
     batch, frames = 256, 192

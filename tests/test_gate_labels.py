@@ -49,6 +49,7 @@ def test_classes(classes, expected):
     assert failing(outcomes) == expected
 
 
+@pytest.mark.slow
 def test_what_is_shown_of_classes():
     cells = ["PAH", "non-PAH"] * 15 + ["non-PAH"] * 15 + ["PAH", "non-PAH"] * 7 + [""]
     outcomes = GoodList().all("Class", cells).judge("cardiacnet", "class")
@@ -56,6 +57,7 @@ def test_what_is_shown_of_classes():
     assert outcomes["class_given"].examples == (f"line 61, 0X{59:016X}: Class ''",)
 
 
+@pytest.mark.slow
 def test_labels_say_what_may_be_empty():
     data = GoodList().all("EF", "").all("ESV", "").all("EDV", "").all("Class", "")
     assert not failing(data.judge("dataset", "none"))
@@ -63,6 +65,7 @@ def test_labels_say_what_may_be_empty():
     assert failing(data.judge("dataset", "class")) == {"class_given"}
 
 
+@pytest.mark.slow
 def test_volumes_may_be_empty_for_sources_that_have_none():
     data = GoodList().all("ESV", "").all("EDV", "")
     assert not failing(data.judge("pediatric"))
@@ -85,6 +88,7 @@ def test_children():
     assert outcomes["age_pediatric"].warns
 
 
+@pytest.mark.slow
 def test_a_synthetic_list():
     data = GoodList(()).all("ESV", "").all("EDV", "")
     assert not failing(data.judge("release"))
@@ -109,6 +113,7 @@ ODD = ["", " ", "nan", "inf", "-inf", "1e999", "55,6", "55.6", " 60 ", "0", "-0"
 ODD += ["1_000", "0x10", "٣", "½", "1e2", "1e-3", "9" * 400, "--1", "1 2", "112.0", "1.5", "None"]
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(st.data())
 def test_any_cell_is_judged_as_the_reader_of_lists_judges_it(data):

@@ -88,6 +88,7 @@ def failing(outcomes):
     return {name for name, o in outcomes.items() if not o.passed}
 
 
+@pytest.mark.slow
 def test_good_latents_pass_with_the_same_bytes_each_time(folder):
     folder.write()
     passed, docs = folder.root / "gates" / "ds.json", folder.root / "docs"

@@ -37,6 +37,7 @@ def gate(folder, datasets=(), **severity):
     return result, passed
 
 
+@pytest.mark.slow
 def test_a_warning_does_not_stop_and_is_shown(folder):
     result, passed = gate(folder, ef_matches_volumes="warn")
     result.require()
@@ -63,6 +64,7 @@ def test_a_failure_stops(folder):
     assert not result.metrics()["gate/warnings"]
 
 
+@pytest.mark.slow
 def test_a_warning_can_be_made_to_stop(folder):
     shutil.copy(folder / "Videos" / "v0.avi", folder / "Videos" / "v1.avi")
     edit(folder, 3, ",5,", ",4,")
@@ -73,6 +75,7 @@ def test_a_warning_can_be_made_to_stop(folder):
     assert [o.check.name for o in gate(folder, copies="fail")[0].failed] == ["copies"]
 
 
+@pytest.mark.slow
 def test_one_dataset_may_differ(folder):
     result, _ = gate(folder, **{"ds/ef_matches_volumes": "warn", "other/ef_range": "warn"})
     result.require()

@@ -37,6 +37,7 @@ SOURCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 def test_an_ingested_source_passes_its_gate(tmp_path, source):
     layout, label, options = SOURCES[source]

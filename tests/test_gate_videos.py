@@ -102,6 +102,7 @@ def reversed_in_time(frames):
     return frames[::-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [recompressed, brighter, reversed_in_time])
 def test_a_changed_copy_in_another_split_is_found(tmp_path, change):
     folder = make(tmp_path / "ds")

@@ -97,6 +97,7 @@ def test_labels_have_the_distribution_of_train(latents):
     assert np.abs(np.quantile(uniform, at) - (10 + 80 * at)).max() < 3
 
 
+@pytest.mark.slow
 def test_hearts_are_of_the_class_they_were_drawn_for(lidm, latents):
     hearts = HeartSampler(lidm, CONFIG, latents[0]).draw(range(24), seed=1)
     assert hearts.classes == draw_labels(CLASS, "real", latents[0], range(24), 1)[1]

@@ -154,6 +154,7 @@ def test_blocks_against_their_definition(checkpoint, net, name):
     assert torch.allclose(block(x), torch.cat(made, 1), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_shapes_and_head_on_a_clip(checkpoint, net):
     torch.manual_seed(0)

@@ -194,6 +194,7 @@ def test_resize_by_hand():
     assert resize_tf1(x, 4)[0, 0, 0].tolist() == [0, 5, 10, 10]
 
 
+@pytest.mark.slow
 def test_grey_is_repeated_and_batches_do_not_matter(space, frames, features, monkeypatch):
     assert features.shape == (10, 2048)
     assert features.dtype == np.float32
@@ -250,6 +251,7 @@ class Features(nn.Module):
         return torch.from_numpy(rows[:, :: 2048 // 64])
 
 
+@pytest.mark.slow
 def test_distance_agrees_with_torchmetrics(space, frames, features):
     theirs = FrechetInceptionDistance(feature=Features(space), input_img_size=(3, 32, 32))
     theirs.set_dtype(torch.float64)
@@ -295,6 +297,7 @@ def test_probabilities_leave_the_bias_out(space):
 # ---- the file
 
 
+@pytest.mark.slow
 def test_a_file_loads_one_to_one(tmp_path, monkeypatch):
     path = tmp_path / "mine.pth"
     state = random_network(3).state_dict()

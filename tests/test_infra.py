@@ -253,6 +253,7 @@ def mlflow_options(command):
     return server.make_context("server", list(command[2:])).params
 
 
+@pytest.mark.slow
 def test_the_mlflow_server_takes_its_command_line():
     import click
 

@@ -73,6 +73,7 @@ STILL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MOTION)
 def test_broken_motion_is_above_two_real_sets(name, real, clips, clean, floor):
     broken = SPACE(MOTION[name](clips))

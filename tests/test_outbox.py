@@ -51,10 +51,10 @@ class Server:
             cwd=self.folder, env=env, start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=1).close()
+                urllib.request.urlopen(f"{self.uri}/health", timeout=30).close()
                 return
             except OSError:
                 time.sleep(0.1)
@@ -101,9 +101,22 @@ def train(run, first=0, last=STEPS, pause=0.0):
                 time.sleep(pause)
 
 
+def all_sent():
+    """Wait until nothing is left to send, however slow the server; how much was sent."""
+    sent, deadline = 0, time.monotonic() + 300
+    while True:
+        now, left = sync()
+        sent += now
+        if not left:
+            return sent
+        assert time.monotonic() < deadline, f"{left} left"
+        time.sleep(0.06)
+
+
 ALL = [(step, float(step)) for step in range(STEPS)]
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_stalls_nothing_and_gets_everything_later(
     project, tmp_path_factory, monkeypatch, capfd
 ):
@@ -127,9 +140,7 @@ def test_a_server_that_is_not_there_stalls_nothing_and_gets_everything_later(
     assert left >= 8
     late.start()
     try:
-        sent, remaining = sync()
-        assert remaining == 0
-        assert sent <= left  # the courier in the background may have been first with some
+        assert all_sent() <= left  # the courier in the background may have been first with some
         (found,) = late.stages()
         assert found.info.status == "FINISHED"
         assert late.history(found.info.run_id) == ALL
@@ -142,6 +153,7 @@ def test_a_server_that_is_not_there_stalls_nothing_and_gets_everything_later(
         late.kill()
 
 
+@pytest.mark.slow
 def test_a_server_killed_in_the_middle_has_every_step_once(server, project, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     with stage_run("encode", "middle", {}) as run:
@@ -150,7 +162,7 @@ def test_a_server_killed_in_the_middle_has_every_step_once(server, project, monk
         train(run, 20, 40)
         server.start()
         train(run, 40, 60, pause=0.3)
-    sync()
+    all_sent()
     (found,) = [r for r in server.stages() if r.info.run_name == "encode/middle"]
     assert server.history(found.info.run_id) == ALL
     assert found.info.status == "FINISHED"
@@ -172,7 +184,7 @@ class Deaf(threading.Thread):
                     server.uri + self.path, body or None, headers, method=self.command
                 )
                 try:
-                    with urllib.request.urlopen(request, timeout=30) as answer:
+                    with urllib.request.urlopen(request, timeout=300) as answer:
                         code, content = answer.status, answer.read()
                 except urllib.error.HTTPError as e:
                     code, content = e.code, e.read()
@@ -208,9 +220,7 @@ def test_lost_acknowledgements_double_nothing(server, project, monkeypatch):
     with stage_run("encode", "deaf", {}) as run:
         train(run)
         run.final({"psnr": 1.5}, "m.json")
-    deadline = time.monotonic() + 60
-    while sync()[1] and time.monotonic() < deadline:
-        time.sleep(0.06)
+    all_sent()
     assert deaf.lost >= 4
     (found,) = [r for r in server.stages() if r.info.run_name == "encode/deaf"]
     assert server.history(found.info.run_id) == ALL
@@ -218,6 +228,7 @@ def test_lost_acknowledgements_double_nothing(server, project, monkeypatch):
     assert found.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_killed_stage_continues_its_run_though_none_of_it_was_sent(
     project, tmp_path_factory, monkeypatch
 ):
@@ -230,6 +241,7 @@ def test_a_killed_stage_continues_its_run_though_none_of_it_was_sent(
     try:
         with stage_run("train_vae", "all", {"lr": 1}, resume_dir=Path("work")) as run:
             train(run, 30)
+        all_sent()
         (found,) = late.stages()
         assert found.info.status == "FINISHED"
         assert late.history(found.info.run_id) == ALL
@@ -245,6 +257,7 @@ def test_trials_are_nested_and_the_same_key_is_the_same_run(server, project, mon
             trial = trial_run(there, "trial 1", {"loop": {"lr": 0.1}}, "t1")
             train(trial, first, last)
             trial.end(status)
+    all_sent()
     runs = {r.info.run_name: r for r in server.stages()}
     child, above = runs["trial 1"], runs["tune/lvdm"]
     assert child.data.tags["mlflow.parentRunId"] == above.info.run_id
@@ -267,10 +280,12 @@ def test_a_worker_only_writes_files(server, project, monkeypatch):
         Path("run.pkl").write_bytes(pickle.dumps(run))
         env = {**os.environ, "MLFLOW_TRACKING_URI": "http://nowhere.invalid"}
         subprocess.run([sys.executable, "-c", code], check=True, env=env)
+    all_sent()
     (found,) = [r for r in server.stages() if r.info.run_name == "encode/worker"]
     assert server.history(found.info.run_id) == [(3, 3.0)]
 
 
+@pytest.mark.slow
 def test_two_processes_that_send_the_same_outbox_send_it_once(server, project, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setattr("echosyn.tracking.courier.PAUSE", 3600)  # not this process as a third
@@ -347,6 +362,7 @@ EVENTS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(EVENTS)
 @settings(max_examples=150, deadline=None)
 def test_whenever_it_is_killed_every_step_counts_once(tmp_path_factory, events):

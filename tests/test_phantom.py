@@ -81,6 +81,7 @@ def test_seed_and_index_change_the_patient(videos):
     assert np.abs(videos[1].frames.astype(int) - videos[2].frames).mean() > 5
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_the_bytes(dataset, tmp_path):
     def digest(folder):
         files = sorted(p for p in folder.rglob("*") if p.is_file())

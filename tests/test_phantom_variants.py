@@ -121,6 +121,7 @@ def test_the_cavity_is_dark_and_the_wall_is_not(rings):
             assert frame[core].mean() < 0.6 * frame[wall].mean()
 
 
+@pytest.mark.slow
 def test_short_axis_on_disk(tmp_path):
     small = PhantomConfig(train=2, val=1, test=1, frames=36, view="psax")
     write_dataset(tmp_path / "a", small, seed=0, workers=1)

@@ -267,6 +267,7 @@ def prepared(name, *arguments, **changes):
     return importlib.import_module(f"pipelines.{name}").prepare(params, cfg, *arguments)
 
 
+@pytest.mark.slow
 def test_a_published_vae_keeps_its_weights_and_its_scale(project, made):
     numbers = stage("train_vae")
     assert numbers["train_vae/val_psnr_db"] > 0
@@ -288,6 +289,7 @@ def test_a_published_lidm_draws_hearts_as_it_is(project, made):
     assert Path("weights/lidm_phantom") in prepared("train_lidm", "phantom")[1]
 
 
+@pytest.mark.slow
 def test_a_published_lvdm_animates_as_it_is(project, made):
     assert stage("train_lvdm")["train_lvdm/val_loss"] > 0
     model = VideoDenoiser.load("models/lvdm")

@@ -115,6 +115,7 @@ def page():
     return render(evidence())
 
 
+@pytest.mark.slow
 def test_page_needs_nothing_else_and_repeats(page):
     assert render(evidence()) == page
     assert "<script" not in page
@@ -362,6 +363,7 @@ def test_videos_of_a_pair_move_side_by_side():
     assert animations(render(plain_evidence(pairs=())) or "") == []
 
 
+@pytest.mark.slow
 def test_the_page_stays_small_however_many_and_long_the_videos_are():
     one, two = pictures(2)
     noise = tuple(moving(600, 60.0) for _ in range(2))

@@ -209,6 +209,7 @@ def test_no_number_has_a_published_name_without_its_rules():
     assert not [k for k in (*e.numbers, *e.protocol) if OFFICIAL.search(k)]
 
 
+@pytest.mark.slow
 def test_published_names_where_the_rules_are_kept():
     train, test = videos([16] * 2050, 0, 4), videos([30] * 1000, 1, 4)
     synthetic = videos([25] * 2052, 3, 4, brightness=30)
@@ -377,6 +378,7 @@ def real_i3d(clip):
     return I3d(I3dNetwork(), "random", clip)
 
 
+@pytest.mark.slow
 def test_the_real_architectures_run_through(monkeypatch):
     s = videos([1, 1], 0, 16)
     part = frame_sums(over(), "x", real_inception, s, [2], True)[2]

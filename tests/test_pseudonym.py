@@ -97,6 +97,7 @@ def test_a_missing_key_says_how_to_make_one(tmp_path):
         read_key(tmp_path / "none", tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_makes_a_key(tmp_path):
     command = [sys.executable, "-m", "echosyn.data.ingest.new_key", str(tmp_path / "key")]
     first = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -75,6 +75,7 @@ def good(tmp_path_factory, regressor):
     return sets, folder, *measured(folder, regressor, sets)
 
 
+@pytest.mark.slow
 def test_every_distance_has_its_interval_and_its_references_at_the_same_n(good):
     _, _, numbers, _ = good
     bases = [
@@ -105,6 +106,7 @@ def test_motion_that_is_too_small_is_seen_where_motion_is_looked_at(good):
     assert numbers[f"{conditional}_lo"] > numbers[f"{conditional}_floor_hi"]
 
 
+@pytest.mark.slow
 def test_a_second_evaluation_reads_features_unless_their_videos_changed(good, regressor):
     sets, folder, numbers, asked = good
     assert len([name for name in asked if name.startswith("ultrasound")]) == 4
@@ -120,6 +122,7 @@ def test_a_second_evaluation_reads_features_unless_their_videos_changed(good, re
     assert changed[key] == numbers[key]
 
 
+@pytest.mark.slow
 def test_a_copying_generator_is_nearer_to_train_than_to_test(tmp_path, regressor):
     train = discs(N, 1)
     sets = Sets(train, discs(N, 2), discs(N, 3), train)

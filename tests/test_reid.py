@@ -431,6 +431,7 @@ def test_one_person_cannot_be_learned_from(tmp_path):
     assert np.isnan(t.validate(t.build())["loss"])
 
 
+@pytest.mark.slow
 def test_measures_of_disguised_people_are_named_and_lower(tmp_path):
     torch.manual_seed(0)
     z = smooth_latents(80, 9)

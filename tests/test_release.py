@@ -274,6 +274,7 @@ def test_diff_names_what_changed(project, release, capsys):
     assert "no difference" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_stage_writes_the_release_and_records_it(project, monkeypatch):
     from mlflow.tracking import MlflowClient
 

@@ -93,6 +93,7 @@ def world(tmp_path_factory):
             "samples": samples, "hearts": hearts, "videos": videos, "numbers": numbers}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_attack_and_every_kind_of_coverage_is_measured(world):
     numbers = world["numbers"]
     wanted = [f"privacy/membership_{k}" for k in ("auc", "dcr_share", "nn_auc", "loss_auc")]
@@ -149,6 +150,7 @@ def test_pairs_are_the_most_similar_released_videos_beside_their_patients(world)
         assert pair.clips[0].fps == world["real"].fps
 
 
+@pytest.mark.slow
 def test_one_page_shows_patients_and_the_other_names_nobody(world):
     numbers = world["numbers"]
     tables = [world["hearts"].planted, world["videos"].planted]

@@ -177,6 +177,7 @@ def report(tmp_path_factory):
         return text, (root / "reports/phantom/index.html").read_text()
 
 
+@pytest.mark.slow
 def test_report_needs_nothing_else(report):
     for page in report:
         assert not re.search(r'(src|href)="(?!data:|#)', page)

@@ -66,6 +66,7 @@ def test_a_heart_at_every_ef_begins_with_the_real_clip(tmp_path):
     assert all((a != b).any() for a, b in pairwise(made)), "EF changes nothing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["flow", "ddpm_v"])
 def test_more_steps_of_one_heart(tmp_path, objective):
     folder = model(tmp_path, ConditionSpec(), objective)
@@ -80,6 +81,7 @@ def test_a_student_shows_its_own_steps_alone(tmp_path):
     assert [label for label, _ in clips] == ["real EF 42", "1 step", "2 steps"]
 
 
+@pytest.mark.slow
 def test_classes_where_there_is_no_ef(tmp_path):
     spec = ConditionSpec(ef=False, classes=("PAH", "well"))
     real = OneVideo(ef=np.nan, classes=["PAH"])
@@ -88,6 +90,7 @@ def test_classes_where_there_is_no_ef(tmp_path):
     assert len(sweeps.by_steps()) == 1 + len(STEPS)
 
 
+@pytest.mark.slow
 def test_what_is_drawn_is_of_the_first_set_with_a_video(tmp_path, monkeypatch):
     monkeypatch.setattr("echosyn.report.sweeps.VideoCodec", lambda vae: FirstChannel())
     monkeypatch.setattr("echosyn.report.sweeps.Vae.load", lambda folder: None)

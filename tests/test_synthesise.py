@@ -97,6 +97,7 @@ def recorded(sampler, plan, shards, folder):
 # ---- a sample's bytes are its own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windows", ["blend", "shift", "continue", "discard"])
 def test_batches_shards_and_threads_change_no_bit_of_a_video(
     models, tmp_path, windows, monkeypatch
@@ -112,6 +113,7 @@ def test_batches_shards_and_threads_change_no_bit_of_a_video(
     assert len(set(together)) == 4
 
 
+@pytest.mark.slow
 def test_files_are_the_same_however_the_work_is_cut(models, tmp_path):
     plan = plan_samples("set", CFG, accepted(tmp_path / "hearts"), real(), 0)
     tables = []

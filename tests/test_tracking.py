@@ -178,6 +178,7 @@ def test_damaged_store_is_one_clear_message(project):
         pytest.fail("the run must not start")
 
 
+@pytest.mark.slow
 def test_processes_may_open_a_fresh_store_at_once(project):
     code = (
         "from echosyn.tracking import stage_run\n"

@@ -153,6 +153,7 @@ def test_pace_leaves_pauses_out(monkeypatch):
     assert pace.rate(116) == 2.0
 
 
+@pytest.mark.slow
 def test_it_learns_and_the_seed_matters(tmp_path):
     task = LineTask()
     torch.manual_seed(0)

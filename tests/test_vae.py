@@ -204,6 +204,7 @@ def test_paper_models_have_the_references_sizes():
     assert lidm.net.config.attention_head_dim == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["train_lidm", "train_lvdm"])
 def test_paper_denoisers_take_a_training_step(stage):
     """Real weights, one tiny batch, one optimizer step; the loss at the same batch goes down."""
@@ -230,6 +231,7 @@ def test_paper_denoisers_take_a_training_step(stage):
         assert loss() < first
 
 
+@pytest.mark.slow
 def test_paper_vae_reid_and_regressor_take_a_training_step():
     torch.manual_seed(0)
     vae = Vae.create(paper("train_vae", TrainVaeConfig).model)

@@ -157,6 +157,7 @@ class Mortal(VaeTask):
         return super().batch(indices, rng)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path):
     whole = fit(task(), LOOP, 0, tmp_path / "a", NullRun(), "t")
     mortal = task(cls=Mortal)
@@ -176,6 +177,7 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path):
     assert differ
 
 
+@pytest.mark.slow
 def test_until_the_start_the_vae_is_that_of_no_discriminator(tmp_path):
     """The same draws, and no step but by its own gradient; the clip is off, for it sees both."""
     loop = dataclasses.replace(LOOP, steps=2, clip=0.0)

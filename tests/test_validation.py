@@ -53,6 +53,7 @@ def folder(template, tmp_path):
     return Path(shutil.copytree(template, tmp_path / "ds"))
 
 
+@pytest.mark.slow
 def test_a_good_dataset_passes_with_the_same_bytes_each_time(folder, tmp_path):
     result, passed = gate(folder, counts={"TRAIN": 2, "VAL": 1, "TEST": 1})
     result.require()
@@ -74,6 +75,7 @@ def test_a_good_dataset_passes_with_the_same_bytes_each_time(folder, tmp_path):
     assert not again.exists()
 
 
+@pytest.mark.slow
 def test_the_page_is_offline_and_the_data_docs_are_kept(folder):
     result, _ = gate(folder)
     page = result.page.read_text()
@@ -84,6 +86,7 @@ def test_the_page_is_offline_and_the_data_docs_are_kept(folder):
     assert list(result.page.parent.rglob("validations/**/*.html"))
 
 
+@pytest.mark.slow
 def test_the_reference_defect_is_caught(folder):
     """EchoNet-Synthetic's lists carry the batch size as NumberOfFrames and the frame count as
     FrameHeight."""
@@ -98,6 +101,7 @@ def test_the_reference_defect_is_caught(folder):
 
 
 # Each defect: line, cell, what it becomes, the check that must fail, what must be shown.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "defects",
     [
@@ -155,6 +159,7 @@ def test_each_defect_is_named_with_its_row_and_value(folder, defects):
         assert shown in page
 
 
+@pytest.mark.slow
 def test_damaged_unlisted_and_shared_videos(folder):
     videos = folder / "Videos"
     shutil.copy(videos / "v0.avi", videos / "v3.avi")  # TRAIN and TEST
@@ -168,12 +173,14 @@ def test_damaged_unlisted_and_shared_videos(folder):
     assert "line 5, v3: Split TEST, SameBytesAs v0" in message
 
 
+@pytest.mark.slow
 def test_a_copy_within_a_split_is_no_leak(folder):
     shutil.copy(folder / "Videos" / "v0.avi", folder / "Videos" / "v1.avi")
     edit(folder, 3, ",5,", ",4,")
     gate(folder)[0].require()
 
 
+@pytest.mark.slow
 def test_patients_may_not_cross_splits(tmp_path):
     whole = make(tmp_path / "whole", columns=[("Patient", ["p", "p", "q", ""])])
     gate(whole)[0].require()
@@ -183,12 +190,14 @@ def test_patients_may_not_cross_splits(tmp_path):
     assert "line 4, v2: Patient p, Split VAL" in message
 
 
+@pytest.mark.slow
 def test_split_counts(folder):
     names, message = failures(gate(folder, counts={"TRAIN": 3})[0])
     assert names == {"split_counts"}
     assert "TRAIN: Rows 2, Expected 3" in message
 
 
+@pytest.mark.slow
 def test_release_and_unlabelled_lists_have_no_volumes(folder):
     for line in range(2, 6):
         edit(folder, line, ",40.0,100.0,", ",,,")
@@ -199,6 +208,7 @@ def test_release_and_unlabelled_lists_have_no_volumes(folder):
     gate(folder, label="none")[0].require()
 
 
+@pytest.mark.slow
 def test_tolerances(folder):
     edit(folder, 2, "60.0", "61.5")
     edit(folder, 3, ",50,", ",51,")
@@ -213,6 +223,7 @@ def test_no_rows(folder, text):
         gate(folder)
 
 
+@pytest.mark.slow
 def test_many_failures_show_five_and_the_count(tmp_path):
     rows = "".join(f"v{i},140,40,100,112,112,50,9,TEST\n" for i in range(12))
     folder = tmp_path / "ds"
@@ -223,6 +234,7 @@ def test_many_failures_show_five_and_the_count(tmp_path):
     assert "line 6, v4: EF 140\n    and 7 more" in message
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_rows(tmp_path):
     n = 100_000
     path = tmp_path / "FileList.csv"
@@ -242,6 +254,7 @@ def test_a_hundred_thousand_rows(tmp_path):
     assert failed[0].examples[0].startswith(f"line {n + 1}, v{n - 1}: ")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real echocardiograms on this machine")
 def test_real_clips_pass(tmp_path):
     ingest("echonet", REAL, tmp_path / "real", "ef")

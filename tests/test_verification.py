@@ -86,6 +86,7 @@ def test_recall_falls_with_spread_and_is_all_pairs():
     assert found[2].lo < found[2].value < found[2].hi
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_value_of_the_population():
     x, _ = people_embeddings(4000, 2, seed=99)
     a, b = x[::2], x[1::2]

@@ -55,6 +55,7 @@ def test_the_search_is_exact_whatever_the_block(n, m, block, d, crowded, seed):
     assert (indices == first).all()
 
 
+@pytest.mark.slow
 def test_blocks_agree_to_the_last_bit_on_many_rows():
     r = np.random.default_rng(0)
     g = unit_rows(r.normal(size=(3000, 128)), "cosine")

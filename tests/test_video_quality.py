@@ -41,6 +41,7 @@ def judge(arm):
     return Judge(frame_set(videos(24, 0), np.full(24, 50.0), FPS), arm, FRAMES, test_clips=2)
 
 
+@pytest.mark.slow
 def test_videos_of_the_same_kind_are_near_and_others_far(judge):
     near = judge.measure(videos(20, 1), np.linspace(30, 70, 20))
     far = judge.measure(videos(20, 1, rate=2.5), np.linspace(30, 70, 20))

@@ -73,6 +73,7 @@ def test_a_continued_window_is_given_the_frames_before_it(folders, hearts):
     assert torch.equal(second[2:, :2, :4], out[:, 4:6])
 
 
+@pytest.mark.slow
 def test_every_condition_changes_the_video(folders, hearts):
     _, plain = animate(folders, hearts)
     assert torch.equal(plain, animate(folders, hearts)[1])
@@ -97,6 +98,7 @@ def test_the_image_model_acts_at_its_steps_alone(folders, hearts):
     assert torch.equal(x, out)  # it sees neither hearts nor labels
 
 
+@pytest.mark.slow
 def test_a_student_takes_the_steps_and_guidance_that_it_learned(folders, hearts, tmp_path):
     torch.manual_seed(1)
     spec = ConditionSpec()

@@ -179,6 +179,7 @@ def test_the_list(cache, monkeypatch, capsys):
     assert all("Apache-2.0" in row for row in rows)
 
 
+@pytest.mark.slow
 def test_importing_opens_no_connection():
     code = (
         "import socket, sys\n"
