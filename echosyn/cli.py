@@ -4,6 +4,7 @@ animated, late records, published weights.
 
 import argparse
 import sys
+import threading
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
@@ -175,6 +176,7 @@ def _add_sync(commands: argparse._SubParsersAction) -> None:
     sync = commands.add_parser(
         "sync", help="send to MLflow what waits in .echosyn/outbox for a server that was away"
     )
+    sync.add_argument("--follow", action="store_true", help="go on until the end of standard input")
     sync.set_defaults(run=_sync)
 
 
@@ -375,8 +377,13 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _sync(args: argparse.Namespace) -> int:
-    from echosyn.tracking import sync
+    from echosyn.tracking import carry, sync
 
+    if args.follow:
+        ended = threading.Event()
+        reader = threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True)
+        reader.start()
+        return 1 if carry(ended.is_set) else 0
     sent, left = sync()
     print(f"{sent} records sent, {left} left")
     return 1 if left else 0

@@ -67,9 +67,10 @@ def atomic_dir(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{path.name}.partial-*"):
-        shutil.rmtree(stale, ignore_errors=True)
     tmp = _temporary(path)
+    for partial in path.parent.glob(f".{path.name}.partial-*"):
+        if partial == tmp or abandoned(partial):  # others may be at work on theirs
+            shutil.rmtree(partial, ignore_errors=True)
     tmp.mkdir()
     try:
         yield tmp

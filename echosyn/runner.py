@@ -4,14 +4,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from echosyn import graph, timing
 from echosyn.config import Params, read_yaml
+from echosyn.errors import EchosynError
 from echosyn.report.progress import write_progress
-from echosyn.runtime import cores
-from echosyn.side_by_side import Running, Watcher, environment, run_stages
+from echosyn.runtime import cores, end_with_parent
+from echosyn.side_by_side import LOGS, Running, Watcher, environment, run_stages
+from echosyn.tracking import CARRIED
 
 LINE_EVERY = 30.0  # seconds between lines about what runs, in a log file
 
@@ -41,27 +44,67 @@ def run(root: Path, targets: list[str], jobs: int) -> None:
     page = root / "reports" / "index.html"
     write_progress(root, params, page, stale)
     print(f"as it comes: {page.as_uri()}", flush=True)
-    view = _View(root, params, needs, page)
-    rehearsal = _rehearse(root, jobs)
-    try:
-        run_stages(root, needs, expected, jobs, Watcher(view.start, view.end, view.tick))
-    finally:
-        rehearsal.terminate()
-        rehearsal.wait()
-        view.close()
+    env = environment(jobs)
+    with _Carrier(root) as carrier, _rehearsal(root, env):
+        view = _View(root, params, needs, page, carrier)
+        try:
+            watcher = Watcher(view.start, view.end, view.tick)
+            run_stages(root, needs, expected, jobs, watcher, {**env, CARRIED: "1"})
+        finally:
+            view.close()
     write_progress(root, params, page, stale, view.seconds)
     print(table(timing.kept(root / ".echosyn" / "seconds"), stale, view.seconds))
 
 
-def _rehearse(root: Path, jobs: int) -> subprocess.Popen:
+@contextmanager
+def _rehearsal(root: Path, env: Mapping[str, str]) -> Iterator[None]:
     """Check the arithmetic of all networks at once while data is made: one start instead of ten."""
-    log = root / ".echosyn" / "log" / "arithmetic.log"
+    process = _apart(root, "arithmetic", env, "doctor", "--arithmetic")
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+class _Carrier:
+    """The one process that sends the stages' records to MLflow."""
+
+    def __init__(self, root: Path) -> None:
+        self.process = _apart(root, "records", {}, "sync", "--follow")
+        self.log = root / LOGS / "records.log"
+
+    def __enter__(self) -> "_Carrier":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.stdin:
+            self.process.stdin.close()
+        if self.process.wait():
+            print(f"echosyn: records wait in .echosyn/outbox: see {self.log}", file=sys.stderr)
+
+    def check(self) -> None:
+        """Raises EchosynError when the tracking store refuses us."""
+        if self.process.poll():
+            text = self.log.read_text(errors="replace").strip().splitlines()
+            raise EchosynError((text or ["no record can be sent"])[-1].removeprefix("echosyn: "))
+
+
+def _apart(root: Path, name: str, env: Mapping[str, str], *command: str) -> subprocess.Popen:
+    """A command of ours beside the stages; what it prints is in .echosyn/log."""
+    log = root / LOGS / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", "echosyn.cli", "doctor", "--arithmetic"],
-            cwd=root, env={**os.environ, **environment(jobs)}, stdout=out, stderr=out,
-        )  # fmt: skip
+            [sys.executable, "-m", "echosyn.cli", *command],
+            cwd=root,
+            env={**os.environ, **env},
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            preexec_fn=end_with_parent,  # noqa: PLW1509
+        )
 
 
 def _expected(params: Params, jobs: int) -> dict[str, float]:
@@ -101,7 +144,10 @@ def clock(seconds: float) -> str:
 class _View:
     """What a person sees of a run: a line that changes on a terminal, lines in a log file."""
 
-    def __init__(self, root: Path, params: Params, needs: graph.Needs, page: Path) -> None:
+    def __init__(
+        self, root: Path, params: Params, needs: graph.Needs, page: Path, carrier: _Carrier
+    ) -> None:
+        self.carrier = carrier
         self.root, self.params, self.page = root, params, page
         self.total, self.done = len(needs), 0
         self.stages = set(needs)
@@ -127,6 +173,7 @@ class _View:
         write_progress(self.root, self.params, self.page, self.stages)
 
     def tick(self, running: list[Running], left: int) -> None:
+        self.carrier.check()
         now = time.monotonic()
         if now - self.told < (0.5 if self.live else LINE_EVERY):
             return

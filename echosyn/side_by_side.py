@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from echosyn.errors import EchosynError
 from echosyn.runtime import cores, deferred_stop, end_with_parent
 
 POLL = 0.1  # seconds
+LOGS = Path(".echosyn/log")  # what stages print
 TAIL = 25  # lines of a failed stage that are printed
 
 
@@ -56,12 +57,18 @@ class Watcher:
 
 
 def run_stages(
-    root: Path, needs: graph.Needs, seconds: Mapping[str, float], jobs: int, watcher: Watcher
+    root: Path,
+    needs: graph.Needs,
+    seconds: Mapping[str, float],
+    jobs: int,
+    watcher: Watcher,
+    env: Mapping[str, str],
 ) -> None:
     """Run the stages of `needs`, `jobs` at a time.
 
     Args:
         seconds: what stages are expected to take; the longest chain of them goes first.
+        env: of the stages, over this process's.
 
     Raises:
         EchosynError: a stage failed; those that ran beside it were left to end.
@@ -71,14 +78,14 @@ def run_stages(
     left, done = set(needs), set()
     running: list[Running] = []
     failed: list[Running] = []
-    with deferred_stop() as asked:
+    with deferred_stop() as asked, _ended_with(running):
         while running or (left and not failed and not asked()):
             while len(running) < jobs and not failed and not asked():
                 stage = graph.next_stage(needs, left, done, urgency)
                 if stage is None:
                     break
                 left.remove(stage)
-                running.append(_start(root, stage, jobs))
+                running.append(_start(root, stage, env))
                 watcher.started(stage)
             for job in [j for j in running if j.process.poll() is not None]:
                 running.remove(job)
@@ -88,10 +95,6 @@ def run_stages(
                 done.add(job.stage)
                 watcher.ended(job.stage, job.seconds)
             if asked():
-                for job in running:
-                    _interrupt(job)
-                for job in running:
-                    job.process.wait()
                 raise KeyboardInterrupt
             watcher.tick(running, len(left))
             time.sleep(POLL)
@@ -99,14 +102,26 @@ def run_stages(
         raise EchosynError("\n".join(map(_failure, failed)))
 
 
-def _start(root: Path, stage: str, jobs: int) -> Running:
-    log = root / ".echosyn" / "log" / f"{stage}.log"
+@contextlib.contextmanager
+def _ended_with(running: list[Running]) -> Iterator[None]:
+    """However the block ends, the stages under way save what they have and end."""
+    try:
+        yield
+    finally:
+        for job in running:
+            _interrupt(job)
+        for job in running:
+            job.process.wait()
+
+
+def _start(root: Path, stage: str, env: Mapping[str, str]) -> Running:
+    log = root / LOGS / f"{stage}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage],
             cwd=root,
-            env={**os.environ, **environment(jobs)},
+            env={**os.environ, **env},
             stdout=out,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

@@ -306,7 +306,9 @@ def _facts(x: Any) -> Any:
         return [str(x.dtype), list(x.shape)]
     if isinstance(x, nn.Module):
         shapes = {k: list(v.shape) for k, v in x.state_dict().items()}
-        own = {k: v for k, v in vars(x).items() if isinstance(v, str | int | bool)}
+        own = {
+            k: v for k, v in vars(x).items() if isinstance(v, str | int | bool) and k != "training"
+        }
         return [type(x).__qualname__, str(x), shapes, own]
     if dataclasses.is_dataclass(x) and not isinstance(x, type):
         values = {f.name: getattr(x, f.name) for f in dataclasses.fields(x)}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 
 from echosyn.data.filelist import read_filelist, video_path
 from echosyn.data.video import map_videos, open_video, read_video, resample_indices
@@ -158,8 +159,10 @@ def load_frames(
     table, paths = _listed(folder, label, splits)
     content = _content(paths, fps)
     entry = cache / f"frames-{fingerprint({'fps': fps, 'format': 2, 'videos': content.tolist()})}"
-    if not entry.is_dir():
-        _decode(paths, fps, entry)
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f".{entry.name}.lock"):  # stages side by side decode a dataset once
+        if not entry.is_dir():
+            _decode(paths, fps, entry)
     lengths = np.load(entry / "lengths.npy")
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     data = np.load(entry / "frames.npy", mmap_mode="r")

@@ -84,10 +84,13 @@ def guided(
         passes.append((heart, unlabelled))
     if heart_scale != 1:
         passes.append((torch.zeros_like(heart), unlabelled))
-    hearts, conditions = (torch.cat(parts) for parts in zip(*passes, strict=True))
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
-        n = len(passes)
+        n, k = len(passes), len(x) // len(heart)
+        hearts, conditions = (
+            torch.cat([p.repeat(k, *[1] * (p.ndim - 1)) for p in parts])
+            for parts in zip(*passes, strict=True)
+        )
         out = model(x.repeat(n, *[1] * (x.ndim - 1)), t.expand(n * len(x)), hearts, conditions)
         full, *others = out.float().chunk(n)
         if not others:

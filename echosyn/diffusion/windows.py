@@ -20,7 +20,7 @@ from echosyn.errors import EchosynError
 
 Predict = Callable[
     [Tensor, Tensor], Tensor
-]  # (x (B, T, ...), t scalar) -> model output (B, T, ...)
+]  # (x (k B, T, ...), k parts of the same B videos, t scalar) -> model output of that shape
 Piece = tuple[int, int]  # first frame, and the frame after the last
 # Lengths of the first piece, as shares of the window, in turn: neighbouring steps cut far apart.
 FIRST_PIECES = (1.0, 0.5, 0.75)
@@ -64,9 +64,11 @@ def frame_passes(kind: str, frames: int, window: int, overlap: int, steps: int) 
     return len(window_starts(frames, window, overlap)) * window * steps
 
 
-def blended(predict: Predict, window: int, overlap: int) -> Predict:
+def blended(predict: Predict, window: int, overlap: int, at_once: int = 1) -> Predict:
     """Overlapping windows, averaged where they overlap, weighted by the distance to their edge, so
     that neighbours agree on one trajectory (Bar-Tal 2023, MultiDiffusion, eq. 5, along time).
+
+    at_once: windows that go through the network together.
     """
     ramp = torch.minimum(torch.arange(1, window + 1), torch.arange(window, 0, -1)).float()
     ramp = ramp.clamp(max=overlap + 1)
@@ -78,10 +80,12 @@ def blended(predict: Predict, window: int, overlap: int) -> Predict:
         total = torch.zeros_like(x)
         weight = x.new_zeros(x.shape[1])
         w = ramp.to(x)
-        for s in starts:
-            part = predict(x[:, s : s + window], t)
-            total[:, s : s + window] += part * w.view(1, -1, *[1] * (x.ndim - 2))
-            weight[s : s + window] += w
+        for i in range(0, len(starts), at_once):
+            some = starts[i : i + at_once]
+            made = predict(torch.cat([x[:, s : s + window] for s in some]), t)
+            for s, part in zip(some, made.chunk(len(some)), strict=True):
+                total[:, s : s + window] += part * w.view(1, -1, *[1] * (x.ndim - 2))
+                weight[s : s + window] += w
         return total / weight.view(1, -1, *[1] * (x.ndim - 2))
 
     return blend

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -23,16 +23,18 @@ from echosyn import lineage
 from echosyn.files import fingerprint, read_json, write_json
 from echosyn.place import mend_store
 from echosyn.runtime import state_root
-from echosyn.tracking.courier import Courier
+from echosyn.tracking.courier import PAUSE, Courier
 from echosyn.tracking.outbox import OWN_STORE, Outbox, Row, outboxes, own_store
 from echosyn.tracking.store import OUTBOX, RELEASES, STAGES
 
 __all__ = [
+    "CARRIED",
     "RELEASES",
     "STAGES",
     "Log",
     "NullRun",
     "StageRun",
+    "carry",
     "nested_run",
     "release_run",
     "stage_run",
@@ -43,6 +45,9 @@ __all__ = [
 
 
 _START = time.time_ns() - time.monotonic_ns()
+
+
+CARRIED = "ECHOSYN_RECORDS_CARRIED"  # set where another process sends the records
 
 
 class Log(Protocol):
@@ -160,7 +165,7 @@ def _closing(run: StageRun) -> Iterator[StageRun]:
         run.end("FAILED")
         raise
     finally:
-        left = _courier(_root()).deliver_family(run.outbox)
+        left = 0 if _carried() else _courier(_root()).deliver_family(run.outbox)
         if left:
             print(
                 f"echosyn: {left} records of this run wait in {run.outbox.folder}: the next stage "
@@ -210,7 +215,8 @@ def stage_run(
         outbox = Outbox.create(_root(), key, facts)
         if note:
             write_json(note, {"outbox": key, "params_hash": tags["params_hash"]})
-    _courier(_root()).first_contact(outbox)
+    if not _carried():
+        _courier(_root()).first_contact(outbox)
     with _closing(StageRun(outbox)) as run:
         yield run
 
@@ -269,12 +275,39 @@ def release_run(
     facts = _facts(RELEASES, identity["release"], params, all_tags, unique)
     outbox = Outbox.create(_root(), f"release-{digest[:16]}", {**facts, "once": True})
     courier = _courier(_root())
-    courier.first_contact(outbox)
+    if not _carried():
+        courier.first_contact(outbox)
     if outbox.exists and not outbox.facts.get("ended"):
         with _closing(StageRun(outbox)) as run:
             run.outbox.add_metrics([(k, float(v), None, 0) for k, v in metrics.items()])
             run.artifact(artifacts)
     return courier.run_ids.get(outbox.key, "")
+
+
+def carry(until: Callable[[], bool]) -> int:
+    """Send what any process leaves in the project's outboxes, until told to stop and all is sent or
+    nothing answers; the operations left over.
+
+    Processes that have `CARRIED` in their environment leave the sending to this one: each is spared
+    the import of MLflow and its opening of the store.
+
+    Raises:
+        EchosynError: the tracking store refuses us.
+    """
+    root = _root()
+    courier = _courier(root)
+    known: set[str] = set()
+    while not until():
+        for outbox in outboxes(root):
+            if outbox.key not in known:
+                known.add(outbox.key)
+                courier.first_contact(outbox)  # and its thread goes on with it
+        time.sleep(PAUSE)
+    return sync(root)[1]
+
+
+def _carried() -> bool:
+    return bool(os.environ.get(CARRIED))
 
 
 def sync(root: Path | None = None) -> tuple[int, int]:
