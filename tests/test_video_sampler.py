@@ -112,7 +112,7 @@ def test_a_student_takes_the_steps_and_guidance_that_it_learned(folders, hearts,
     )
     assert sampler.animate(hearts, EF, [0, 5], 3).shape == (2, 12, 4, 6, 6)
     hook.remove()
-    rows = sum(spans, [])
+    rows = [x for s in spans for x in s]
     assert set(rows) == {500.0}  # half the path
     assert len(rows) == 2 * 3 * 2  # videos, windows, steps: one pass, without guidance
     for change, match in (
