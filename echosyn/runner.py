@@ -39,7 +39,7 @@ def run(root: Path, targets: list[str], jobs: int) -> None:
         return
     needs = {s: needs[s] & stale for s in stale}
     jobs = jobs or (1 if pick_device().type != "cpu" else min(cores(), 2))
-    expected = _expected(params, jobs)
+    expected = _expected(params, needs, jobs)
     print(f"{len(stale)} stages, {jobs} at a time. {_forecast(needs, expected, jobs)}", flush=True)
     page = root / "reports" / "index.html"
     write_progress(root, params, page, stale)
@@ -107,14 +107,16 @@ def _apart(root: Path, name: str, env: Mapping[str, str], *command: str) -> subp
         )
 
 
-def _expected(params: Params, jobs: int) -> dict[str, float]:
-    """Seconds that each stage is expected to take: as it took here, else as conf/<scale> has it."""
+def _expected(params: Params, needs: graph.Needs, jobs: int) -> dict[str, float]:
+    """Seconds that stages are expected to take: as they took here, else as conf/<scale> has it;
+    none for a stage of which neither is known."""
     file = params.conf("seconds")
     listed = read_yaml(file) if file.exists() else {}
     took = timing.kept(params.root / ".echosyn" / "seconds")
     stages: dict[str, float] = listed.get("stages") or {}
-    ratio = float(listed.get("speed", 1.0)) / measured_speed(jobs) if stages else 1.0
-    return {s: v * ratio for s, v in stages.items()} | {s: v.wall + v.dvc for s, v in took.items()}
+    ratio = float(listed["speed"]) / measured_speed(jobs) if stages else 1.0
+    found = {s: stages[k] * ratio for s in needs if (k := s.partition("@")[0]) in stages}
+    return found | {s: v.wall + v.dvc for s, v in took.items() if s in needs}
 
 
 def measured_speed(jobs: int) -> float:
@@ -128,12 +130,10 @@ def measured_speed(jobs: int) -> float:
 
 
 def _forecast(needs: graph.Needs, expected: Mapping[str, float], jobs: int) -> str:
-    known = {s: expected.get(s, expected.get(s.partition("@")[0])) for s in needs}
-    unknown = [s for s, v in known.items() if v is None]
+    unknown = sorted(set(needs) - set(expected))
     if unknown:
         return f"How long {unknown[0]} takes here is not known yet."
-    seconds = graph.forecast(needs, {s: v for s, v in known.items() if v is not None}, jobs)
-    return f"About {clock(seconds)} on this machine."
+    return f"About {clock(graph.forecast(needs, expected, jobs))} on this machine."
 
 
 def clock(seconds: float) -> str:
