@@ -1,8 +1,9 @@
 """`dvc repro` with several stages at once: `echosyn run`.
 
 Each stage is run by a `dvc repro --single-item` of its own as soon as the stages that it needs are
-done, so that DVC sees what it would see of one `dvc repro`, and ends with the same outputs. Small
-networks gain: two stages on a core each are faster than one after the other on both.
+done, so that DVC sees what it would see of one `dvc repro`. Small networks gain: two stages on a
+core each are faster than one after the other on both. Outputs are those of `dvc repro` with the
+same ECHOSYN_THREADS, the cores that a stage has to itself here.
 """
 
 import contextlib

@@ -122,6 +122,9 @@ def test_guidance_extrapolates_from_the_unconditional_prediction():
         out = predict(x, torch.tensor(500.0))
         assert torch.allclose(out[:, 0, 0, 0], scale * condition[:, 0] + 10 * heart_scale)
         assert seen.pop() == 2 * guidance_passes(scale, heart_scale)
+        three = predict(torch.zeros(6, 4, 2, 2), torch.tensor(500.0))  # parts of the same videos
+        assert torch.equal(three, out.repeat(3, 1, 1, 1))
+        seen.pop()
     assert [guidance_passes(*s) for s in ((1, 1), (3, 1), (1, 2), (3, 2))] == [1, 2, 3, 3]
     with pytest.raises(EchosynError, match="guidance scale -1"):
         guided(model, heart, condition, none, -1.0)

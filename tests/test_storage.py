@@ -1,6 +1,9 @@
 """Latent shards, decoded frames, resumable shards, atomic writing."""
 
 import os
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -90,12 +93,12 @@ def test_frames_are_decoded_at_the_rate_asked_for_and_cached_by_content(tmp_path
     assert frames.split("TEST").video(0).shape == (6, 16, 16)
     clip = frames.clip(0, 3, 4)[:, 8, 8]
     assert clip[1] == clip[2] == clip[3]
-    assert len(list(cache.iterdir())) == 1
+    assert len(list(cache.glob("frames-*"))) == 1
     load_frames(folder, 16.0, cache)
-    assert len(list(cache.iterdir())) == 1
+    assert len(list(cache.glob("frames-*"))) == 1
     write_video(video_path(folder, "v0"), np.zeros((9, 16, 16), np.uint8), 32.0)
     assert load_frames(folder, 16.0, cache).video(0).max() == 0
-    assert len(list(cache.iterdir())) == 2
+    assert len(list(cache.glob("frames-*"))) == 2
 
 
 def test_a_missing_video_is_named_before_anything_is_decoded(tmp_path):
@@ -208,3 +211,35 @@ def test_finished_state_stays_until_dvc_has_recorded_the_stage(tmp_path, monkeyp
     work_dir(tmp_path / ".echosyn", "encode", "c", {}, [])
     assert not first.exists()  # another stage runs, so DVC has recorded this one
     assert other.is_dir()
+
+
+def test_a_partial_folder_goes_when_its_process_has_ended_and_not_before(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    name = f".out.partial-{platform.node()}"
+    dead, alive, elsewhere = (
+        tmp_path / n
+        for n in (f"{name}-{ended.pid}", f"{name}-{os.getppid()}", ".out.partial-far-1")
+    )
+    for folder in (dead, alive, elsewhere):
+        folder.mkdir()
+    with atomic_dir(tmp_path / "out"):
+        pass
+    assert not dead.exists()
+    assert alive.exists()
+    assert elsewhere.exists()
+
+
+def test_processes_side_by_side_decode_a_dataset_once(tmp_path):
+    dataset(tmp_path / "d")
+    script = (
+        "import sys; from echosyn.data import frames\n"
+        "own = frames._decode\n"
+        "def told(*a):\n    print('decoded'); own(*a)\n"
+        "frames._decode = told\n"
+        "print(len(frames.load_frames(sys.argv[1], 16.0, sys.argv[2])))\n"
+    )
+    command = [sys.executable, "-c", script, tmp_path / "d", tmp_path / "cache"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = sorted(p.communicate()[0].split() for p in both)
+    assert said == [["2"], ["decoded", "2"]]

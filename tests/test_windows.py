@@ -60,6 +60,22 @@ def test_blended_windows_agree_with_a_model_that_acts_frame_by_frame(frames, ove
     assert torch.allclose(out, 3 * x + 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("at_once", [2, 3, 9])
+def test_windows_that_go_through_the_network_together_give_the_same_video(at_once):
+    x = torch.randn(2, 40, 4, generator=torch.Generator().manual_seed(0))
+    seen = []
+
+    def predict(x, t):
+        seen.append(len(x))
+        return x.cumsum(1) + t  # depends on where a window begins
+
+    alone = blended(predict, 16, 4)(x, torch.tensor(1.0))
+    together = blended(predict, 16, 4, at_once)(x, torch.tensor(1.0))
+    assert torch.equal(alone, together)
+    assert seen[:3] == [2, 2, 2]
+    assert seen[3:] == {2: [4, 2], 3: [6], 9: [6]}[at_once]
+
+
 def test_blending_is_continuous_across_a_window_edge():
     """Two windows that predict 0 and 1 must be joined by a ramp, not by a step."""
     calls = iter([0.0, 1.0])
