@@ -138,7 +138,7 @@ def test_the_commands_of_a_moved_venv_run_where_it_is_now(tmp_path, copied):
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 def test_make_in_a_path_with_spaces_prints_addresses_that_open(here):
-    """A stand-in for .venv, whose Python is this one's and whose `dvc` makes a report."""
+    """A stand-in for .venv, whose Python is this one's and whose `echosyn` makes a report."""
     bin_ = here / ".venv/bin"
     bin_.mkdir(parents=True)
     (here / ".git").mkdir()
@@ -148,8 +148,8 @@ def test_make_in_a_path_with_spaces_prints_addresses_that_open(here):
         os.utime(here / name, (0, 0))
     (here / ".venv/.installed").touch()
     (bin_ / "python").symlink_to(Path(sys.executable).resolve())
-    (bin_ / "dvc").write_text("#!/bin/sh\nmkdir -p reports/a && touch reports/a/index.html\n")
-    (bin_ / "dvc").chmod(0o755)
+    (bin_ / "echosyn").write_text("#!/bin/sh\nmkdir -p reports/a && touch reports/a/index.html\n")
+    (bin_ / "echosyn").chmod(0o755)
     make = ["make", "--no-print-directory", "demo"]
     done = subprocess.run(make, cwd=here, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
