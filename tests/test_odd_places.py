@@ -182,14 +182,14 @@ def test_one_core_is_one_thread():
 
 
 def test_the_demo_fits_four_gib():
-    """docs/results/small_machines.md has the peak of every stage that `make demo` runs."""
+    """The stages of most memory are measured; two run at once, beside `echosyn run` and DVC."""
     page = (ROOT / "docs/results/small_machines.md").read_text()
-    peaks = {name: int(mib) for name, mib in re.findall(r"^\| `(\w+)` \| (\d+) \|", page, re.M)}
+    rows = re.findall(r"^\| (\w+)(?:, [^|]*(train_ef))? \| ([\d,]+) \|$", page, re.M)
+    peaks = {group or stage: int(mib.replace(",", "")) for stage, group, mib in rows}
     graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    run_ = {n for n, s in graph.items() if "do" not in s or params[s["foreach"][2:-1]]}
-    assert peaks.keys() == run_
-    assert max(peaks.values()) < 4096
+    assert {"train_vae", "train_lvdm", "sample_videos", "privacy_audit"} <= peaks.keys()
+    assert peaks.keys() <= {*graph, "train_ef"}
+    assert sum(sorted(peaks.values())[-2:]) + 1024 < 4096
 
 
 # A clock that jumps
