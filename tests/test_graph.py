@@ -92,10 +92,17 @@ def test_declared_files_exist_and_params_are_tracked(stage):
         assert name in spec["params"], f"{stage} reads params section {name} without tracking it"
 
 
+def test_the_seconds_of_a_forecast_are_those_of_stages():
+    listed = yaml.safe_load((ROOT / "conf/demo/seconds.yaml").read_text())
+    names = {s.partition("@")[0] for s in GRAPH}
+    assert set(listed["stages"]) <= names
+    assert all(v > 0 for v in [listed["speed"], *listed["stages"].values()])
+
+
 def test_every_conf_file_belongs_to_a_stage_and_loads_at_every_scale():
     scales = [p for p in (ROOT / "conf").iterdir() if p.name != "presets"]
     assert {p.name for p in scales} == {"smoke", "demo", "paper"}
-    names = {p.name for folder in scales for p in folder.glob("*.yaml")}
+    names = {p.name for folder in scales for p in folder.glob("*.yaml")} - {"seconds.yaml"}
     stages = {body(s)["cmd"].split()[2].removeprefix("pipelines.") for s in GRAPH}
     assert {n.removesuffix(".yaml") for n in names} <= stages
     for name in names:
