@@ -195,6 +195,7 @@ def test_layer_norms_of_the_video_model_add_up_their_gradients_in_full():
         assert bool(watched("bf16", run).wrong) != right
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_was_wrong_and_the_rest_is_still_checked():
     jobs = [(probe_of(""), "bf16"), (Probe("death", die, (1,)), "bf16"), (probe_of("bf16"), "bf16")]
     first, second, third = check_apart(jobs, CPU)
@@ -272,6 +273,7 @@ def test_the_numbers_of_a_probe_do_not_matter_its_shapes_and_settings_do():
     assert a.signature() == b.signature() != c.signature()
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_is_not_run_again(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(

@@ -72,6 +72,7 @@ def smoke(tmp_path_factory):
     return new_project(tmp_path_factory.mktemp("doctor"))
 
 
+@pytest.mark.slow
 def test_every_network_of_the_graph_is_checked_in_its_precision(smoke, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     told = list(examine_arithmetic(smoke))
@@ -82,6 +83,7 @@ def test_every_network_of_the_graph_is_checked_in_its_precision(smoke, monkeypat
     assert all("operations right" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_wrong_precision_is_a_warning_and_fp32_wrong_is_bad(smoke, monkeypatch):
     def wrong(jobs, device, anew=False):
         from echosyn.arithmetic.trust import Verdict
@@ -99,6 +101,7 @@ def test_a_wrong_precision_is_a_warning_and_fp32_wrong_is_bad(smoke, monkeypatch
     assert "conv(x)" in bad.text
 
 
+@pytest.mark.slow
 def test_the_command_exits_with_1_when_something_would_stop_a_run(smoke):
     def run(*arguments):
         command = [sys.executable, "-m", "echosyn.cli", "doctor", *arguments]

@@ -33,6 +33,7 @@ def stage(project):
     subprocess.run([sys.executable, "-c", STAGE], cwd=project, env=env, check=True)
 
 
+@pytest.mark.slow
 def test_a_stage_leaves_its_records_and_another_process_sends_them_all(project):
     stage(project)
     rounds = iter([False, False, True])
@@ -44,6 +45,7 @@ def test_a_stage_leaves_its_records_and_another_process_sends_them_all(project):
     assert run.data.params["lr"] == "1"
 
 
+@pytest.mark.slow
 def test_what_is_left_when_told_to_stop_is_sent_still(project):
     stage(project)
     assert tracking.carry(lambda: True) == 0

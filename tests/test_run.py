@@ -98,6 +98,7 @@ def echosyn_run(folder, *arguments):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_stages_that_do_not_wait_for_each_other_run_at_once_as_dvc_would_run_them(tmp_path):
     meet = (
         "touch {0}.here; until test -f {1}.here; do sleep 0.05; done; echo $ECHOSYN_THREADS > {0}"
@@ -121,6 +122,7 @@ def test_stages_that_do_not_wait_for_each_other_run_at_once_as_dvc_would_run_the
     assert "under way" not in (project / "reports/index.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_failed_stage_ends_the_run_with_what_it_printed(tmp_path):
     project = small_project(
         tmp_path, bad=("echo the disk is on fire; exit 3", ()), next=("touch next", ("bad",))
@@ -133,6 +135,7 @@ def test_a_failed_stage_ends_the_run_with_what_it_printed(tmp_path):
     assert not (project / "next").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_reaches_the_stage_and_lets_it_save(tmp_path):
     (tmp_path / "slow.py").write_text(
         "import time\n"
@@ -179,6 +182,7 @@ def test_what_stages_took_is_kept_shown_and_added_up(tmp_path, monkeypatch):
     assert clock(601.2) == "10:01"
 
 
+@pytest.mark.slow
 def test_the_page_of_a_run_shows_what_is_there(project, tmp_path):
     page = tmp_path / "index.html"
     write_progress(project, Params(project), page, {"encode@phantom"})

@@ -230,6 +230,7 @@ def test_a_partial_folder_goes_when_its_process_has_ended_and_not_before(tmp_pat
     assert elsewhere.exists()
 
 
+@pytest.mark.slow
 def test_processes_side_by_side_decode_a_dataset_once(tmp_path):
     dataset(tmp_path / "d")
     script = (
