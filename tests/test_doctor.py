@@ -46,7 +46,7 @@ def test_other_versions_than_the_tested_ones_are_named(tmp_path):
     ("patch", "what", "state", "part"),
     [
         ({"available_memory": lambda: 3 << 30}, "memory", "warn", "3.0 GiB; the demo wants 4"),
-        ({"shutil.which": lambda _: None}, "git", "bad", "install git"),
+        ({"shutil.which": lambda _: None}, "git", "warn", "do without"),
         (
             {"shutil.disk_usage": lambda _: namedtuple("Usage", "free")(1 << 30)},
             "disk", "warn", "1.0 GiB free",
