@@ -5,11 +5,15 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from echosyn import timing
 from echosyn.config import Params
 from echosyn.errors import EchosynError
 from echosyn.runtime import project_root, run_stage, threads
+
+if TYPE_CHECKING:
+    from echosyn.data.latents import LatentSet
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
@@ -49,6 +53,14 @@ def torch_params() -> Params:
 
     set_threads(threads())
     return params_here()
+
+
+def trained_on(split: str) -> "list[LatentSet]":
+    """Latents of a split of every dataset that models learn from, with their beats."""
+    from echosyn.data.latents import LatentSet
+
+    beats = Path("beats/train")
+    return [LatentSet(f, split, beats / f.name) for f in subfolders("latents/train")]
 
 
 def subfolders(folder: str) -> list[Path]:

@@ -8,11 +8,10 @@ numbers of steps and the guidance that it learned.
 
 from pathlib import Path
 
-from pipelines._stage import command, subfolders, torch_params
+from pipelines._stage import command, subfolders, torch_params, trained_on
 
 
 def main(name: str) -> None:
-    from echosyn.data.latents import LatentSet
     from echosyn.report.sweeps import draw_sweeps
     from echosyn.training.diffusion import TrainLvdmConfig
     from echosyn.training.distill import DistillConfig, DistillTask
@@ -21,8 +20,9 @@ def main(name: str) -> None:
     params = torch_params()
     cfg = params.named("distill_lvdm", "distill", name, DistillConfig)
     clips = params.stage("train_lvdm", TrainLvdmConfig)
-    folders, teacher, vae = subfolders("latents/train"), Path("models/lvdm"), Path("models/vae")
-    fit, held_out = ([LatentSet(f, split) for f in folders] for split in ("TRAIN", "VAL"))
+    folders = [*subfolders("latents/train"), *subfolders("beats/train")]
+    teacher, vae = Path("models/lvdm"), Path("models/vae")
+    fit, held_out = trained_on("TRAIN"), trained_on("VAL")
     task = DistillTask(cfg, teacher, clips, fit, held_out)
 
     def save(model, folder: Path) -> None:  # noqa: ANN001

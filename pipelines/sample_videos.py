@@ -32,12 +32,13 @@ def main(dataset: str) -> None:
     cfg = params.stage("sample_videos", SampleVideosConfig)
     hearts, latents = Path("privacy") / dataset / "hearts", Path("latents/train") / dataset
     models = VideoModels.of(cfg, dataset)
-    inputs = [hearts, latents / "index.csv", *models.read_by(cfg)]
+    beats = Path("beats/train") / dataset
+    inputs = [hearts, latents / "index.csv", beats / "beats.csv", *models.read_by(cfg)]
     settings = {**dataclasses.asdict(cfg), "seed": params.seed}
     work = work_dir(state_root(), "sample_videos", dataset, settings, inputs)
     out = Path("candidates") / dataset
     with stage_run("sample_videos", dataset, settings, inputs, work) as run:
-        real, label = LatentSet(latents, "TRAIN"), params.dataset(dataset).label
+        real, label = LatentSet(latents, "TRAIN", beats), params.dataset(dataset).label
         plan = plan_samples(dataset, cfg, AcceptedHearts(hearts), real, params.seed, label)
         own_fps = float(real.table["FPS"].iloc[0])
         sampler = models.sampler(cfg, plan.fps, own_fps)  # refuses here what no worker could do

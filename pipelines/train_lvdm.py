@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from echosyn.config import Params
-from pipelines._stage import command, subfolders, torch_params
+from pipelines._stage import command, subfolders, torch_params, trained_on
 
 if TYPE_CHECKING:
     from echosyn.training.diffusion import LvdmTask, TrainLvdmConfig
@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 
 def prepare(params: Params, cfg: "TrainLvdmConfig") -> "tuple[LvdmTask, list[Path]]":
     """The task, and the folders it reads."""
-    from echosyn.data.latents import LatentSet
     from echosyn.training.diffusion import LvdmTask
     from echosyn.training.published import PublishedLvdm
 
-    folders = subfolders("latents/train")
-    fit, held_out = ([LatentSet(f, split) for f in folders] for split in ("TRAIN", "VAL"))
+    folders = [*subfolders("latents/train"), *subfolders("beats/train")]
+    fit, held_out = trained_on("TRAIN"), trained_on("VAL")
     if cfg.weights == "none":
         return LvdmTask(cfg, fit, held_out), folders
     task = PublishedLvdm(cfg, fit, held_out)
@@ -29,7 +28,6 @@ def prepare(params: Params, cfg: "TrainLvdmConfig") -> "tuple[LvdmTask, list[Pat
 
 
 def main() -> None:
-    from echosyn.data.latents import LatentSet
     from echosyn.report.sweeps import draw_sweeps
     from echosyn.training.diffusion import TrainLvdmConfig
     from pipelines._train import train
@@ -38,7 +36,7 @@ def main() -> None:
     cfg = params.stage("train_lvdm", TrainLvdmConfig)
     task, folders = prepare(params, cfg)
     out, vae = Path("models/lvdm"), Path("models/vae")
-    sets = [LatentSet(f, s) for s in ("VAL", "TRAIN") for f in subfolders("latents/train")]
+    sets = [*trained_on("VAL"), *trained_on("TRAIN")]
 
     def save(model, folder: Path) -> None:  # noqa: ANN001
         model.save(folder)

@@ -7,6 +7,8 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
+from echosyn.beat.lv_area import without_beats
+from echosyn.beat.table import write_beats
 from echosyn.data.filelist import COLUMNS, PATIENT, video_path, write_filelist
 from echosyn.data.frames import load_frames
 from echosyn.data.latents import LatentSet
@@ -19,13 +21,13 @@ from echosyn.diffusion.objectives import make_objective
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.studio import VideoModels
 from echosyn.diffusion.synthesise import finish_samples, plan_samples, sample_shard
-from echosyn.models.denoisers import UnetConfig, VideoDenoiser
 from echosyn.models.reid import build_reid
 from echosyn.models.store import save_model
 from echosyn.models.vae import Vae, VaeConfig
 from echosyn.privacy.filter import AcceptedHearts
 from echosyn.privacy.finished import Sources
 from echosyn.shards import plan_shards
+from tests.tiny_video import tiny_video
 
 SEED = 3
 SPLITS = ("TRAIN",) * 4 + ("VAL",) * 5 + ("TEST",) * 3
@@ -54,9 +56,7 @@ def make_project(root: Path, hearts: int = 9) -> Sources:
     torch.manual_seed(SEED)
     vae = Vae.create(VaeConfig(widths=(8, 16, 16)))
     vae.save(sources.vae)
-    VideoDenoiser.create(
-        UnetConfig(widths=(32, 32), attention=(False, True), heads=(1, 1)), 10, ConditionSpec()
-    ).save(sources.models.video)
+    tiny_video(10, ConditionSpec(), 14).save(sources.models.video)
     make_objective("flow").save(sources.models.video)
     save_model(sources.encoder, build_reid(REID), REID)
     codec = VideoCodec(Vae.load(sources.vae), ENCODING.batch)
@@ -67,6 +67,7 @@ def make_project(root: Path, hearts: int = 9) -> Sources:
     folders = [s.folder for s in shards]
     finish_encoding(folders, frames, sources.latents, root / "reconstructions/train/phantom")
     sources.hearts.mkdir(parents=True)
+    write_beats(root / "beats/train/phantom", without_beats(LatentSet(sources.latents)))
     drawn = torch.randn(hearts, 4, 14, 14, generator=torch.Generator().manual_seed(SEED))
     indices = torch.arange(hearts) * 2  # every other heart was refused
     save_file({"hearts": drawn, "indices": indices}, sources.hearts / "hearts.safetensors")

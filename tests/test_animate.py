@@ -27,16 +27,16 @@ from echosyn.diffusion.sampling import denoise
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.student import Student
 from echosyn.errors import EchosynError
-from echosyn.models.denoisers import UnetConfig, VideoDenoiser
 from echosyn.models.r2plus1d import SMALL, R2Plus1d
 from echosyn.models.reid import build_reid
 from echosyn.models.store import save_model
 from echosyn.models.vae import Vae, VaeConfig
+from echosyn.models.video import VideoDenoiser
 from echosyn.privacy.similarity import unit_rows
 from echosyn.report.sheet import contact_sheet
 from echosyn.training.ef import EfRegressor
+from tests.tiny_video import tiny_video
 
-SIZES = UnetConfig(widths=(32, 32), attention=(False, True), heads=(1, 1))
 SAMPLING = SampleVideosConfig(
     train=1, val=0, test=0, frames=6, steps=2, guidance=3.0, overlap=2, precision="fp32"
 )
@@ -113,7 +113,9 @@ def test_what_cannot_be_inverted_ends_clearly():
 def lvdm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "lvdm"
     torch.manual_seed(0)
-    VideoDenoiser.create(SIZES, window=4, spec=ConditionSpec(), size=6, continues=True).save(folder)
+    model = tiny_video(4, ConditionSpec(), continues=True)
+    model.leave.weight.data *= 0.3  # a flow that few iterations invert
+    model.save(folder)
     make_objective("flow").save(folder)
     return folder
 
@@ -266,8 +268,8 @@ def project(tmp_path_factory):
     vae = Vae.create(VaeConfig(widths=(8, 8, 8), groups=4))
     vae.standardise_by(torch.zeros(4), torch.full((4,), 0.25))
     vae.save(models / "vae")
-    lvdm = VideoDenoiser.create(SIZES, window=4, spec=ConditionSpec(), size=14)
-    lvdm.net.conv_out.weight.data *= 0.3  # a flow that few iterations invert
+    lvdm = tiny_video(4, ConditionSpec(), 14)
+    lvdm.leave.weight.data *= 0.3  # a flow that few iterations invert
     lvdm.save(models / "lvdm")
     make_objective("flow").save(models / "lvdm")
     save_model(models / "reid/phantom", build_reid(REID), REID)

@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from echosyn.arithmetic import trust
 from echosyn.arithmetic.trust import Probe, check_apart, examine, machine, trusted
 from echosyn.arithmetic.watch import NAN, Watch, poison, relative_error
-from echosyn.diffusion.condition import ConditionSpec
 from echosyn.errors import EchosynError
-from echosyn.models.denoisers import UnetConfig, VideoDenoiser
+from echosyn.models.denoisers import UnetConfig
+from echosyn.models.published_video import PublishedVideoDenoiser
 from echosyn.models.r2plus1d import SMALL, R2Plus1d
 from echosyn.tracking import NullRun
 from echosyn.training.loop import LoopConfig, fit
@@ -182,8 +182,8 @@ def test_the_defect_of_conv3d_is_found_where_it_is():
 def test_layer_norms_of_the_video_model_add_up_their_gradients_in_full():
     """torch 2.13 adds them up in bf16 on a CPU: the more rows, the less is right."""
     cfg = UnetConfig(widths=(32, 32), layers=1, attention=(False, True), heads=(1, 1))
-    spec = ConditionSpec()
-    norms = [m for m in VideoDenoiser.create(cfg, 4, spec).modules() if isinstance(m, nn.LayerNorm)]
+    model = PublishedVideoDenoiser.create(cfg, 4)
+    norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm)]
     assert norms
     rows = (torch.randn(8192, 32) + 0.3).bfloat16()
     for norm, right in ((norms[0], True), (nn.LayerNorm(32), False)):

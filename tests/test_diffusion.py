@@ -110,7 +110,7 @@ def test_ancestral_noise_depends_on_the_index_alone():
 def test_guidance_extrapolates_from_the_unconditional_prediction():
     seen = []
 
-    def model(x, t, heart, condition):
+    def model(x, t, heart, condition, start):
         seen.append(len(x))
         return x * 0 + condition[:, :1, None, None] + heart
 

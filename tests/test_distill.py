@@ -15,20 +15,21 @@ from echosyn.diffusion.objectives import DdpmV, Flow
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.student import Student, read_student
 from echosyn.errors import EchosynError
-from echosyn.models.denoisers import UnetConfig, VideoDenoiser
+from echosyn.models.denoisers import UnetConfig
+from echosyn.models.published_video import PublishedVideoDenoiser
 from echosyn.tracking import NullRun
 from echosyn.training.diffusion import TrainLvdmConfig, video_spec
 from echosyn.training.distill import DistillConfig, DistillTask, drawn_pieces, student_path
 from echosyn.training.loop import LoopConfig, fit
+from tests.tiny_video import TINY, tiny_video
 
 SIZE, WINDOW = 8, 2
 LOOP = LoopConfig(steps=3, batch=2, lr=1e-3, ema=0.9, precision="fp32", checkpoint_every=1)
 DISTILL = DistillConfig(LOOP, guidance=2.0, steps=(1, 2), teacher_steps=4, validation_items=2)
 
 
-def settings(width=32, **kwargs):
-    model = UnetConfig((width, width), 1, (False, True), (1, 1))
-    return TrainLvdmConfig(model, LOOP, window=WINDOW, **kwargs)
+def settings(**kwargs):
+    return TrainLvdmConfig(LOOP, TINY, window=WINDOW, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def latents(tmp_path_factory):
 def teacher(folder, latents, clips, objective=None):
     torch.manual_seed(1)
     spec = video_spec(clips, latents[0])
-    model = VideoDenoiser.create(clips.model, WINDOW, spec, SIZE, clips.continues > 0)
+    model = tiny_video(WINDOW, spec, SIZE, clips.continues > 0)
     model.save(folder)
     (objective or Flow()).save(folder)
     return folder
@@ -63,14 +64,14 @@ def task(tmp_path_factory, latents):
 class Straight:
     """Stands for a model whose velocity is what it is told: the heart, over all frames."""
 
-    def __call__(self, x, t, heart, condition, span=None, known=None):
+    def __call__(self, x, t, heart, condition, start=None, span=None, known=None):
         return heart[:, None].expand_as(x)
 
 
 class Recorded(Straight):
-    def __call__(self, *args):
-        self.args = args
-        return super().__call__(*args)
+    def __call__(self, *args, **told):
+        self.args, self.told = args, told
+        return super().__call__(*args, **told)
 
 
 def batch_of(task, n=2):
@@ -92,7 +93,8 @@ def test_the_loss_of_a_student_that_knows_the_mean_velocity_is_zero(task, monkey
     monkeypatch.setattr(task, "_velocity", lambda x, t, part: part["heart"][:, None].expand_as(x))
     model = Recorded()
     assert float(task.loss(model, batch)[0]) < 1e-10
-    x, t, _, _, span, _ = model.args
+    x, t, _, _ = model.args
+    span = model.told["span"]
     assert t.tolist() == [1000, 500]
     assert span.tolist() == [1, 0.5]
     assert torch.equal(x[0], batch["noise"][0])
@@ -117,18 +119,17 @@ def test_the_mean_velocity_is_that_of_the_teachers_small_steps(task, monkeypatch
 
 
 def test_a_student_starts_as_its_teacher_whatever_the_length_of_its_step(tmp_path, latents):
-    wide = settings(64)  # GroupNorm(32) takes a shift per channel away from 32 channels
-    task = DistillTask(DISTILL, teacher(tmp_path, latents, wide), wide, *latents)
+    task = DistillTask(DISTILL, teacher(tmp_path, latents, settings()), settings(), *latents)
     batch = batch_of(task)
     told = (batch["noise"], torch.full((2,), 700.0), batch["heart"], batch["condition"])
     long, short = torch.ones(2), torch.full((2,), 0.25)
     student = task.build().eval()
     with torch.no_grad():
         velocity = task.teacher(*told)
-        assert torch.allclose(student(*told, long), velocity, atol=1e-5)
-        assert torch.equal(student(*told, long), student(*told, short))
-        student.net.add_embedding.linear_1.weight.normal_(generator=torch.manual_seed(0))
-        apart = (student(*told, long) - student(*told, short)).abs().max()
+        assert torch.equal(student(*told, span=long), velocity)
+        assert torch.equal(student(*told, span=short), velocity)
+        student.span.weight.normal_(generator=torch.manual_seed(0))
+        apart = (student(*told, span=long) - student(*told, span=short)).abs().max()
     assert float(apart) > 1e-3
 
 
@@ -158,9 +159,9 @@ def test_given_frames_stay_and_are_not_learned(tmp_path, latents):
     model = task.build().requires_grad_(False)
     before = float(task.loss(model, batch)[0])
 
-    def wrong(*args):
-        out = model(*args)
-        return torch.where(args[-1][:, :, None, None, None] > 0, out + 100, out)
+    def wrong(*args, known, **told):
+        out = model(*args, known=known, **told)
+        return torch.where(known[:, :, None, None, None] > 0, out + 100, out)
 
     assert float(task.loss(wrong, batch)[0]) == pytest.approx(before, rel=1e-4)
     end = student_path(model, batch, 1)[-1]
@@ -247,8 +248,11 @@ def test_teachers_that_cannot_be_distilled_are_refused(tmp_path, latents):
     folder = teacher(tmp_path / "v", latents, plain, DdpmV())
     with pytest.raises(EchosynError, match="'ddpm_v', but only the straight"):
         DistillTask(DISTILL, folder, plain, *latents)
-    published = settings(layout="published")
-    folder = teacher(tmp_path / "p", latents, published)
+    unet = UnetConfig((32, 32), 1, (False, True), (1, 1))
+    published = TrainLvdmConfig(LOOP, unet=unet, window=WINDOW, layout="published")
+    folder = tmp_path / "p"
+    PublishedVideoDenoiser.create(unet, WINDOW, SIZE).save(folder)
+    Flow().save(folder)
     with pytest.raises(EchosynError, match=r"set train_lvdm\.layout: own"):
         DistillTask(DISTILL, folder, published, *latents)
     folder = teacher(tmp_path / "t", latents, plain)

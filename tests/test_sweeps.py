@@ -12,10 +12,9 @@ from PIL import Image
 from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.objectives import make_objective
 from echosyn.diffusion.student import Student
-from echosyn.models.denoisers import UnetConfig, VideoDenoiser
 from echosyn.report.sweeps import EFS, STEPS, Sweeps, draw_sweeps
+from tests.tiny_video import tiny_video
 
-SIZES = UnetConfig(widths=(32, 32), attention=(False, True), heads=(1, 1))
 WINDOW, FRAMES = 4, 6
 
 
@@ -49,7 +48,7 @@ class Nothing:
 
 def model(folder, spec, objective="flow", student=None):
     torch.manual_seed(0)
-    VideoDenoiser.create(SIZES, WINDOW, spec, size=6).save(folder)
+    tiny_video(WINDOW, spec).save(folder)
     make_objective(objective).save(folder)
     if student:
         student.save(folder)

@@ -30,9 +30,11 @@ from echosyn.diffusion.synthesise import (
     sample_shard,
 )
 from echosyn.errors import EchosynError
-from echosyn.models.denoisers import UnetConfig, VideoDenoiser
+from echosyn.models.denoisers import UnetConfig
+from echosyn.models.published_video import PublishedVideoDenoiser
 from echosyn.models.vae import Vae, VaeConfig
 from echosyn.privacy.filter import HEARTS, AcceptedHearts
+from tests.tiny_video import tiny_video
 
 SIZE, WINDOW, FPS = 8, 4, 16.0
 TINY = UnetConfig(widths=(32, 32), attention=(False, True), heads=(1, 1))
@@ -43,10 +45,13 @@ CFG = SampleVideosConfig(
 
 def write_model(folder, spec=ConditionSpec(), objective="flow", **changes):  # noqa: B008
     torch.manual_seed(0)
-    model = VideoDenoiser.create(TINY, WINDOW, spec, SIZE, continues=not spec.published)
+    if spec.published:
+        model = PublishedVideoDenoiser.create(TINY, WINDOW, SIZE)
+    else:
+        model = tiny_video(WINDOW, spec, SIZE, continues=True)
     if changes:
         config = {**model.net.config, **changes}
-        model = VideoDenoiser(UNetSpatioTemporalConditionModel.from_config(config), spec)
+        model = PublishedVideoDenoiser(UNetSpatioTemporalConditionModel.from_config(config))
     model.save(folder)
     make_objective(objective).save(folder)
     return VideoModels(folder, folder.parent / "vae", folder.parent / "ef", folder.parent / "lidm")
@@ -69,10 +74,11 @@ def accepted(folder, ef=None, classes=None, size=SIZE, n=9):
     return AcceptedHearts(folder)
 
 
-def real(ef=(30.0, 50.0, 60.0, 70.0), classes=(None,) * 4):
+def real(ef=(30.0, 50.0, 60.0, 70.0), classes=(None,) * 4, beats=None):
     """What of TRAIN's latents a plan reads."""
     table = pd.DataFrame({"FPS": [FPS] * len(ef)})
-    return SimpleNamespace(ef=np.array(ef), classes=list(classes), table=table)
+    beats = np.full((len(ef), 2), np.nan) if beats is None else np.array(beats)
+    return SimpleNamespace(ef=np.array(ef), classes=list(classes), table=table, beats=beats)
 
 
 class Recorder:
@@ -319,7 +325,7 @@ def test_weights_of_another_objective_are_refused(tmp_path, objective, sampler, 
 
 @pytest.mark.parametrize("channels", [{"in_channels": 6}, {"out_channels": 3}, {"in_channels": 32}])
 def test_a_model_of_other_channels_is_refused(tmp_path, channels):
-    found = write_model(tmp_path / "lvdm", **channels)
+    found = write_model(tmp_path / "lvdm", ConditionSpec(published=True), **channels)
     with pytest.raises(EchosynError, match=r"lvdm: a network of \d+ channels to \d, but noisy"):
         found.sampler(CFG, FPS, FPS)
 
@@ -364,3 +370,19 @@ def test_a_missing_model_names_the_stage_that_makes_it(tmp_path, models, monkeyp
     assert models.image in models.read_by(cfg)
     with pytest.raises(EchosynError, match=r"lidm does not exist.*stage train_lidm makes"):
         models.sampler(cfg, FPS, FPS)
+
+
+def test_rates_are_trains_at_the_ef_and_each_heart_has_its_own_phase(tmp_path):
+    beats = [(100.0, 0.1)] * 15 + [(60.0, 0.2)] * 15
+    train = real((30.0,) * 15 + (70.0,) * 15, (None,) * 30, beats)
+    hearts = accepted(tmp_path / "hearts", ef=np.array([30.0] * 2 + [70.0] * 7, np.float32))
+    plan = plan_samples("set", CFG, hearts, train, 0)
+    assert (plan.table["HeartRate"] > 90).tolist() == (plan.table["EF"] < 50).tolist()
+    assert plan.table["HeartRate"].between(60, 100).all()
+    every = plan.beat(list(range(4)), seed=0)
+    assert torch.allclose(every[:, 0].double() * 60 * FPS, torch.tensor(plan.table["HeartRate"]))
+    assert len(set(every[:, 1].tolist())) == 4
+    assert torch.equal(every[2:3], plan.beat([2], seed=0))
+    again = replanned(hearts, plan.indices[1:2], plan.table.iloc[1:2])
+    assert torch.equal(again.beat([0], seed=0), every[1:2])
+    assert "HeartRate" not in plan_samples("set", CFG, hearts, real(), 0).table

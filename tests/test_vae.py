@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DModel, UNetSpatioTemporalConditionModel
+from diffusers import AutoencoderKL, UNet2DModel
 from safetensors.torch import load_file, save_file
 
 from echosyn.config import build, read_yaml
@@ -18,7 +18,8 @@ from echosyn.data.video import read_video
 from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.objectives import make_objective
 from echosyn.errors import EchosynError
-from echosyn.models.denoisers import ImageDenoiser, UnetConfig, VideoDenoiser
+from echosyn.models.denoisers import ImageDenoiser, UnetConfig
+from echosyn.models.published_video import PublishedVideoDenoiser, load_video
 from echosyn.models.reid import build_reid
 from echosyn.models.vae import Vae, VaeConfig, vae_loss
 from echosyn.training.diffusion import TrainLidmConfig, TrainLvdmConfig
@@ -26,6 +27,7 @@ from echosyn.training.ef import EfTask, TrainEfConfig
 from echosyn.training.reid import PairLoss, TrainReidConfig
 from echosyn.training.vae import TrainVaeConfig, standardise
 from echosyn.validation.gate import SHAPES
+from tests.tiny_video import tiny_video
 
 TINY = VaeConfig(widths=(8, 8, 8), groups=4)
 FINE = VaeConfig(widths=(8, 8), groups=4)  # latents of 28x28
@@ -161,7 +163,7 @@ def test_vae_loss_is_zero_for_a_perfect_standard_normal_code():
 
 def test_denoisers_keep_14x14_and_see_their_condition(tmp_path):
     cfg = UnetConfig(widths=(32, 32), attention=(False, True), heads=(1, 1))
-    image, video = ImageDenoiser.create(cfg, 14).eval(), VideoDenoiser.create(cfg, 8, SPEC).eval()
+    image, video = ImageDenoiser.create(cfg, 14).eval(), tiny_video(8, SPEC, 14)
     x, t = torch.randn(2, 4, 14, 14), torch.tensor([10.0, 900.0])
     assert image(x, t).shape == x.shape
     clip, heart = torch.randn(2, 8, 4, 14, 14), torch.randn(2, 4, 14, 14)
@@ -172,11 +174,7 @@ def test_denoisers_keep_14x14_and_see_their_condition(tmp_path):
     image.save(tmp_path / "i")
     video.save(tmp_path / "v")
     assert isinstance(UNet2DModel.from_pretrained(tmp_path / "i" / "unet"), UNet2DModel)
-    assert isinstance(
-        UNetSpatioTemporalConditionModel.from_pretrained(tmp_path / "v" / "unet"),
-        UNetSpatioTemporalConditionModel,
-    )
-    loaded = VideoDenoiser.load(tmp_path / "v")
+    loaded = load_video(tmp_path / "v")
     assert (loaded.window, loaded.spec) == (8, SPEC)
     assert torch.equal(out, loaded(clip, t, heart, torch.tensor([[0.0, 1.0], [0.0, 1.0]])))
 
@@ -196,7 +194,7 @@ def test_paper_models_have_the_references_sizes():
     """Built on the meta device, without memory. 144 M is the published video UNet's count."""
     with torch.device("meta"):
         lvdm_cfg = paper("train_lvdm", TrainLvdmConfig)
-        lvdm = VideoDenoiser.create(lvdm_cfg.model, lvdm_cfg.window, PUBLISHED)
+        lvdm = PublishedVideoDenoiser.create(lvdm_cfg.unet, lvdm_cfg.window)
         lidm = ImageDenoiser.create(paper("train_lidm", TrainLidmConfig).model, 14)
     assert round(parameters(lvdm) / 1e6) == 144
     assert lvdm_cfg.layout == "published"
@@ -214,7 +212,7 @@ def test_paper_denoisers_take_a_training_step(stage):
         model, x, extra = ImageDenoiser.create(cfg.model, 14), torch.randn(1, 4, 14, 14), ()
     else:
         cfg = paper(stage, TrainLvdmConfig)
-        model = VideoDenoiser.create(cfg.model, cfg.window, PUBLISHED)
+        model = PublishedVideoDenoiser.create(cfg.unet, cfg.window)
         x, extra = torch.randn(1, 2, 4, 14, 14), (torch.randn(1, 4, 14, 14), torch.ones(1, 1))
     noisy, target, t = make_objective(cfg.objective).noisy(
         x, torch.randn_like(x), torch.tensor([0.5])

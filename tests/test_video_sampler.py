@@ -11,7 +11,8 @@ from echosyn.diffusion.objectives import make_objective
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.student import Student
 from echosyn.errors import EchosynError
-from echosyn.models.denoisers import ImageDenoiser, UnetConfig, VideoDenoiser
+from echosyn.models.denoisers import ImageDenoiser, UnetConfig
+from tests.tiny_video import tiny_video
 
 SIZES = UnetConfig(widths=(32, 32), attention=(False, True), heads=(1, 1))
 CFG = SampleVideosConfig(
@@ -25,8 +26,8 @@ def folders(tmp_path_factory):
     """A video model that continues videos and knows its rate, and an image model beside it."""
     root = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
-    spec = ConditionSpec(fps=True, classes=("a", "b"))
-    video = VideoDenoiser.create(SIZES, window=6, spec=spec, size=6, continues=True)
+    spec = ConditionSpec(fps=True, classes=("a", "b"), beat=0.1)
+    video = tiny_video(6, spec, continues=True)
     image = ImageDenoiser.create(SIZES, size=6)
     for name, model in (("lvdm", video), ("lidm", image)):
         model.save(root / name)
@@ -51,7 +52,7 @@ def test_what_goes_through_the_network_is_what_is_said(folders, hearts, windows,
         folders / "lvdm", dataclasses.replace(CFG, windows=windows, sampler=sampler)
     )
     seen = []
-    hook = made.model.net.register_forward_hook(lambda m, args, out: seen.append(args[0].shape))
+    hook = made.model.register_forward_hook(lambda m, args, out: seen.append(args[0].shape))
     out = made.animate(hearts, EF, [0, 5], 3, ["a", "b"], 16.0)
     hook.remove()
     assert out.shape == (2, 12, 4, 6, 6)
@@ -63,14 +64,18 @@ def test_a_continued_window_is_given_the_frames_before_it(folders, hearts):
     """They enter clean and marked, in both passes of guidance."""
     sampler = VideoSampler(folders / "lvdm", dataclasses.replace(CFG, windows="continue"))
     seen = []
-    hook = sampler.model.net.register_forward_hook(lambda m, args, out: seen.append(args[0]))
+    hook = sampler.model.register_forward_hook(
+        lambda m, args, told, out: seen.append((args[0], args[4], told.get("known"))),
+        with_kwargs=True,
+    )
     out = sampler.animate(hearts, EF, [0, 5], 3, ["a", "b"], 16.0)
     hook.remove()
-    first, second = seen[0], seen[2]  # of two steps each
-    assert not first[:, :, 8].any()
-    assert torch.equal(second[:, :, 8].flatten(2).amax(2), torch.tensor([[1.0, 1, 0, 0, 0, 0]] * 4))
-    assert torch.equal(second[:2, :2, :4], out[:, 4:6])
-    assert torch.equal(second[2:, :2, :4], out[:, 4:6])
+    (_, start, known), (x, later, given) = seen[0], seen[2]  # of two steps each
+    assert known is None
+    assert torch.equal(given.float(), torch.tensor([[1.0, 1, 0, 0, 0, 0]] * 4))
+    assert torch.equal(x[:2, :2], out[:, 4:6])
+    assert torch.equal(x[2:, :2], out[:, 4:6])
+    assert (start.tolist(), later.tolist()) == ([0] * 4, [4] * 4)
 
 
 @pytest.mark.slow
@@ -79,11 +84,17 @@ def test_every_condition_changes_the_video(folders, hearts):
     assert torch.equal(plain, animate(folders, hearts)[1])
     sampler = VideoSampler(folders / "lvdm", CFG)
     ask = {"ef": EF, "classes": ["a", "b"], "fps": 16.0}
-    for change in ({"ef": None}, {"classes": None}, {"classes": ["b", "a"]}, {"fps": 32.0}):
+    beat = torch.tensor([[0.1, 0.3], [0.1, 0.3]])
+    for change in (
+        {"ef": None},
+        {"classes": None},
+        {"classes": ["b", "a"]},
+        {"fps": 32.0},
+        {"beat": beat},
+        {"beat": beat * torch.nan},
+    ):
         other = {**ask, **change}
-        out = sampler.animate(
-            hearts, other["ef"], [0, 5], 3, classes=other["classes"], fps=other["fps"]
-        )
+        out = sampler.animate(hearts, other.pop("ef"), [0, 5], 3, **other)
         assert not torch.allclose(out, plain, atol=1e-4), change
     assert not torch.allclose(animate(folders, hearts, heart_guidance=2.0)[1], plain, atol=1e-4)
 
@@ -102,18 +113,18 @@ def test_the_image_model_acts_at_its_steps_alone(folders, hearts):
 def test_a_student_takes_the_steps_and_guidance_that_it_learned(folders, hearts, tmp_path):
     torch.manual_seed(1)
     spec = ConditionSpec()
-    VideoDenoiser.create(SIZES, window=6, spec=spec, size=6).save(tmp_path)
+    tiny_video(6, spec).save(tmp_path)
     make_objective("flow").save(tmp_path)
     Student((1, 2), 2.0, 1.0).save(tmp_path)
     sampler = VideoSampler(tmp_path, CFG)
     spans = []
-    hook = sampler.model.net.add_time_proj.register_forward_hook(
-        lambda m, args, out: spans.append(args[0].tolist())
+    hook = sampler.model.register_forward_hook(
+        lambda m, args, told, out: spans.append(told["span"].tolist()), with_kwargs=True
     )
     assert sampler.animate(hearts, EF, [0, 5], 3).shape == (2, 12, 4, 6, 6)
     hook.remove()
     rows = [x for s in spans for x in s]
-    assert set(rows) == {500.0}  # half the path
+    assert set(rows) == {0.5}  # half the path
     assert len(rows) == 2 * 3 * 2  # videos, windows, steps: one pass, without guidance
     for change, match in (
         ({"steps": 4}, "for 1, 2 steps, not for 4"),
@@ -127,15 +138,23 @@ def test_a_student_takes_the_steps_and_guidance_that_it_learned(folders, hearts,
         VideoSampler(tmp_path, dataclasses.replace(CFG, windows="continue"))
 
 
-def test_a_narrow_network_sees_the_time(folders):
-    """In its very first block, whose 32 channels may not be normalised one by one."""
-    model = VideoDenoiser.load(folders / "lvdm").net
-    block = model.down_blocks[0].resnets[0].spatial_res_block
-    x = torch.randn(1, 32, 8, 8, generator=torch.Generator().manual_seed(2))
-    times = torch.randn(2, 1, 128, generator=torch.Generator().manual_seed(3)) * 3
-    with torch.no_grad():
-        early, late = (block(x, t) for t in times)
-    assert (early - late).abs().mean() > 0.05 * (early - x).abs().mean()
+def test_windows_beat_as_one_video(folders, hearts):
+    """Each is told the phase of its own first frame."""
+    sampler = VideoSampler(folders / "lvdm", dataclasses.replace(CFG, windows="shift"))
+    told, per_frame = [], sampler.model.spec.per_frame
+    beat = torch.tensor([[0.05, 0.25]]).expand(2, 2)
+
+    class Listening(ConditionSpec):
+        def per_frame(self, rows, frames, start=None):
+            made = per_frame(rows, frames, start)
+            told.append(made[0, :, -6:-4])
+            return made
+
+    sampler.model.spec = Listening(**vars(sampler.model.spec))
+    sampler.animate(hearts, EF, [0, 5], 3, ["a", "b"], 16.0, beat)
+    whole = torch.cat(told[:2])  # both windows of the first step
+    turn = 2 * torch.pi * (0.25 + 0.05 * torch.arange(12))
+    assert torch.allclose(whole, torch.stack([turn.cos(), turn.sin()], 1), atol=1e-5)
 
 
 def test_what_cannot_be_sampled_is_said(folders, hearts):

@@ -28,7 +28,7 @@ class Counted:
     def __init__(self):
         self.lengths = []
 
-    def __call__(self, x, t):
+    def __call__(self, x, t, starts=(0,)):
         self.lengths.append(x.shape[1])
         return 3 * x + t
 
@@ -56,7 +56,7 @@ def test_windows_refuse_what_they_cannot_cover():
 @settings(max_examples=40, deadline=None)
 def test_blended_windows_agree_with_a_model_that_acts_frame_by_frame(frames, overlap):
     x = torch.randn(2, frames, 4, generator=torch.Generator().manual_seed(frames))
-    out = blended(lambda x, t: 3 * x + t, 16, overlap)(x, torch.tensor(1.0))
+    out = blended(lambda x, t, starts=(0,): 3 * x + t, 16, overlap)(x, torch.tensor(1.0))
     assert torch.allclose(out, 3 * x + 1, atol=1e-5)
 
 
@@ -65,7 +65,7 @@ def test_windows_that_go_through_the_network_together_give_the_same_video(at_onc
     x = torch.randn(2, 40, 4, generator=torch.Generator().manual_seed(0))
     seen = []
 
-    def predict(x, t):
+    def predict(x, t, starts=(0,)):
         seen.append(len(x))
         return x.cumsum(1) + t  # depends on where a window begins
 
@@ -80,7 +80,7 @@ def test_blending_is_continuous_across_a_window_edge():
     """Two windows that predict 0 and 1 must be joined by a ramp, not by a step."""
     calls = iter([0.0, 1.0])
 
-    def predict(x, t):
+    def predict(x, t, starts=(0,)):
         return torch.full_like(x, next(calls))
 
     out = blended(predict, 16, 8)(torch.zeros(1, 24, 1), torch.tensor(0.0))[0, :, 0]
@@ -133,14 +133,16 @@ def test_the_references_windows_cost_320_frames_for_192():
 
 def test_discarded_windows_keep_the_earlier_one():
     calls = iter([0.0, 1.0, 2.0])
-    out = discarded(lambda x, t: torch.full_like(x, next(calls)), 8)(torch.zeros(1, 16, 1), T0)
+    out = discarded(lambda x, t, starts=(0,): torch.full_like(x, next(calls)), 8)(
+        torch.zeros(1, 16, 1), T0
+    )
     assert out[0, :, 0].tolist() == [0.0] * 8 + [1.0] * 4 + [2.0] * 4
 
 
 def test_continued_windows_are_given_the_end_of_the_one_before():
     seen = []
 
-    def sample(noise, given):
+    def sample(noise, given, start):
         seen.append(None if given is None else given[0, :, 0].tolist())
         return noise + 100
 

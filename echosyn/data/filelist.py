@@ -34,8 +34,9 @@ ABOUT_PATIENT = ("Sex", "Age", "Weight", "Height")  # optional: text, years, kil
 # Optional, of synthetic videos, percent: what the generator was asked for where EF is what a
 # regressor measured, and what it measured where EF is what was asked for.
 EF_TRUTH = ("EFAsked", "EFMeasured")
+HEART_RATE = "HeartRate"  # optional, of synthetic videos: asked for, beats a minute
 # Follow the others, in this order, when present.
-OPTIONAL = (PATIENT, CLASS, *ABOUT_PATIENT, *EF_TRUTH)
+OPTIONAL = (PATIENT, CLASS, *ABOUT_PATIENT, *EF_TRUTH, HEART_RATE)
 LABELS = ("ef", "class", "none")  # what every row of a FileList must state
 SPLITS = ("TRAIN", "VAL", "TEST")
 VOLUMES = ("ESV", "EDV")
@@ -137,8 +138,8 @@ def check_rows(cells: pd.DataFrame, label: str = "ef") -> tuple[pd.DataFrame, li
     refuse("Split", ~cells["Split"].isin(SPLITS), f"is not one of {', '.join(SPLITS)}")
     if label == "class":
         refuse(CLASS, cells[CLASS].astype(str).str.strip() == "", "is empty; it is the label")
-    may_be_empty = (*VOLUMES, *MEASURES, *(() if label == "ef" else ("EF",)))
-    for column in (name for name in (*NUMBERS, *MEASURES, *EF_TRUTH) if name in cells):
+    may_be_empty = (*VOLUMES, *MEASURES, HEART_RATE, *(() if label == "ef" else ("EF",)))
+    for column in (name for name in (*NUMBERS, *MEASURES, *EF_TRUTH, HEART_RATE) if name in cells):
         table[column] = to_numbers(cells[column])
         empty = cells[column].astype(str).str.strip() == ""
         refuse(
@@ -154,7 +155,7 @@ def check_rows(cells: pd.DataFrame, label: str = "ef") -> tuple[pd.DataFrame, li
         refuse(column, wrong & table[column].notna(), "is not a whole number of 1 or more")
     if "FPS" in cells:
         refuse("FPS", table["FPS"] <= 0, "is not above 0")
-    for column in (name for name in MEASURES if name in cells):
+    for column in (name for name in (*MEASURES, HEART_RATE) if name in cells):
         refuse(column, table[column] < 0, "is below 0")
     return table[[name for name in (*COLUMNS, *OPTIONAL) if name in table]], problems
 

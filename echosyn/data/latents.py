@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from echosyn.beat.table import read_beats
 from echosyn.data.filelist import CLASS, PATIENT
 from echosyn.errors import EchosynError
 from echosyn.files import write_text
@@ -41,11 +42,20 @@ def write_index(folder: Path, table: pd.DataFrame) -> None:
 class LatentSet:
     """Random access to the latents of a dataset folder, memory-mapped.
 
+    Args:
+        split: only its videos. beats: the folder of the dataset's beats.csv.
+
+    Attributes:
+        beats: rate, beats a minute, and phase of the first frame, beats from end-diastole, float64
+            (N, 2); NaN where they are not known.
+
     Raises:
         EchosynError: the index or a shard is missing, or a video is not in its shard.
     """
 
-    def __init__(self, folder: Path | str, split: str | None = None) -> None:
+    def __init__(
+        self, folder: Path | str, split: str | None = None, beats: Path | None = None
+    ) -> None:
         self.folder = Path(folder)
         path = self.folder / "index.csv"
         if not path.is_file():
@@ -53,6 +63,9 @@ class LatentSet:
         table = pd.read_csv(path, dtype={"FileName": str, PATIENT: str, CLASS: str})
         self.table = table if split is None else table[table["Split"] == split]
         self.table = self.table.reset_index(drop=True)
+        self.beats = np.full((len(self.table), 2), np.nan)
+        if beats is not None:
+            self.beats = read_beats(beats, self.table["FileName"].tolist())
         self._shards: dict[str, safe_open] = {}
 
     def __len__(self) -> int:

@@ -1,10 +1,12 @@
 """What a denoiser is told beside the noisy latents: a row of numbers per sample.
 
 Our columns: EF as (standardised, 1), or (0, 0) for "not given", so that leaving it out is not the
-same as asking for the mean EF; the frame rate in octaves from 32 per second; the class, one-hot.
+same as asking for the mean EF; the frame rate in octaves from 32 per second; the class, one-hot;
+the beat as (beats per frame, phase of the first frame in beats, 1), or zeros for "not given".
 The reference's video model knows one column: EF as a fraction, 0 for none.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +21,10 @@ FILE = "condition.json"
 EF_CENTRE = 55.0
 EF_SCALE = 12.0
 FPS_CENTRE = 32.0
+BEAT_OCTAVES = (
+    3.5  # added to those of beats per frame: 0 is 85 beats a minute at 16 frames a second
+)
+HARMONICS = 2  # of the phase
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class ConditionSpec:
     fps: bool = False
     classes: tuple[str, ...] = ()
     published: bool = False  # the reference's single column
+    beat: float | None = None  # the usual beats per frame, for a model that is told the beat
 
     @classmethod
     def load(cls, folder: Path | str, dim: int) -> "ConditionSpec":
@@ -54,7 +61,37 @@ class ConditionSpec:
 
     @property
     def dim(self) -> int:
-        return 1 if self.published else 2 * self.ef + self.fps + len(self.classes)
+        return 1 if self.published else self._still + 3 * (self.beat is not None)
+
+    @property
+    def _still(self) -> int:
+        """Columns that are the same for every frame."""
+        return 2 * self.ef + self.fps + len(self.classes)
+
+    @property
+    def frame_dim(self) -> int:
+        """Numbers that `per_frame` makes."""
+        return self._still + (2 * HARMONICS + 2) * (self.beat is not None)
+
+    def per_frame(self, rows: Tensor, frames: int, start: Tensor | None = None) -> Tensor:
+        """What each frame is told, (n, frames, frame_dim), from condition rows (n, dim): the beat
+        as cosine and sine of its phase and of its double, the rate in octaves, and 1 if given.
+
+        Args:
+            start: number of the first frame (n,), 0 being the one whose phase the row tells.
+        """
+        still = rows[:, None, : self._still].expand(-1, frames, -1)
+        if self.beat is None:
+            return still
+        rate, phase, given = rows[:, self._still :, None].unbind(1)  # (n, 1) each
+        number = torch.arange(frames, device=rows.device)[None]
+        if start is not None:
+            number = number + start[:, None].to(rows.device)
+        turn = 2 * math.pi * (phase + rate * number)
+        parts = [f(k * turn) for k in range(1, 1 + HARMONICS) for f in (torch.cos, torch.sin)]
+        octaves = rate.clamp_min(1e-3).log2() + BEAT_OCTAVES
+        parts += [octaves.expand_as(turn), torch.ones_like(turn)]
+        return torch.cat([still, torch.stack(parts, dim=-1) * given[..., None]], dim=-1)
 
     def rows(
         self,
@@ -62,6 +99,7 @@ class ConditionSpec:
         ef: Tensor | None = None,
         fps: float | None = None,
         classes: Sequence[str | None] | None = None,
+        beat: Tensor | None = None,
     ) -> Tensor:
         """Condition rows, float32 (n, dim).
 
@@ -69,6 +107,9 @@ class ConditionSpec:
             ef: percent (n,), NaN for a sample without one; None: no sample has one.
             fps: frames per second, for a model that was told it.
             classes: a name, or None for a sample without one.
+            beat: beats per frame, and the phase of the first frame in beats from end-diastole,
+                (n, 2), NaN for a sample without; None: the usual rate, from end-diastole. A model
+                that was not told the beat ignores it.
 
         Raises:
             EchosynError: an EF outside 0-100, an unknown class, or a condition that this model was
@@ -99,22 +140,40 @@ class ConditionSpec:
         if self.classes:
             names = [None] * n if classes is None else classes
             parts.append(torch.tensor([[float(c == k) for k in self.classes] for c in names]))
+        if self.beat is not None:
+            beat = torch.tensor([[self.beat, 0.0]]).expand(n, 2) if beat is None else beat.float()
+            given = beat.isfinite().all(dim=1, keepdim=True)
+            parts.append(torch.cat([torch.where(given, beat, 0.0), given.float()], dim=1))
         return torch.cat(parts, dim=1) if parts else torch.zeros(n, 0)
 
     def unlabelled(self, rows: Tensor) -> Tensor:
-        """The rows without EF and class, as classifier-free guidance needs them; the rate stays."""
+        """The rows without EF and class, as classifier-free guidance needs them; frame rate and
+        beat stay."""
+        kept = rows.clone()
         if self.published:
-            return torch.zeros_like(rows)
-        kept = torch.zeros_like(rows)
-        if self.fps:
-            at = 2 * self.ef
-            kept[:, at] = rows[:, at]
+            return kept.zero_()
+        at = 2 * self.ef
+        kept[:, :at] = 0
+        kept[:, at + self.fps : self._still] = 0
         return kept
 
-    def dropped(self, rows: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-        """Each row without its label with `probability` (Ho & Salimans 2022, algorithm 1)."""
+    def unbeaten(self, rows: Tensor) -> Tensor:
+        """The rows without the beat."""
+        if self.beat is None:
+            return rows
+        return torch.cat([rows[:, : self._still], torch.zeros_like(rows[:, self._still :])], dim=1)
+
+    def dropped(
+        self, rows: Tensor, probability: float, generator: torch.Generator, beat: float = 0.0
+    ) -> Tensor:
+        """Each row without its label with `probability` (Ho & Salimans 2022, algorithm 1), and
+        without its beat with probability `beat`."""
         drop = torch.rand(len(rows), generator=generator) < probability
-        return torch.where(drop[:, None], self.unlabelled(rows), rows)
+        rows = torch.where(drop[:, None], self.unlabelled(rows), rows)
+        if self.beat is None or not beat:
+            return rows
+        drop = torch.rand(len(rows), generator=generator) < beat
+        return torch.where(drop[:, None], self.unbeaten(rows), rows)
 
 
 def _check_ef(ef: Tensor) -> None:

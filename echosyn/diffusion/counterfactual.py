@@ -83,8 +83,9 @@ def counterfactuals(
         EchosynError: as `noise_of`; an EF outside 0-100.
     """
     spec, n = sampler.model.spec, len(efs)
-    own = spec.rows(1, torch.tensor([own_ef]), fps)
-    asked = spec.rows(n, torch.tensor(efs), fps)
+    unknown = torch.full((n, 2), torch.nan)  # the beat stays in the noise, with all else
+    own = spec.rows(1, torch.tensor([own_ef]), fps, beat=unknown[:1])
+    asked = spec.rows(n, torch.tensor(efs), fps, beat=unknown)
     noise = noise_of(sampler, video, heart, own, refine).expand(n, -1, -1, -1, -1)
     with autocast(sampler.device, sampler.precision):
         forth = _velocities(sampler, heart, asked, own.expand(n, -1), sampler.cfg.guidance)

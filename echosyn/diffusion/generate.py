@@ -28,7 +28,9 @@ from echosyn.diffusion.windows import (
     shifted,
 )
 from echosyn.errors import EchosynError
-from echosyn.models.denoisers import ImageDenoiser, VideoDenoiser
+from echosyn.models.denoisers import ImageDenoiser
+from echosyn.models.published_video import PublishedVideoDenoiser, load_video
+from echosyn.models.video import VideoDenoiser
 
 
 class VideoSampler:
@@ -44,7 +46,7 @@ class VideoSampler:
         self.objective = load_objective(folder)
         self.objective.scheduler(cfg.sampler, cfg.steps)
         self.device = pick_device()
-        self.model = VideoDenoiser.load(folder).to(self.device)
+        self.model = load_video(folder).to(self.device)
         self.student = read_student(folder)
         if self.student:
             self.student.require(cfg, folder)
@@ -77,6 +79,7 @@ class VideoSampler:
         seed: int,
         classes: Sequence[str | None] | None = None,
         fps: float | None = None,
+        beat: Tensor | None = None,
     ) -> Tensor:
         """Unit-scale latent videos (B, frames, 4, h, w) on the CPU.
 
@@ -84,12 +87,14 @@ class VideoSampler:
             hearts: unit-scale latents (B, 4, h, w). ef: percent (B,), NaN or None for none.
             indices: sample indices, which with the seed decide the noise.
             classes: a class, or None, for each. fps: frames per second, for models told it.
+            beat: beats per frame and the first frame's phase, (B, 2), NaN for none, for models told
+                it; None: the usual rate, from end-diastole.
 
         Raises:
             EchosynError: hearts of a shape that is not the model's, fewer frames than its window,
                 an EF or class that it cannot be asked for, or samples that are not finite.
         """
-        size = int(self.model.net.config.sample_size)
+        size = self.model.size
         if hearts.shape[1:] != (4, size, size):
             raise EchosynError(
                 f"hearts of shape {tuple(hearts.shape[1:])}, but the video model was trained on "
@@ -97,7 +102,7 @@ class VideoSampler:
             )
         generators = sample_generators(seed, indices, stream=1)
         noise = sample_noise((self.cfg.frames, *hearts.shape[1:]), generators)
-        rows = self.model.spec.rows(len(hearts), ef, fps, classes).to(self.device)
+        rows = self.model.spec.rows(len(hearts), ef, fps, classes, beat).to(self.device)
         return self.denoised(noise, hearts, rows, generators)
 
     @torch.inference_mode()
@@ -112,8 +117,8 @@ class VideoSampler:
         noise, hearts = noise.to(self.device), hearts.to(self.device)
         condition = condition.to(self.device)
 
-        def window(noise: Tensor, given: Tensor | None) -> Tensor:
-            predict = self._predict(hearts, condition, given)
+        def window(noise: Tensor, given: Tensor | None, start: int) -> Tensor:
+            predict = self._predict(hearts, condition, given, start)
             return denoise(predict, noise, self._scheduler(), generators)
 
         with autocast(self.device, self.precision):
@@ -150,12 +155,17 @@ class VideoSampler:
         """Heun evaluates twice a step, but for the last."""
         return (evaluation + 1) // 2 if self.cfg.sampler == "heun" else evaluation
 
-    def _predict(self, hearts: Tensor, condition: Tensor, given: Tensor | None = None) -> Predict:
-        """The guided model on one window, whose first frames may be given (B, n, 4, h, w)."""
+    def _predict(
+        self, hearts: Tensor, condition: Tensor, given: Tensor | None = None, first: int = 0
+    ) -> Predict:
+        """The guided model on windows, whose first frames may be given (B, n, 4, h, w).
+
+        first: the number in the video of the frame that windows count theirs from.
+        """
         n = 0 if given is None else given.shape[1]
         span = 1 / self.cfg.steps if self.student else None
 
-        def model(x: Tensor, t: Tensor, heart: Tensor, condition: Tensor) -> Tensor:
+        def model(x: Tensor, t: Tensor, heart: Tensor, condition: Tensor, start: Tensor) -> Tensor:
             extra = {}
             if span is not None:
                 extra["span"] = torch.full((len(x),), span, device=x.device)
@@ -163,7 +173,7 @@ class VideoSampler:
                 kept = given.repeat(len(x) // len(given), 1, 1, 1, 1)
                 x = torch.cat([kept, x[:, n:]], dim=1)
                 extra["known"] = (torch.arange(x.shape[1], device=x.device) < n).expand(len(x), -1)
-            return self.model(x, t, heart, condition, **extra)
+            return self.model(x, t, heart, condition, first + start, **extra)
 
         if self.student:  # its guidance is learned
             return guided(model, hearts, condition, condition, 1.0)
@@ -184,14 +194,15 @@ class VideoSampler:
         at_once = 2 if self.device.type == "cpu" else 1
         return blended(predict, window, cfg.overlap, at_once)
 
-    def _frame_by_frame(self, x: Tensor, t: Tensor) -> Tensor:
+    def _frame_by_frame(self, x: Tensor, t: Tensor, starts: Sequence[int] = (0,)) -> Tensor:
+        del starts
         flat = x.flatten(0, 1)
         return self.image(flat, t.expand(len(flat))).float().unflatten(0, x.shape[:2])
 
 
-def window_probe(model: VideoDenoiser) -> Probe:
+def window_probe(model: VideoDenoiser | PublishedVideoDenoiser) -> Probe:
     """One window of one video through a video model, for a check of the arithmetic."""
-    size = int(model.net.config.sample_size)
+    size = model.size
     noise, heart = torch.randn(1, model.window, 4, size, size), torch.randn(1, 4, size, size)
     told = torch.zeros(1, model.spec.dim)
     return Probe("a window of video", model, (noise, torch.full((1,), 500.0), heart, told))

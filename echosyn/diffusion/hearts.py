@@ -80,7 +80,7 @@ class HeartSampler:
         condition = spec.rows(n, None if ef is None else torch.from_numpy(ef), None, classes)
         condition = condition.to(self.device)
         predict = guided(
-            lambda x, t, _, condition: self.model(x, t, condition),
+            lambda x, t, _, condition, start: self.model(x, t, condition),
             condition.new_zeros(n, 0),  # an image model is given no heart
             condition,
             spec.unlabelled(condition),

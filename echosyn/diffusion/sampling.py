@@ -73,7 +73,8 @@ def guided(
     pass of its own; 0 ignores the condition.
 
     Args:
-        model: called as model(x, t, heart, condition).
+        model: called as model(x, t, heart, condition, start), start being the number of each
+            part's first frame in its video, (len(x),).
         heart: (B, 4, h, w). condition, unlabelled: rows with and without the labels, (B, K).
     """
     for name, value in (("guidance scale", scale), ("heart's guidance scale", heart_scale)):
@@ -85,13 +86,15 @@ def guided(
     if heart_scale != 1:
         passes.append((torch.zeros_like(heart), unlabelled))
 
-    def predict(x: Tensor, t: Tensor) -> Tensor:
+    def predict(x: Tensor, t: Tensor, starts: Sequence[int] = (0,)) -> Tensor:
         n, k = len(passes), len(x) // len(heart)
         hearts, conditions = (
             torch.cat([p.repeat(k, *[1] * (p.ndim - 1)) for p in parts])
             for parts in zip(*passes, strict=True)
         )
-        out = model(x.repeat(n, *[1] * (x.ndim - 1)), t.expand(n * len(x)), hearts, conditions)
+        start = torch.tensor(starts, device=x.device).repeat_interleave(len(heart)).repeat(n)
+        rows = x.repeat(n, *[1] * (x.ndim - 1))
+        out = model(rows, t.expand(n * len(x)), hearts, conditions, start)
         full, *others = out.float().chunk(n)
         if not others:
             return full

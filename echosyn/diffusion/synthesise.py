@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from echosyn.data.filelist import CLASS, read_filelist, write_filelist
+from echosyn.beat.table import draw_beats, first_phases
+from echosyn.data.filelist import CLASS, HEART_RATE, read_filelist, write_filelist
 from echosyn.data.latents import LatentSet
 from echosyn.data.reconstruct import VideoCodec
 from echosyn.diffusion.ef_draw import draw_ef
@@ -60,6 +61,15 @@ class SamplePlan:
     def fps(self) -> float:
         return float(self.table["FPS"].iloc[0])
 
+    def beat(self, rows: list[int], seed: int) -> Tensor | None:
+        """Beats per frame and the first frame's phase of these rows, float32 (n, 2), NaN where no
+        rate is asked for; None without rates."""
+        if HEART_RATE not in self.table:
+            return None
+        rate = self.table[HEART_RATE].to_numpy(np.float64)[rows] / 60 / self.fps
+        phase = first_phases(self.indices[rows], seed)
+        return torch.from_numpy(np.column_stack([rate, phase])).float()
+
 
 def plan_samples(
     dataset: str,
@@ -72,7 +82,8 @@ def plan_samples(
     """Take the first accepted hearts in sample order and give each an EF, a class and a split.
 
     What a heart was itself told, it keeps. Else EFs are drawn as `cfg.ef` says, where TRAIN has
-    any, and for `label` "class" the classes by TRAIN's frequencies, in every split.
+    any, and for `label` "class" the classes by TRAIN's frequencies, in every split. Heart rates are
+    drawn as TRAIN's are at the EF, where TRAIN's beats are known.
 
     Raises:
         EchosynError: fewer accepted hearts than videos wanted, with the numbers; an EF label, and
@@ -100,7 +111,10 @@ def plan_samples(
         rng = np.random.default_rng([seed, 6])
         known = sorted(c for c in real.classes if c is not None)
         table[CLASS] = [c for n in cfg.counts.values() for c in _draw_classes(known, n, rng)]
-    return SamplePlan(hearts, chosen, as_hearts_are(table, hearts, chosen))
+    table = as_hearts_are(table, hearts, chosen)
+    if np.isfinite(real.beats[:, 0]).any():
+        table[HEART_RATE] = draw_beats(real, table["EF"].to_numpy(np.float64), seed)
+    return SamplePlan(hearts, chosen, table)
 
 
 def _draw_classes(known: list[str], n: int, rng: np.random.Generator) -> list[str]:
@@ -215,6 +229,7 @@ def _made(
             seed,
             [classes[r] for r in part] if classes and knows else None,
             plan.fps,
+            plan.beat(part, seed),
         )
         frames = codec.decode(latents.flatten(0, 1))
         return frames.reshape(*latents.shape[:2], *frames.shape[1:])

@@ -12,15 +12,26 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from echosyn.errors import EchosynError
 
-Predict = Callable[
-    [Tensor, Tensor], Tensor
-]  # (x (k B, T, ...), k parts of the same B videos, t scalar) -> model output of that shape
+
+class Predict(Protocol):
+    """What a model predicts of parts of videos."""
+
+    def __call__(self, x: Tensor, t: Tensor, starts: Sequence[int] = (0,)) -> Tensor:
+        """Model output of the shape of x.
+
+        Args:
+            x: k parts of the same B videos, (k B, T, ...), of every video the first, then the
+                second. t: scalar. starts: the first frame of each part in its video.
+        """
+
+
 Piece = tuple[int, int]  # first frame, and the frame after the last
 # Lengths of the first piece, as shares of the window, in turn: neighbouring steps cut far apart.
 FIRST_PIECES = (1.0, 0.5, 0.75)
@@ -82,7 +93,7 @@ def blended(predict: Predict, window: int, overlap: int, at_once: int = 1) -> Pr
         w = ramp.to(x)
         for i in range(0, len(starts), at_once):
             some = starts[i : i + at_once]
-            made = predict(torch.cat([x[:, s : s + window] for s in some]), t)
+            made = predict(torch.cat([x[:, s : s + window] for s in some]), t, some)
             for s, part in zip(some, made.chunk(len(some)), strict=True):
                 total[:, s : s + window] += part * w.view(1, -1, *[1] * (x.ndim - 2))
                 weight[s : s + window] += w
@@ -96,7 +107,7 @@ def shifted(predict: Predict, window: int, step: int) -> Predict:
 
     def side_by_side(x: Tensor, t: Tensor) -> Tensor:
         pieces = shifted_pieces(x.shape[1], window, step)
-        return torch.cat([predict(x[:, a:b], t) for a, b in pieces], dim=1)
+        return torch.cat([predict(x[:, a:b], t, (a,)) for a, b in pieces], dim=1)
 
     return side_by_side
 
@@ -107,7 +118,7 @@ def discarded(predict: Predict, window: int) -> Predict:
     def first_come(x: Tensor, t: Tensor) -> Tensor:
         parts, done = [], 0
         for s in window_starts(x.shape[1], window, window // 2):
-            parts.append(predict(x[:, s : s + window], t)[:, done - s :])
+            parts.append(predict(x[:, s : s + window], t, (s,))[:, done - s :])
             done = s + window
         return torch.cat(parts, dim=1)
 
@@ -115,13 +126,16 @@ def discarded(predict: Predict, window: int) -> Predict:
 
 
 def continued(
-    sample: Callable[[Tensor, Tensor | None], Tensor], noise: Tensor, window: int, overlap: int
+    sample: Callable[[Tensor, Tensor | None, int], Tensor],
+    noise: Tensor,
+    window: int,
+    overlap: int,
 ) -> Tensor:
     """One window after the other (B, T, ...), each given `overlap` frames of what is there.
 
     Args:
-        sample: (noise of a window (B, window, ...), its given first frames (B, n, ...) or None) to
-            the finished window.
+        sample: (noise of a window (B, window, ...), its given first frames (B, n, ...) or None, the
+            number of its first frame) to the finished window.
     """
     frames = noise.shape[1]
     if overlap < 1:
@@ -130,10 +144,10 @@ def continued(
     for s in window_starts(frames, window, overlap):
         part = noise[:, s : s + window]
         if made is None:
-            made = sample(part, None)
+            made = sample(part, None, s)
         else:
             given = made[:, s:]
-            made = torch.cat([made, sample(part, given)[:, given.shape[1] :]], dim=1)
+            made = torch.cat([made, sample(part, given, s)[:, given.shape[1] :]], dim=1)
     return made
 
 

@@ -15,6 +15,7 @@ from echosyn.data.filelist import (
     CLASS,
     COLUMNS,
     EF_TRUTH,
+    HEART_RATE,
     PATIENT,
     read_filelist,
     video_path,
@@ -89,7 +90,7 @@ def build_release(
         (partial / "Videos").mkdir()
         for sample in track(table["FileName"], "release", "video"):
             shutil.copyfile(video_path(samples, sample), video_path(partial, sample))
-        columns = [*COLUMNS, *([CLASS] if label == "class" else []), *EF_TRUTH]
+        columns = [*COLUMNS, *([CLASS] if label == "class" else []), *EF_TRUTH, HEART_RATE]
         kept = table[[c for c in columns if c in table]]
         write_filelist(partial / "FileList.csv", kept)
         manifest = {

@@ -12,8 +12,8 @@ from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.objectives import load_objective
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.student import read_student
-from echosyn.files import read_json, write_bytes
-from echosyn.models.denoisers import unet_folder
+from echosyn.files import write_bytes
+from echosyn.models.published_video import load_video
 from echosyn.models.vae import Vae
 from echosyn.report.mosaic import gif
 from echosyn.report.sheet import contact_sheet
@@ -94,7 +94,7 @@ class Sweeps:
 
 
 def _window(folder: Path) -> int:
-    return int(read_json(unet_folder(folder) / "config.json")["num_frames"])
+    return load_video(folder).window
 
 
 def draw_sweeps(folder: Path, vae: Path, sets: Sequence[LatentSet], out: Path) -> None:

@@ -16,7 +16,9 @@ from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.objectives import make_objective, time_samples
 from echosyn.diffusion.settings import OBJECTIVES, WEIGHTINGS, check_weighting
 from echosyn.errors import EchosynError
-from echosyn.models.denoisers import ImageDenoiser, UnetConfig, VideoDenoiser
+from echosyn.models.denoisers import ImageDenoiser, UnetConfig
+from echosyn.models.published_video import PublishedVideoDenoiser
+from echosyn.models.video import VideoConfig, VideoDenoiser
 from echosyn.training.loop import LoopConfig
 
 # The mean is easier to learn; samples keep the VAE's whole posterior in the target.
@@ -50,10 +52,11 @@ class TrainLidmConfig:
 
 @dataclass(frozen=True)
 class TrainLvdmConfig:
-    """Section `train_lvdm`."""
+    """Section `train_lvdm`. `model` is of layout 'own', `unet` of layout 'published'."""
 
-    model: UnetConfig
     loop: LoopConfig
+    model: VideoConfig | None = setting(None, help="sizes of the network of layout 'own'")
+    unet: UnetConfig | None = setting(None, help="sizes of the network of layout 'published'")
     window: int = setting(16, lo=2, help="frames of a clip; at the latents' rate, a beat or more")
     layout: str = setting("own", choices=("own", "published"), help="what the network is told, how")
     objective: str = setting("flow", choices=OBJECTIVES)
@@ -65,6 +68,7 @@ class TrainLvdmConfig:
         0.1, lo=0.0, hi=1.0, help="share of clips that train without EF and class"
     )
     drop_heart: float = setting(0.0, lo=0.0, hi=1.0, help="share that trains without its heart")
+    drop_beat: float = setting(0.1, lo=0.0, hi=1.0, help="share that trains without its beat")
     continues: float = setting(
         0.0, lo=0.0, hi=1.0, help="share of clips whose first frames are given, to continue them"
     )
@@ -76,8 +80,11 @@ class TrainLvdmConfig:
     def check(self) -> str | None:
         if self.layout == "published" and (self.continues or self.strides != (1,)):
             return "layout 'published' knows no frame rate and no given frames: use layout 'own'"
-        if self.model.groups != 32:
-            return f"model: groups {self.model.groups}: the video model sets its own"
+        wanted, other = ("unet", "model") if self.layout == "published" else ("model", "unet")
+        if getattr(self, wanted) is None or getattr(self, other) is not None:
+            return f"layout '{self.layout}' takes its sizes from `{wanted}`, and no `{other}`"
+        if self.unet is not None and self.unet.groups != 32:
+            return f"unet: groups {self.unet.groups}: the published layout has 32"
         return check_weighting(self.objective, self.weighting)
 
 
@@ -100,7 +107,11 @@ def video_spec(cfg: TrainLvdmConfig, sets: list[LatentSet]) -> ConditionSpec:
     classes = sorted({c for s in sets for c in s.classes if c is not None})
     if not ef and not classes:
         raise EchosynError("no video of TRAIN has an EF or a class: there is nothing to ask for")
-    return ConditionSpec(ef=ef, fps=cfg.strides != (1,), classes=tuple(classes))
+    rates = [s.beats[:, 0] / 60 / s.table["FPS"].to_numpy(np.float64) for s in sets]
+    known = np.concatenate(rates)
+    known = known[np.isfinite(known)]
+    beat = round(float(np.median(known)), 4) if len(known) else None
+    return ConditionSpec(ef=ef, fps=cfg.strides != (1,), classes=tuple(classes), beat=beat)
 
 
 def heart_spec(cfg: TrainLidmConfig, train: LatentSet) -> ConditionSpec:
@@ -139,6 +150,7 @@ def _validation_batch(pool: Pool, cfg: Any, draw: Callable) -> dict[str, Tensor]
         "posterior": "mean",
         "drop_label": 0.0,
         "drop_heart": 0.0,
+        "drop_beat": 0.0,
         "continues": 0.0,
         "noise_offset": 0.0,
     }
@@ -224,9 +236,9 @@ class LvdmTask:
 
     def build(self) -> nn.Module:
         cfg = self.cfg
-        return VideoDenoiser.create(
-            cfg.model, cfg.window, self.spec, self.frame_size, cfg.continues > 0
-        )
+        if cfg.unet is not None:
+            return PublishedVideoDenoiser.create(cfg.unet, cfg.window, self.frame_size)
+        return VideoDenoiser(cfg.model, cfg.window, self.spec, self.frame_size, cfg.continues > 0)
 
     def _draw(
         self, cfg: TrainLvdmConfig, pool: Pool, indices: np.ndarray, rng: np.random.Generator
@@ -248,7 +260,7 @@ class LvdmTask:
             clips.append(clip)
             f = int(rng.integers(length))
             hearts.append(latents.mean(v, f, f + 1)[0])
-            told.append(label_row(self.spec, latents, v, stride))
+            told.append(label_row(self.spec, latents, v, stride, start))
         x = torch.stack(clips)  # (B, T, 4, h, w)
         noise = torch.randn(x.shape, generator=generator)
         if cfg.noise_offset:
@@ -264,7 +276,9 @@ class LvdmTask:
             "noise": noise,
             "u": u,
             "heart": heart,
-            "condition": self.spec.dropped(torch.cat(told), cfg.drop_label, generator),
+            "condition": self.spec.dropped(
+                torch.cat(told), cfg.drop_label, generator, cfg.drop_beat
+            ),
         }
         if self.cfg.continues:
             drawn["known"] = _given_frames(len(x), window, cfg.continues, generator)
@@ -288,12 +302,20 @@ class LvdmTask:
         return _validate(self, model)
 
 
-def label_row(spec: ConditionSpec, latents: LatentSet, v: int, stride: int = 1) -> Tensor:
-    """The condition (1, K) of video v's true labels, its frames taken every `stride`."""
+def label_row(
+    spec: ConditionSpec, latents: LatentSet, v: int, stride: int = 1, start: int = 0
+) -> Tensor:
+    """The condition (1, K) of video v's true labels and beat, its frames taken from `start`, every
+    `stride`."""
     ef = torch.tensor([float(latents.ef[v])]) if spec.ef or spec.published else None
     classes = [latents.classes[v]] if spec.classes else None
-    fps = float(latents.table["FPS"].iloc[v]) / stride if spec.fps else None
-    return spec.rows(1, ef, fps, classes)
+    rate = float(latents.table["FPS"].iloc[v])
+    beat = None
+    if spec.beat is not None:
+        per_frame = latents.beats[v, 0] / 60 / rate
+        phase = (latents.beats[v, 1] + per_frame * start) % 1
+        beat = torch.tensor([[per_frame * stride, phase]])
+    return spec.rows(1, ef, rate / stride if spec.fps else None, classes, beat)
 
 
 def _given_frames(n: int, window: int, share: float, generator: torch.Generator) -> Tensor:

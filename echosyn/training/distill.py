@@ -23,13 +23,20 @@ from echosyn.diffusion.sampling import guided
 from echosyn.diffusion.student import Student
 from echosyn.diffusion.windows import Predict
 from echosyn.errors import EchosynError
-from echosyn.models.denoisers import VideoDenoiser
+from echosyn.models.published_video import PublishedVideoDenoiser, load_video
+from echosyn.models.video import VideoDenoiser
 from echosyn.training.diffusion import LvdmTask, TrainLvdmConfig, weighted_mse
 from echosyn.training.loop import LoopConfig
 
 # Distilled are the labels and the heart as sampling gives them, from standard normal noise.
 VALIDATION_BLOCK = 8  # clips at once
-AS_SAMPLED = {"times": "uniform", "drop_label": 0.0, "drop_heart": 0.0, "noise_offset": 0.0}
+AS_SAMPLED = {
+    "times": "uniform",
+    "drop_label": 0.0,
+    "drop_heart": 0.0,
+    "drop_beat": 0.0,
+    "noise_offset": 0.0,
+}
 
 
 @dataclass(frozen=True)
@@ -106,23 +113,16 @@ class DistillTask:
         return {k: v for k, v in self.__dict__.items() if k not in ("teacher", "_held_blocks")}
 
     @cached_property
-    def teacher(self) -> VideoDenoiser:
-        return VideoDenoiser.load(self.folder).requires_grad_(False)
+    def teacher(self) -> VideoDenoiser | PublishedVideoDenoiser:
+        return load_video(self.folder).requires_grad_(False)
 
     @property
     def size(self) -> int:
         return self.clips.size
 
     def build(self) -> nn.Module:
-        """The teacher, for a step of any length: its weights for the length, which it was always
-        told as 0, are random, so they go into the bias and start from nothing.
-        """
-        model = VideoDenoiser.load(self.folder)
-        first, zero = model.net.add_embedding.linear_1, model.net.add_time_proj(torch.zeros(1))[0]
-        with torch.no_grad():
-            first.bias += first.weight @ zero.to(first.weight)
-            first.weight.zero_()
-        return model
+        """The teacher, for a step of any length: its weights for the length start from nothing."""
+        return VideoDenoiser.load(self.folder)
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
         return self.clips.batch(indices, rng)
@@ -133,7 +133,8 @@ class DistillTask:
         at = t[:, None, None, None, None]
         x = (1 - at * keep) * batch["x"] + at * keep * batch["noise"]
         target = self.mean_velocity(x, t, span, batch)
-        output = model(x, TRAIN_STEPS * t, batch["heart"], batch["condition"], span, known)
+        told = batch["heart"], batch["condition"]
+        output = model(x, TRAIN_STEPS * t, *told, span=span, known=known)
         return weighted_mse(output, target, None, keep), {}
 
     @torch.no_grad()
@@ -157,10 +158,10 @@ class DistillTask:
         """The guided teacher's at times t (B,) in 0 .. 1; none for given frames."""
         teacher, known = self.teacher.to(x.device), batch.get("known")
 
-        def told(x: Tensor, _: Tensor, heart: Tensor, condition: Tensor) -> Tensor:
+        def told(x: Tensor, _: Tensor, heart: Tensor, condition: Tensor, start: Tensor) -> Tensor:
             n = len(x) // len(t)  # `guided` knows one time for all, here every clip has its own
             given = None if known is None else known.repeat(n, 1)
-            return teacher(x, TRAIN_STEPS * t.repeat(n), heart, condition, known=given)
+            return teacher(x, TRAIN_STEPS * t.repeat(n), heart, condition, start, known=given)
 
         condition, cfg = batch["condition"], self.cfg
         unlabelled = teacher.spec.unlabelled(condition)
@@ -218,8 +219,9 @@ def student_path(model: nn.Module, batch: dict[str, Tensor], steps: int) -> list
     span = batch["noise"].new_full((len(batch["noise"]),), 1 / steps)
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
-        told = (batch["heart"], batch["condition"], span, batch.get("known"))
-        return model(x, TRAIN_STEPS * t.expand(len(x)), *told).float() * _free(batch)
+        told, known = (batch["heart"], batch["condition"]), batch.get("known")
+        out = model(x, TRAIN_STEPS * t.expand(len(x)), *told, span=span, known=known)
+        return out.float() * _free(batch)
 
     return _euler(predict, batch, steps)
 

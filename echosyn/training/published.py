@@ -18,9 +18,11 @@ from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.objectives import DdpmV, load_objective
 from echosyn.errors import EchosynError
 from echosyn.files import read_json
-from echosyn.models.denoisers import ImageDenoiser, VideoDenoiser, unet_folder
+from echosyn.models.denoisers import ImageDenoiser, unet_folder
+from echosyn.models.published_video import PublishedVideoDenoiser, is_own, load_video
 from echosyn.models.store import read_config
 from echosyn.models.vae import FRAME_SIZE, INPUT_LAYOUTS, LATENT_CHANNELS, Vae
+from echosyn.models.video import VideoDenoiser
 from echosyn.training.diffusion import LidmTask, LvdmTask, TrainLidmConfig, TrainLvdmConfig
 from echosyn.training.vae import TrainVaeConfig, VaeTask
 
@@ -123,31 +125,33 @@ class PublishedLvdm(_Untrained, LvdmTask):
         super().__init__(cfg, train, val)
 
     def build(self) -> nn.Module:
-        """Raises EchosynError: no UNetSpatioTemporalConditionModel, or one that the settings or
-        latents do not fit.
-        """
-        folder = self.folder
-        _facts(folder, "UNetSpatioTemporalConditionModel")
-        _check_objective(folder, self.cfg.objective, "train_lvdm")
-        model = VideoDenoiser.load(folder)
-        layout = "published" if model.spec.published else "own"
-        if layout != self.cfg.layout:
+        """Raises EchosynError: no video model, or one that the settings or latents do not fit."""
+        folder, cfg = self.folder, self.cfg
+        if not is_own(folder):
+            _facts(folder, "UNetSpatioTemporalConditionModel")
+        _check_objective(folder, cfg.objective, "train_lvdm")
+        model = load_video(folder)
+        layout = "own" if isinstance(model, VideoDenoiser) else "published"
+        if layout != cfg.layout:
             raise EchosynError(
                 f"{folder}: a network of layout '{layout}', but train_lvdm has layout "
-                f"'{self.cfg.layout}': set layout: {layout}"
+                f"'{cfg.layout}': set layout: {layout}"
             )
         _check_told(folder, model.spec, self.spec, "choose a model of these datasets' labels")
-        if model.window != self.cfg.window:
+        if model.window != cfg.window:
             raise EchosynError(
                 f"{folder}: clips of {model.window} frames, but train_lvdm has window "
-                f"{self.cfg.window}: set window: {model.window}"
+                f"{cfg.window}: set window: {model.window}"
             )
-        if model.continues != (self.cfg.continues > 0):
+        if model.continues != (cfg.continues > 0):
             raise EchosynError(
                 f"{folder}: a network that is {'' if model.continues else 'not '}given frames: set "
                 f"continues of train_lvdm {'above' if model.continues else 'to'} 0"
             )
-        _fit_size(folder, model, self.frame_size)
+        if layout == "published":
+            _fit_size(folder, model, self.frame_size)
+        elif model.size != self.frame_size:
+            raise EchosynError(_other_size(folder, model.size, self.frame_size))
         return model
 
 
@@ -192,7 +196,7 @@ def _check_objective(folder: Path, wanted: str, stage: str) -> None:
 
 
 def _check_told(folder: Path, found: ConditionSpec, wanted: ConditionSpec, fix: str) -> None:
-    if found != wanted:
+    if _told(found) != _told(wanted):
         raise EchosynError(
             f"{folder}: a model that is told {_told(found)}, but the settings and datasets tell it "
             f"{_told(wanted)}: {fix}, or train one with weights: none"
@@ -200,18 +204,30 @@ def _check_told(folder: Path, found: ConditionSpec, wanted: ConditionSpec, fix: 
 
 
 def _told(spec: ConditionSpec) -> str:
-    names = [name for name, known in (("EF", spec.ef), ("the frame rate", spec.fps)) if known]
+    names = [
+        name
+        for name, known in (
+            ("EF", spec.ef),
+            ("the frame rate", spec.fps),
+            ("the beat", spec.beat is not None),
+        )
+        if known
+    ]
     return ", ".join([*names, *(f"class {c}" for c in spec.classes)]) or "nothing"
 
 
-def _fit_size(folder: Path, model: ImageDenoiser | VideoDenoiser, size: int) -> None:
+def _fit_size(folder: Path, model: ImageDenoiser | PublishedVideoDenoiser, size: int) -> None:
     """Latents of `size` are what the model is for; it may name the size that they are padded to."""
     named = model.net.config.sample_size
     padded = -(-size // model.multiple) * model.multiple
     sides = {named} if isinstance(named, int) else set(named or ())
     if not sides <= {size, padded}:
-        raise EchosynError(
-            f"{folder}: for latents of {named}, but those of latents/train are {size}x{size}: "
-            "choose a model of the same VAE, or train one with weights: none"
-        )
+        raise EchosynError(_other_size(folder, named, size))
     model.net.register_to_config(sample_size=size)
+
+
+def _other_size(folder: Path, named: object, size: int) -> str:
+    return (
+        f"{folder}: for latents of {named}, but those of latents/train are {size}x{size}: "
+        "choose a model of the same VAE, or train one with weights: none"
+    )

@@ -9,7 +9,15 @@ import numpy as np
 import pandas as pd
 
 from echosyn.config import setting
-from echosyn.data.filelist import CLASS, COLUMNS, MEASURES, OPTIONAL, SAFE_NAME, SPLITS
+from echosyn.data.filelist import (
+    CLASS,
+    COLUMNS,
+    HEART_RATE,
+    MEASURES,
+    OPTIONAL,
+    SAFE_NAME,
+    SPLITS,
+)
 from echosyn.errors import EchosynError
 from echosyn.files import sha256_file, write_json, write_text
 from echosyn.validation.engine import Outcome, evaluate
@@ -260,7 +268,12 @@ def dataset_checks(
     severity: Mapping[str, str] | None = None,
 ) -> list[Check]:
     """The checks that a suite makes of a dataset's tables; see `run_gate` and `Suite.resolve`."""
-    empty = {*suite.may_be_empty, *MEASURES, *(("EF", "ESV", "EDV") if label != "ef" else ())}
+    empty = {
+        *suite.may_be_empty,
+        *MEASURES,
+        HEART_RATE,
+        *(("EF", "ESV", "EDV") if label != "ef" else ()),
+    }
     if label != "class":
         empty.add(CLASS)
     written = tables["text"].frame.columns

@@ -1,0 +1,58 @@
+"""Areas of the left ventricle from VolumeTracings.csv."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from echosyn.errors import EchosynError
+
+CHORDS = ("X1", "Y1", "X2", "Y2")  # EchoNet-Dynamic: the long axis, then chords across it
+POINTS = ("X", "Y")  # EchoNet-Pediatric: the contour
+
+
+def traced_areas(path: Path) -> dict[str, dict[int, float]]:
+    """Area of each traced frame, pixels squared: FileName -> frame of the file -> area.
+
+    Nothing for a file that does not exist. A video with other than two traced frames or more is
+    left out: end-diastole and end-systole are told apart by their areas.
+
+    Raises:
+        EchosynError: the file has neither EchoNet's columns nor EchoNet-Pediatric's, or a cell that
+            is no number.
+    """
+    if not path.is_file():
+        return {}
+    table = pd.read_csv(path, dtype={"FileName": str})
+    columns = next((c for c in (CHORDS, POINTS) if set(c) <= set(table)), None)
+    if columns is None or not {"FileName", "Frame"} <= set(table):
+        raise EchosynError(
+            f"{path}: expected columns FileName, Frame and {', '.join(CHORDS)} or "
+            f"{', '.join(POINTS)}; found {', '.join(table)}"
+        )
+    for column in ("Frame", *columns):
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        if (wrong := numbers.isna()).any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise EchosynError(
+                f"{path}: line {row + 2}: {column} {table[column][row]!r} is no number"
+            )
+        table[column] = numbers
+    areas: dict[str, dict[int, float]] = {}
+    area = _between_chords if columns == CHORDS else _inside
+    for (name, frame), rows in table.groupby(["FileName", "Frame"], sort=False):
+        found = areas.setdefault(str(name).removesuffix(".avi"), {})
+        found[int(frame)] = area(rows[list(columns)].to_numpy(np.float64))
+    return {name: found for name, found in areas.items() if len(found) >= 2}
+
+
+def _between_chords(lines: np.ndarray) -> float:
+    """The long axis times the mean chord."""
+    lengths = np.hypot(lines[:, 0] - lines[:, 2], lines[:, 1] - lines[:, 3])
+    return float(lengths[0] * lengths[1:].mean()) if len(lengths) > 1 else 0.0
+
+
+def _inside(points: np.ndarray) -> float:
+    """Of a polygon, by the shoelace formula."""
+    x, y = points.T
+    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)

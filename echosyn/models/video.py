@@ -1,0 +1,264 @@
+"""The video model (LVDM): blocks over space and time, each told the labels and the beat per frame.
+
+A convolutional network in two resolutions. Every block is modulated, frame by frame, by what the
+model is told (FiLM, Perez et al. 2018; adaptive layer norms, Peebles & Xie 2023): the time of the
+diffusion, the labels, and the phase of the beat. Attention along time is in every block of the
+coarse resolution, with rotary positions (Su et al. 2021), so that any number of frames can be made.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from echosyn.config import build, setting
+from echosyn.diffusion.condition import ConditionSpec
+from echosyn.models.padding import crop, pad_to_even
+from echosyn.models.store import load_model, save_model
+from echosyn.models.vae import LATENT_CHANNELS
+
+TIME_RANGE = 1000  # of the network's time
+TIME_DIM = 64  # sinusoids of the time, and of a step's length
+SLOWEST = 10_000.0  # longest period of those, and of rotary positions in frames: 100
+ROTARY = 100.0
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """Sizes of the video model."""
+
+    width: int = setting(48, lo=8, help="channels at the latents' resolution")
+    inner: int = setting(96, lo=8, help="channels at half of it")
+    outer_blocks: int = setting(1, lo=1, hi=8, help="blocks at the latents' resolution, each way")
+    inner_blocks: int = setting(3, lo=1, hi=32, help="blocks at half of it")
+    heads: int = setting(2, lo=1, help="attention heads along time")
+    told: int = setting(128, lo=8, help="width of what blocks are told")
+
+    def check(self) -> str | None:
+        if self.inner % (2 * self.heads):
+            return f"inner {self.inner} is no multiple of twice the heads, {2 * self.heads}"
+        return None
+
+
+class VideoDenoiser(nn.Module):
+    """Predicts over latent clips, told a heart, and what `spec` says.
+
+    forward(x (B, T, 4, h, w), t (B,), heart (B, 4, h, w), condition (B, K), start (B,) or None,
+            span (B,) or None, known (B, T) or None) -> (B, T, 4, h, w).
+    The heart is repeated over time and concatenated to x, zeros for "no heart given". `start` is
+    the number of the first frame, counted from the one whose phase the condition tells. `span` is
+    the length of the step that the output is the mean velocity of, as a share of the whole path,
+    for a distilled model. `known` marks frames of x that are clean and given, for a model that
+    continues videos. `window`: frames of a clip in training.
+    """
+
+    spans = True
+
+    def __init__(
+        self,
+        cfg: VideoConfig,
+        window: int,
+        spec: ConditionSpec,
+        size: int = 14,
+        continues: bool = False,
+    ) -> None:
+        super().__init__()
+        self.cfg, self.window, self.spec = cfg, window, spec
+        self.size, self.continues = size, continues
+        told, c = cfg.told, cfg.width
+        self.embed = nn.Sequential(
+            nn.Linear(spec.frame_dim + TIME_DIM, told), nn.SiLU(), nn.Linear(told, told)
+        )
+        self.span = nn.Linear(TIME_DIM, told)
+        nn.init.zeros_(self.span.weight)
+        nn.init.zeros_(self.span.bias)
+        self.enter = nn.Conv2d(2 * LATENT_CHANNELS + continues, c, 3, padding=1)
+        self.before = nn.ModuleList(_Block(c, told) for _ in range(cfg.outer_blocks))
+        self.down = nn.Linear(4 * c, cfg.inner)
+        self.middle = nn.ModuleList(
+            _Block(cfg.inner, told, cfg.heads) for _ in range(cfg.inner_blocks)
+        )
+        self.up = nn.Linear(cfg.inner, 4 * c)
+        self.after = nn.ModuleList(_Block(c, told) for _ in range(cfg.outer_blocks))
+        self.last = _modulation(told, 2 * c)
+        self.leave = nn.Conv2d(c, LATENT_CHANNELS, 3, padding=1)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "VideoDenoiser":
+        """The network that `save` wrote, in eval.
+
+        Raises:
+            EchosynError: a file is missing, or the weights are not of the network described.
+        """
+
+        def made(facts: dict[str, Any]) -> "VideoDenoiser":
+            cfg = build(VideoConfig, facts["model"], f"{folder}: config.json")
+            spec = ConditionSpec.load(folder, facts["condition"])
+            return cls(cfg, facts["window"], spec, facts["size"], facts["continues"])
+
+        return load_model(folder, made)
+
+    def save(self, folder: Path | str) -> None:
+        facts = {"window": self.window, "size": self.size, "continues": self.continues}
+        facts |= {"condition": self.spec.dim, "model": dataclasses.asdict(self.cfg)}
+        save_model(folder, self, facts)
+        self.spec.save(folder)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        heart: Tensor,
+        condition: Tensor,
+        start: Tensor | None = None,
+        span: Tensor | None = None,
+        known: Tensor | None = None,
+    ) -> Tensor:
+        b, frames, _, height, width = x.shape
+        told = self._told(t, condition, frames, start, span)
+        inputs = [x, heart[:, None].expand(-1, frames, -1, -1, -1)]
+        if self.continues:
+            mask = x.new_zeros(x.shape[:2]) if known is None else known.to(x)
+            inputs.append(mask[:, :, None, None, None].expand(-1, -1, 1, height, width))
+        padded, pad = pad_to_even(torch.cat(inputs, dim=2).flatten(0, 1), 2)
+        h = padded.contiguous(memory_format=torch.channels_last)
+        h = _last(self.enter(h)).unflatten(0, (b, frames))
+        for block in self.before:
+            h = block(h, told)
+        skip = h
+        h = self.down(_fold(h))
+        turns = _turns(frames, self.cfg.inner // self.cfg.heads, h)
+        for block in self.middle:
+            h = block(h, told, turns)
+        h = skip + _unfold(self.up(h))
+        for block in self.after:
+            h = block(h, told)
+        scale, shift = self.last(told)[:, :, None, None].chunk(2, dim=-1)
+        h = _norm(h) * (1 + scale) + shift
+        return crop(self.leave(_first(h.flatten(0, 1))), pad).unflatten(0, (b, frames))
+
+    def _told(
+        self,
+        t: Tensor,
+        condition: Tensor,
+        frames: int,
+        start: Tensor | None,
+        span: Tensor | None,
+    ) -> Tensor:
+        """What every frame's blocks are told, (B, T, told)."""
+        per_frame = self.spec.per_frame(condition.float(), frames, start)
+        time = _sinusoids(t)[:, None].expand(-1, frames, -1)
+        told = self.embed(torch.cat([per_frame, time], dim=-1))
+        if span is not None:
+            told = told + self.span(_sinusoids(TIME_RANGE * span.to(t)))[:, None]
+        return F.silu(told)
+
+
+class _Block(nn.Module):
+    """A convolution over space and one along time; with `heads`, then attention along time beside
+    a feed-forward. x is (B, T, h, w, C), modulated by told (B, T, D).
+    """
+
+    def __init__(self, channels: int, told: int, heads: int = 0) -> None:
+        super().__init__()
+        self.heads = heads
+        self.modulation = _modulation(told, (6 if heads else 3) * channels)
+        self.space = nn.Conv2d(channels, channels, 3, padding=1)
+        self.time = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
+        if heads:
+            self.qkv = nn.Linear(channels, 3 * channels)
+            self.project = nn.Linear(channels, channels)
+            self.widen = nn.Linear(channels, 2 * channels)
+            self.narrow = nn.Linear(2 * channels, channels)
+
+    def forward(
+        self, x: Tensor, told: Tensor, turns: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        b, frames, height, width, _ = x.shape
+        scale, shift, gate, *more = self.modulation(told)[:, :, None, None].chunk(
+            6 if self.heads else 3, dim=-1
+        )
+        h = _norm(x) * (1 + scale) + shift
+        h = F.silu(_last(self.space(_first(h.flatten(0, 1)))))
+        # Frames and pixels as the two axes of an image: the same memory, so nothing is copied.
+        h = h.reshape(b, frames, height * width, -1)
+        h = _last(self.time(_first(h))).reshape(b, frames, height, width, -1)
+        x = x + h * (1 + gate)
+        if turns is None:
+            return x
+        scale, shift, gate = more
+        h = _norm(x) * (1 + scale) + shift
+        return x + (self._attention(h, turns) + self._feed_forward(h)) * (1 + gate)
+
+    def _attention(self, h: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+        b, frames, height, width, c = h.shape
+        qkv = self.qkv(h).reshape(b, frames, height * width, 3, self.heads, c // self.heads)
+        q, k, v = qkv.permute(3, 0, 2, 4, 1, 5).unbind(0)  # (B, h w, heads, T, d)
+        a = F.scaled_dot_product_attention(_turned(q, turns), _turned(k, turns), v)
+        return self.project(a.permute(0, 3, 1, 2, 4).reshape(h.shape))
+
+    def _feed_forward(self, h: Tensor) -> Tensor:
+        return self.narrow(F.silu(self.widen(h)))
+
+
+def _modulation(told: int, channels: int) -> nn.Linear:
+    """Scales, shifts and gates that start without effect."""
+    made = nn.Linear(told, channels)
+    nn.init.zeros_(made.weight)
+    nn.init.zeros_(made.bias)
+    return made
+
+
+def _norm(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:])
+
+
+def _first(x: Tensor) -> Tensor:
+    """Channels from last to first, as convolutions name them; the memory stays."""
+    return x.permute(0, 3, 1, 2)
+
+
+def _last(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1)
+
+
+def _fold(x: Tensor) -> Tensor:
+    """(B, T, h, w, C) to (B, T, h/2, w/2, 4 C)."""
+    b, t, h, w, c = x.shape
+    x = x.reshape(b, t, h // 2, 2, w // 2, 2, c).permute(0, 1, 2, 4, 3, 5, 6)
+    return x.reshape(b, t, h // 2, w // 2, 4 * c)
+
+
+def _unfold(x: Tensor) -> Tensor:
+    b, t, h, w, c = x.shape
+    x = x.reshape(b, t, h, w, 2, 2, c // 4).permute(0, 1, 2, 4, 3, 5, 6)
+    return x.reshape(b, t, 2 * h, 2 * w, c // 4)
+
+
+def _sinusoids(t: Tensor) -> Tensor:
+    """Of times t (B,) in 0 .. 1000, (B, TIME_DIM)."""
+    half = TIME_DIM // 2
+    rates = torch.exp(-math.log(SLOWEST) * torch.arange(half, device=t.device) / half)
+    angles = t.float()[:, None] * rates
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def _turns(frames: int, dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines that turn queries and keys of frame k by k times their rates, (T, d/2)."""
+    half = dim // 2
+    rates = torch.exp(-math.log(ROTARY) * torch.arange(half, device=like.device) / half)
+    angles = torch.arange(frames, device=like.device)[:, None] * rates
+    return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
+
+
+def _turned(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+    cos, sin = turns
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)

@@ -1,0 +1,68 @@
+"""Find the beat of a dataset's videos: heart rate, and phase from end-diastole.
+
+python -m pipelines.beats phantom
+
+A small network learns the area of the left ventricle from the traced frames of TRAIN; its curve
+over a video gives the rate, and TRAIN's end-diastolic frames say where in it a beat begins. Writes
+beats/<role>/<dataset>. Without VolumeTracings.csv no beat is known, and videos train without one.
+"""
+
+from pathlib import Path
+
+from pipelines._stage import command, torch_params
+
+
+def main(dataset: str) -> None:
+    from echosyn.beat.lv_area import (
+        LEAST_TRACED,
+        BeatsConfig,
+        LvAreaTask,
+        area_curves,
+        beat_table,
+        traced_frames,
+        without_beats,
+    )
+    from echosyn.beat.table import write_beats
+    from echosyn.data.latents import LatentSet
+    from echosyn.files import atomic_dir
+    from echosyn.models.store import save_model
+    from echosyn.tracking import stage_run
+    from pipelines._train import train
+
+    params = torch_params()
+    cfg = params.stage("beats", BeatsConfig)
+    place = Path(params.dataset(dataset).role) / dataset
+    data, folder, out = Path("data") / place, Path("latents") / place, Path("beats") / place
+    inputs = [folder, data]
+    latents = LatentSet(folder)
+    fit, held_out = (traced_frames(LatentSet(folder, s), data) for s in ("TRAIN", "VAL"))
+    if fit.videos < LEAST_TRACED:
+        print(f"{dataset}: {fit.videos} videos of TRAIN are traced: their beats are not known")
+        with stage_run("beats", dataset, cfg, inputs) as run:
+            with atomic_dir(out) as tmp:
+                write_beats(tmp, without_beats(latents))
+            run.output(out)
+            run.final({"beats/sure": 0.0}, Path(f"metrics/beats/{dataset}.json"))
+        return
+    task, found = LvAreaTask(cfg, fit, held_out), {}
+
+    def measure(model) -> dict[str, float]:  # noqa: ANN001
+        found["table"], numbers = beat_table(
+            latents, area_curves(model, latents), fit, _rows(latents, "TRAIN")
+        )
+        return {**numbers, "beats/area_unexplained": task.validate(model)["loss"]}
+
+    def save(model, tmp: Path) -> None:  # noqa: ANN001
+        save_model(tmp, model, {"width": cfg.width, "size": latents.frame_size})
+        write_beats(tmp, found["table"])
+
+    train("beats", dataset, cfg, params.seed, task, inputs, out, save, measure)
+
+
+def _rows(latents, split: str):  # noqa: ANN001
+    """Rows of a split's videos among all."""
+    return (latents.table["Split"] == split).to_numpy().nonzero()[0]
+
+
+if __name__ == "__main__":
+    command(main, dataset="name under datasets in params.yaml")
