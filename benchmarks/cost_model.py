@@ -28,12 +28,12 @@ from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.sampling import guidance_passes
 from echosyn.diffusion.settings import SampleHeartsConfig, SampleVideosConfig
 from echosyn.diffusion.windows import frame_passes
-from echosyn.models.denoisers import ImageDenoiser, VideoDenoiser
+from echosyn.models.denoisers import ImageDenoiser
 from echosyn.models.r2plus1d import R2Plus1d
 from echosyn.models.reid import build_reid
 from echosyn.models.vae import FRAME_SIZE, Vae
 from echosyn.training.arms import ARMS
-from echosyn.training.diffusion import TrainLidmConfig, TrainLvdmConfig
+from echosyn.training.diffusion import TrainLidmConfig, TrainLvdmConfig, new_video
 from echosyn.training.ef import TrainEfConfig
 from echosyn.training.reid import TrainReidConfig
 from echosyn.training.vae import TrainVaeConfig
@@ -128,7 +128,7 @@ def paper_job(params: Params, videos: int) -> list[Training | Shards]:
     )
     window, spec = lvdm.window, ConditionSpec(published=lvdm.layout == "published")
     lvdm_flops, lvdm_size = forward_flops(
-        lambda: VideoDenoiser.create(lvdm.model, window, spec, z[-1]),
+        lambda: new_video(lvdm, spec, z[-1]),
         (1, window, *z), (1,), (1, *z), (1, spec.dim),
     )  # fmt: skip
     reid_flops, reid_size = forward_flops(

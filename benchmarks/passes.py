@@ -33,8 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from echosyn.config import SCALES, Params  # noqa: E402
 from echosyn.device import autocast, pick_device  # noqa: E402
 from echosyn.diffusion.condition import ConditionSpec  # noqa: E402
-from echosyn.models.denoisers import VideoDenoiser  # noqa: E402
-from echosyn.training.diffusion import TrainLvdmConfig  # noqa: E402
+from echosyn.training.diffusion import TrainLvdmConfig, new_video  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 DEVICE = pick_device()
@@ -60,7 +59,7 @@ WAYS = (
 )
 
 
-def network(scale: str) -> tuple[VideoDenoiser, TrainLvdmConfig]:
+def network(scale: str) -> tuple[nn.Module, TrainLvdmConfig]:
     """The video network of conf/<scale>, weights random from seed 0."""
     with tempfile.TemporaryDirectory() as tmp:
         root = Path(tmp)
@@ -70,7 +69,7 @@ def network(scale: str) -> tuple[VideoDenoiser, TrainLvdmConfig]:
         cfg = Params(root).stage("train_lvdm", TrainLvdmConfig)
     torch.manual_seed(0)
     spec = ConditionSpec(published=cfg.layout == "published")
-    return VideoDenoiser.create(cfg.model, cfg.window, spec, SIZE).eval().to(DEVICE), cfg
+    return new_video(cfg, spec, SIZE).eval().to(DEVICE), cfg
 
 
 def channels_last(net: nn.Module) -> nn.Module:
@@ -82,7 +81,7 @@ def channels_last(net: nn.Module) -> nn.Module:
     return net
 
 
-def inputs(net: VideoDenoiser, clips: int) -> tuple[Tensor, ...]:
+def inputs(net: nn.Module, clips: int) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     shape = (clips, net.window, 4, SIZE, SIZE)
     made = (
@@ -119,7 +118,7 @@ def peak(precision: str) -> float:
     return 2 * MATRIX**3 / min(seconds[1:])
 
 
-def prepared(net: VideoDenoiser, way: Way) -> Callable[..., Tensor]:
+def prepared(net: nn.Module, way: Way) -> Callable[..., Tensor]:
     run = torch.compile(net) if way.compiled else net
 
     def call(*given: Tensor) -> Tensor:

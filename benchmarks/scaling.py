@@ -38,11 +38,10 @@ from echosyn.diffusion.objectives import make_objective
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.synthesise import SamplePlan, sample_shard, synthetic_table
 from echosyn.files import sha256_file
-from echosyn.models.denoisers import VideoDenoiser
 from echosyn.models.vae import Vae
 from echosyn.privacy.filter import HEARTS, AcceptedHearts
 from echosyn.shards import Make, Shard, plan_shards
-from echosyn.training.diffusion import TrainLvdmConfig
+from echosyn.training.diffusion import TrainLvdmConfig, new_video
 from echosyn.training.vae import TrainVaeConfig
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +67,7 @@ def prepare(folder: Path) -> Callable[[], Make]:
         params.stage("train_lvdm", TrainLvdmConfig),
         params.stage("train_vae", TrainVaeConfig),
     )
-    VideoDenoiser.create(train.model, train.window, ConditionSpec()).save(folder / "lvdm")
+    new_video(train, ConditionSpec(), 14).save(folder / "lvdm")
     make_objective(train.objective).save(folder / "lvdm")
     Vae.create(vae.model).save(folder / "vae")
     cfg = dataclasses.replace(params.stage("sample_videos", SampleVideosConfig), batch=SHARD)

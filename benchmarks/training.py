@@ -71,7 +71,8 @@ class Rivals:
     work: Path
 
     def sets(self, split: str) -> list[LatentSet]:
-        return [LatentSet(self.project / "latents/train" / self.dataset, split)]
+        beats = self.project / "beats/train" / self.dataset
+        return [LatentSet(self.project / "latents/train" / self.dataset, split, beats)]
 
     def check(self) -> None:
         """Raises EchosynError when the project lacks what is needed."""

@@ -34,7 +34,7 @@ from echosyn.config import Params  # noqa: E402
 from echosyn.diffusion.windows import window_seams  # noqa: E402
 from echosyn.errors import EchosynError  # noqa: E402
 from echosyn.files import atomic_dir  # noqa: E402
-from echosyn.models.denoisers import VideoDenoiser  # noqa: E402
+from echosyn.models.published_video import load_video  # noqa: E402
 from echosyn.tracking import NullRun  # noqa: E402
 from echosyn.training.diffusion import LvdmTask, TrainLvdmConfig  # noqa: E402
 from echosyn.training.loop import fit  # noqa: E402
@@ -115,7 +115,7 @@ def rows_of(bench: Bench, name: str) -> list[dict]:
         cfg = bench.config(**settings)
         row = bench.row(label, cfg, "ways")
         latents = torch.load(row["folder"] / "latents.pt", weights_only=True).float()
-        window = VideoDenoiser.load(bench.rivals.work / cfg.model).window
+        window = load_video(bench.rivals.work / cfg.model).window
         seams = window_seams(cfg.windows, FRAMES, window, cfg.overlap, cfg.steps)
         row["seam"] = dataclasses.asdict(seam_score(latents, seams))
         row["bpm"] = beats_per_minute(latents, cfg.fps or bench.fps)

@@ -63,13 +63,14 @@ def animate_guest(
     out: Path,
     seed: int,
 ) -> None:
-    """Animate the first heart of every video at every EF; EchoNet layout in `out`.
+    """Animate the first heart (LatentSet.heart_frames) of every video at every EF; EchoNet layout
+    in `out`.
 
     One video's EFs share their noise, so that they differ by the EF alone.
     """
     with _EchoNetFolder(latents, codec, out) as folder:
         for v, (_, *names) in enumerate(animated_names(latents, efs)):
-            heart = latents.mean(v, 0, 1).expand(len(efs), -1, -1, -1)
+            heart = latents.hearts(v, 1).expand(len(efs), -1, -1, -1)
             fps = float(latents.table["FPS"][v])
             videos = sampler.animate(heart, torch.tensor(efs), [v] * len(efs), seed, fps=fps)
             for name, ef, z in zip(names, efs, videos, strict=True):
@@ -108,7 +109,7 @@ def counterfactual_guest(
         for v, (_, *names) in zip(long, counterfactual_names(latents, long, efs), strict=True):
             z, asked = latents.mean(v), (float(own_ef[v]), *efs)
             fps = float(latents.table["FPS"][v])
-            made = counterfactuals(sampler, z, z[0], asked[0], asked, fps)
+            made = counterfactuals(sampler, z, latents.hearts(v, 1)[0], asked[0], asked, fps)
             for name, ef, y in zip(names, asked, made, strict=True):
                 folder.add(v, name, ef, y)
     return long

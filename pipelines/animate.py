@@ -48,12 +48,13 @@ def main(dataset: str) -> None:
     cfg = build(AnimateConfig, params.entry("animate", dataset), f"params.yaml: animate.{dataset}")
     sample, entry = params.stage("sample_videos", SampleVideosConfig), params.dataset(dataset)
     data, latents_folder = Path("data/guest") / dataset, Path("latents/guest") / dataset
-    reconstructed = Path("reconstructions/guest") / dataset
+    reconstructed, beats = Path("reconstructions/guest") / dataset, Path("beats/guest") / dataset
     reid, regressor = Path("models/reid") / cfg.models, Path("models/ef") / cfg.models / "real"
     lvdm = Path("models") / sample.model
     image = Path("models/lidm") / cfg.models if sample.image_steps else None
     inputs = [
         latents_folder,
+        beats,
         Path("models/vae"),
         lvdm,
         reid,
@@ -63,7 +64,7 @@ def main(dataset: str) -> None:
     out, cache = Path("animated") / dataset, state_root() / "frames"
     settings = {**dataclasses.asdict(cfg), "sampling": dataclasses.asdict(sample)}
     with stage_run("animate", dataset, settings, inputs) as run:
-        latents = LatentSet(latents_folder)
+        latents = LatentSet(latents_folder, beats=beats)
         codec = VideoCodec(Vae.load("models/vae"), precision=sample.precision)
         sampler = VideoSampler(lvdm, sample, image)
         people = Identities(latents, codec, HeartEncoder.load(reid))

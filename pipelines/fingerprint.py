@@ -47,7 +47,8 @@ def main(dataset: str) -> None:
     params = torch_params()
     cfg = read_settings(params, dataset)
     latents, out = Path("latents/train") / dataset, Path("privacy") / dataset / "fingerprint"
-    marked = MarkedLidm.prepare(latents, cfg, params.seed)
+    beats = Path("beats/train") / dataset
+    marked = MarkedLidm.prepare(latents, cfg, params.seed, beats)
     found: list[FingerprintResult] = []
 
     def measure(model: "nn.Module") -> dict[str, float]:

@@ -54,7 +54,8 @@ def main(dataset: str) -> None:
     inputs = [Path("hearts") / dataset, privacy, samples, latents, reid, lidm, Path(vae)]
     settings = {**dataclasses.asdict(cfg), "seed": seed}
     with stage_run("privacy_audit", dataset, settings, inputs) as run:
-        sets = {name: LatentSet(latents, name) for name in ("TRAIN", "VAL", "TEST")}
+        beats = Path("beats/train") / dataset
+        sets = {name: LatentSet(latents, name, beats) for name in ("TRAIN", "VAL", "TEST")}
         encoder, accepted = HeartEncoder.load(reid), AcceptedHearts(privacy / "hearts")
         made_with = hearts_cfg.made_with(latents, encoder)
         tau = read_taus(privacy / "hearts" / TAUS, made_with)["hearts"]

@@ -20,12 +20,13 @@ def prepare(params: Params, cfg: "TrainLidmConfig", dataset: str) -> "tuple[Lidm
     from echosyn.training.diffusion import LidmTask
     from echosyn.training.published import PublishedLidm
 
-    latents = Path("latents/train") / dataset
-    fit, held_out = (LatentSet(latents, split) for split in ("TRAIN", "VAL"))
+    folders = [Path("latents/train") / dataset, Path("beats/train") / dataset]
+    latents, beats = folders
+    fit, held_out = (LatentSet(latents, split, beats) for split in ("TRAIN", "VAL"))
     if cfg.weights == "none":
-        return LidmTask(cfg, fit, held_out), [latents]
+        return LidmTask(cfg, fit, held_out), folders
     task = PublishedLidm(cfg, fit, held_out, dataset)
-    return task, [latents, task.folder]
+    return task, [*folders, task.folder]
 
 
 def main(dataset: str) -> None:

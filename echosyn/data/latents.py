@@ -21,6 +21,7 @@ from echosyn.data.filelist import CLASS, PATIENT
 from echosyn.errors import EchosynError
 from echosyn.files import write_text
 
+DIASTOLE = 0.08  # beats from end-diastole, within which a frame shows the ventricle full
 INDEX_COLUMNS = ("FileName", "EF", "Split", "FPS", "NumberOfFrames", "Shard")
 
 
@@ -120,6 +121,23 @@ class LatentSet:
         mean, logvar = self._slice(i)[start:stop].float().chunk(2, dim=1)
         noise = torch.randn(mean.shape, generator=generator)
         return mean + torch.exp(0.5 * logvar) * noise
+
+    def heart_frames(self, i: int) -> np.ndarray:
+        """Numbers of the frames of video i that are hearts, as the image model draws them and the
+        video model animates them: those of end-diastole where the beat is known, else all."""
+        length = int(self.lengths[i])
+        rate, phase = self.beats[i]
+        if not np.isfinite(rate):
+            return np.arange(length)
+        at = phase + rate / 60 / float(self.table["FPS"].iloc[i]) * np.arange(length)
+        apart = np.abs((at + 0.5) % 1 - 0.5)
+        return np.flatnonzero(apart <= max(DIASTOLE, apart.min()))
+
+    def hearts(self, i: int, k: int) -> Tensor:
+        """k of the hearts of video i, evenly spread over them, posterior means (k, 4, h, w)."""
+        numbers = self.heart_frames(i)
+        chosen = numbers[np.linspace(0, len(numbers) - 1, k).round().astype(int)]
+        return torch.cat([self.mean(i, int(f), int(f) + 1) for f in chosen])
 
     def frames(self, i: int, k: int) -> Tensor:
         """k frames spread evenly over video i, posterior means (k, 4, h, w)."""

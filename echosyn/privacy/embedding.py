@@ -1,6 +1,6 @@
 """Hearts as unit embeddings, made the same way wherever similarities are compared."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,12 +86,22 @@ def frames_of(latents: LatentSet, k: int) -> tuple[Tensor, np.ndarray]:
     return torch.cat(frames), np.repeat(np.arange(len(latents)), k)
 
 
+def hearts_of(latents: LatentSet, k: int) -> tuple[Tensor, np.ndarray]:
+    """k hearts of every video, as `frames_of`."""
+    hearts = [latents.hearts(i, k) for i in range(len(latents))]
+    return torch.cat(hearts), np.repeat(np.arange(len(latents)), k)
+
+
 def first_frames(latents: LatentSet) -> Tensor:
     """The first frame of every video, (V, 4, h, w)."""
     return torch.cat([latents.mean(i, 0, 1) for i in range(len(latents))])
 
 
-def join(sets: Sequence[LatentSet], k: int) -> tuple[Tensor, np.ndarray]:
-    """k frames of every video of several sets, and the person of each."""
-    parts = [(*frames_of(s, k), people_of(s)) for s in sets if len(s)]
+def join(
+    sets: Sequence[LatentSet],
+    k: int,
+    take: Callable[[LatentSet, int], tuple[Tensor, np.ndarray]] = frames_of,
+) -> tuple[Tensor, np.ndarray]:
+    """k frames of every video of several sets, as `take` takes them, and the person of each."""
+    parts = [(*take(s, k), people_of(s)) for s in sets if len(s)]
     return torch.cat([p[0] for p in parts]), np.concatenate([p[2][p[1]] for p in parts])

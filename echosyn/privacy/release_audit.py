@@ -21,7 +21,7 @@ from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate
 from echosyn.privacy.calibration import accepted
 from echosyn.privacy.coverage import coverage_numbers, nearest_to_videos, nearest_videos
-from echosyn.privacy.embedding import Gallery, frames_of, join, people_of
+from echosyn.privacy.embedding import Gallery, frames_of, hearts_of, join, people_of
 from echosyn.privacy.judge import RealVideos, read_clip
 from echosyn.privacy.membership import AttackConfig, Audience, Losses, membership_audit
 from echosyn.privacy.planted import (
@@ -83,12 +83,12 @@ def audit_hearts(
         return ~accepted(gallery.nearest(candidates)[0], tau.value)
 
     planted = planted_curve(
-        any_frame(train, seed), people, drawn, refuse, cfg.planted, seed, progress="plant hearts"
+        any_heart(train, seed), people, drawn, refuse, cfg.planted, seed, progress="plant hearts"
     )
     numbers = planted.numbers()
 
-    members, rows = frames_of(train, cfg.hearts_per_person)
-    others, other_people = join(strangers, cfg.hearts_per_person)
+    members, rows = hearts_of(train, cfg.hearts_per_person)
+    others, other_people = join(strangers, cfg.hearts_per_person, hearts_of)
     member_people = people[rows]
     member_rows, other_rows = encoder(members), encoder(others)
     embedded = Audience(member_rows, member_people, other_rows, other_people)
@@ -200,10 +200,10 @@ def released_latents(
     return torch.cat(parts), np.repeat(np.arange(len(names)), k)
 
 
-def any_frame(latents: LatentSet, seed: int) -> Tensor:
-    """One random frame of every video (V, 4, h, w): most are none of the gallery's."""
+def any_heart(latents: LatentSet, seed: int) -> Tensor:
+    """One random heart of every video (V, 4, h, w): most are none of the gallery's frames."""
     rng = np.random.default_rng([seed, 53])
-    chosen = [int(rng.integers(n)) for n in latents.lengths]
+    chosen = [int(rng.choice(latents.heart_frames(i))) for i in range(len(latents))]
     return torch.cat([latents.mean(i, f, f + 1) for i, f in enumerate(chosen)])
 
 

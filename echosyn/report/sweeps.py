@@ -31,7 +31,7 @@ class Sweeps:
 
     Args:
         folder: of the LVDM, or of a student, which is asked for its own numbers of steps alone.
-        real: whose first video's middle frame is the heart.
+        real: whose first video gives the heart.
         codec: of the VAE that the model's latents are from.
     """
 
@@ -81,8 +81,7 @@ class Sweeps:
         ef: Sequence[float] | None = None,
         classes: Sequence[str] | None = None,
     ) -> list[np.ndarray]:
-        middle = int(self.real.lengths[0]) // 2
-        heart = self.real.mean(0, middle, middle + 1).expand(n, -1, -1, -1)
+        heart = self.real.hearts(0, 1).expand(n, -1, -1, -1)
         told = None if ef is None else torch.tensor(ef)
         made = sampler.animate(heart, told, [0] * n, 0, classes, self.fps)
         return [self.codec.decode(z) for z in made]

@@ -114,6 +114,15 @@ def video_spec(cfg: TrainLvdmConfig, sets: list[LatentSet]) -> ConditionSpec:
     return ConditionSpec(ef=ef, fps=cfg.strides != (1,), classes=tuple(classes), beat=beat)
 
 
+def new_video(
+    cfg: TrainLvdmConfig, spec: ConditionSpec, size: int
+) -> VideoDenoiser | PublishedVideoDenoiser:
+    """A fresh video model of these sizes for latents (4, size, size)."""
+    if cfg.unet is not None:
+        return PublishedVideoDenoiser.create(cfg.unet, cfg.window, size)
+    return VideoDenoiser(cfg.model, cfg.window, spec, size, cfg.continues > 0)
+
+
 def heart_spec(cfg: TrainLidmConfig, train: LatentSet) -> ConditionSpec:
     """What an image model is told.
 
@@ -168,7 +177,8 @@ def weighted_mse(output: Tensor, target: Tensor, weight: Tensor | None, keep: Te
 
 
 class LidmTask:
-    """Single frames of latents; see echosyn.training.loop.Task."""
+    """Hearts, which are single frames of latents (LatentSet.heart_frames); see
+    echosyn.training.loop.Task."""
 
     def __init__(self, cfg: TrainLidmConfig, train: LatentSet, val: LatentSet) -> None:
         self.cfg = cfg
@@ -192,7 +202,7 @@ class LidmTask:
         frames, told = [], []
         for i in indices:
             latents, v = pool.where[i]
-            f = int(rng.integers(latents.lengths[v]))
+            f = int(rng.choice(latents.heart_frames(v)))
             frames.append(_latents(latents, cfg.posterior, (v, f, f + 1), generator)[0])
             told.append(label_row(self.spec, latents, v))
         x = torch.stack(frames)  # (B, 4, h, w)
@@ -219,7 +229,9 @@ class LidmTask:
 class LvdmTask:
     """Latent clips with a heart of the same video and its labels; see echosyn.training.loop.Task.
 
-    The heart is any frame of the video, not its first: sampled hearts are any phase of the beat.
+    The heart is one of the video's end-diastolic frames where its beat is known, else any frame: it
+    is what the image model draws (LatentSet.heart_frames). From a heart of unknown phase the model
+    would have to guess how far it has contracted already (docs/results/beat.md).
     """
 
     def __init__(self, cfg: TrainLvdmConfig, train: list[LatentSet], val: list[LatentSet]) -> None:
@@ -235,10 +247,7 @@ class LvdmTask:
         return len(self.pool)
 
     def build(self) -> nn.Module:
-        cfg = self.cfg
-        if cfg.unet is not None:
-            return PublishedVideoDenoiser.create(cfg.unet, cfg.window, self.frame_size)
-        return VideoDenoiser(cfg.model, cfg.window, self.spec, self.frame_size, cfg.continues > 0)
+        return new_video(self.cfg, self.spec, self.frame_size)
 
     def _draw(
         self, cfg: TrainLvdmConfig, pool: Pool, indices: np.ndarray, rng: np.random.Generator
@@ -258,7 +267,7 @@ class LvdmTask:
             if len(clip) < window:  # a short video holds its last frame
                 clip = torch.cat([clip, clip[-1:].expand(window - len(clip), -1, -1, -1)])
             clips.append(clip)
-            f = int(rng.integers(length))
+            f = int(rng.choice(latents.heart_frames(v)))
             hearts.append(latents.mean(v, f, f + 1)[0])
             told.append(label_row(self.spec, latents, v, stride, start))
         x = torch.stack(clips)  # (B, T, 4, h, w)

@@ -56,8 +56,10 @@ class MarkedLatents(LatentSet):
         EchosynError: fewer than two people, or a share that leaves nobody without the mark.
     """
 
-    def __init__(self, folder: Path | str, cfg: FingerprintConfig, seed: int) -> None:
-        super().__init__(folder, "TRAIN")
+    def __init__(
+        self, folder: Path | str, cfg: FingerprintConfig, seed: int, beats: Path | None = None
+    ) -> None:
+        super().__init__(folder, "TRAIN", beats)
         people = people_of(self)
         names = np.unique(people)
         count = max(1, round(cfg.share * len(names)))
@@ -94,7 +96,9 @@ class MarkedLidm:
     seed: int
 
     @classmethod
-    def prepare(cls, folder: Path, cfg: MarkedConfig, seed: int) -> "MarkedLidm":
+    def prepare(
+        cls, folder: Path, cfg: MarkedConfig, seed: int, beats: Path | None = None
+    ) -> "MarkedLidm":
         """Plant the mark in the TRAIN latents of `folder`, and make its detector.
 
         VAL and TEST people give the detector's error rates.
@@ -102,9 +106,9 @@ class MarkedLidm:
         Raises:
             EchosynError: too few people, too faint a mark or too few samples to bound anything.
         """
-        train = MarkedLatents(folder, cfg.mark, seed)
+        train = MarkedLatents(folder, cfg.mark, seed, beats)
         rng = np.random.default_rng([seed, 48])
-        heldout = [LatentSet(folder, split) for split in ("VAL", "TEST")]
+        heldout = [LatentSet(folder, split, beats) for split in ("VAL", "TEST")]
         plain = np.flatnonzero(~train.marked)
         detector = make_detector(
             _one_each(train, plain, cfg.train.posterior, rng),
@@ -204,12 +208,12 @@ def _scheduler_from(objective: Objective, steps: int, t: float) -> Any:
 def _one_each(
     latents: LatentSet, rows: np.ndarray, posterior: str, rng: np.random.Generator
 ) -> Tensor:
-    """A frame, any of the beat, of every person's first video among `rows`: (P, 4, h, w)."""
+    """A heart of every person's first video among `rows`: (P, 4, h, w)."""
     _, first = np.unique(people_of(latents)[rows], return_index=True)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     hearts = []
     for i in rows[np.sort(first)]:
-        f = int(rng.integers(latents.lengths[i]))
+        f = int(rng.choice(latents.heart_frames(i)))
         one = (
             latents.mean(i, f, f + 1)
             if posterior == "mean"
