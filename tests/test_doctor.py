@@ -12,7 +12,7 @@ from echosyn import doctor
 from echosyn.doctor import Finding, examine_arithmetic, examine_machine
 
 STAGES = (
-    "train_vae", "train_lidm", "train_reid", "train_lvdm", "train_ef", "classify",
+    "train_vae", "beats", "train_lidm", "train_reid", "train_lvdm", "train_ef", "classify",
     "distill_lvdm", "encode", "sample_hearts", "sample_videos", "evaluate",
 )  # fmt: skip
 

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from echosyn.arithmetic.trust import Probe
+from echosyn.beat.lv_area import BeatsConfig, LvAreaTask, Traced
 from echosyn.config import Params, build, read_yaml
 from echosyn.data.filelist import CLASS
 from echosyn.data.frames import FrameSet
@@ -62,13 +63,15 @@ def rehearsal(params: Params) -> Iterator[list[Rehearsed]]:
         build(cls, read_yaml(params.conf(stage)), str(params.conf(stage)))
         for stage, cls in (("classify", ClassifyConfig), ("distill_lvdm", DistillConfig))
     )
-    encode = params.stage("encode", EncodeConfig)
+    beats, encode = params.stage("beats", BeatsConfig), params.stage("encode", EncodeConfig)
     length = max(lvdm.window * max(lvdm.strides), ef.frames, classify.frames)
     labels = {params.dataset(name).label for name in params.raw.get("datasets") or {}}
     frames = made_up_frames(length, ef.fps)
     with TemporaryDirectory() as folder:
         latents = made_up_latents(Path(folder) / "latents", length, vae.model.latent_size, labels)
+        traced = made_up_tracings(latents)
         tasks: dict[str, tuple[Task, LoopConfig]] = {
+            "beats": (LvAreaTask(beats, traced, traced), beats.loop),
             "train_vae": (VaeTask(vae, [frames], [frames]), vae.loop),
             "train_lidm": (LidmTask(lidm, latents, latents), lidm.loop),
             "train_reid": (ReidTask(reid, latents, latents), reid.loop),
@@ -129,6 +132,14 @@ def made_up_latents(folder: Path, length: int, side: int, labels: set[str]) -> L
     )
     write_index(folder, table)
     return LatentSet(folder)
+
+
+def made_up_tracings(latents: LatentSet) -> Traced:
+    """The first two frames of every video, end-diastole and end-systole."""
+    rows = np.repeat(np.arange(VIDEOS), 2)
+    number = np.tile([0, 1], VIDEOS)
+    frames = torch.cat([latents.mean(v, 0, 2) for v in range(VIDEOS)])
+    return Traced(frames, 30.0 - 5 * number, rows, number, number == 0)
 
 
 def _table(length: int, fps: float) -> pd.DataFrame:
