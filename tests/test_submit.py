@@ -1,11 +1,9 @@
 """`echosyn submit` against a real cluster with a jobs server, as a user types it."""
 
-import contextlib
 import http.server
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +15,7 @@ import psutil
 import pytest
 import yaml
 from local_cluster import LocalCluster, free_port
+from proxy import Proxy
 from repro import environment, new_project
 
 from echosyn.cli import main
@@ -215,37 +214,6 @@ def test_a_job_told_to_stop_waits_for_its_stage(clean, running):
     assert (clean / "saved").exists()
     assert process.returncode != 0
     assert not stage.is_running()
-
-
-class Proxy:
-    """Passes a port on; `drop` cuts all that is connected."""
-
-    def __init__(self, port):
-        self.target, self.ends = port, []
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.address = f"http://127.0.0.1:{self.server.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self.server.accept()
-                far = socket.create_connection(("127.0.0.1", self.target))
-                self.ends += [near, far]
-                for a, b in ((near, far), (far, near)):
-                    threading.Thread(target=self._pass, args=(a, b), daemon=True).start()
-
-    @staticmethod
-    def _pass(source, sink):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_RDWR)
-
-    def drop(self):
-        for end in self.ends:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.slow
