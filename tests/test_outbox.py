@@ -223,6 +223,7 @@ class Deaf(threading.Thread):
         self.httpd.serve_forever()
 
 
+@pytest.mark.slow
 def test_lost_acknowledgements_double_nothing(server, project, monkeypatch):
     deaf = Deaf(server)
     deaf.start()
@@ -257,6 +258,7 @@ def test_a_killed_stage_continues_its_run_though_none_of_it_was_sent(
     assert server.history(found.info.run_id) == ALL
 
 
+@pytest.mark.slow
 def test_trials_are_nested_and_the_same_key_is_the_same_run(server, project, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     with stage_run("tune", "lvdm", {}) as parent:
@@ -274,6 +276,7 @@ def test_trials_are_nested_and_the_same_key_is_the_same_run(server, project, mon
     assert child.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_worker_only_writes_files(server, project, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     code = (
