@@ -324,27 +324,36 @@ def test_no_address_at_all(monkeypatch):
         jobs_address(None)
 
 
-def refusal(project, address, **variables):
-    status, out, err = echosyn(project, "submit", "--address", address, "phantom", **variables)
-    assert status == 1
-    assert out == ""
-    assert err.startswith("echosyn: ")
-    assert len(err.splitlines()) == 1, err
-    return err
+@pytest.fixture
+def refusal(project, monkeypatch, capsys):
+    """What `echosyn submit` says, in this process, when it does not submit."""
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def refused(address):
+        assert main(["submit", "--address", address, "phantom"]) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("echosyn: ")
+        assert len(err.splitlines()) == 1, err
+        return err
+
+    return refused
 
 
 @pytest.mark.slow
-def test_a_head_that_is_not_there(project):
+def test_a_head_that_is_not_there(refusal):
     address = f"http://127.0.0.1:{free_port()}"
-    text = refusal(project, address)
+    text = refusal(address)
     assert f"nothing listens at {address}" in text
     assert "--include-dashboard=false" in text
-    assert "cannot be reached" in refusal(project, "http://head.invalid:8265")
+    assert "cannot be reached" in refusal("http://head.invalid:8265")
 
 
 @pytest.mark.slow
-def test_the_clusters_own_port_behind_http(project, running):
-    assert "is no jobs server" in refusal(project, f"http://{running.address}")
+def test_the_clusters_own_port_behind_http(refusal, running):
+    assert "is no jobs server" in refusal(f"http://{running.address}")
 
 
 @pytest.fixture
@@ -387,9 +396,9 @@ def server():
         ((403, b"Forbidden: Invalid authentication token"), "refused access: set RAY_AUTH_MODE"),
     ],
 )
-def test_what_answers_but_cannot_take_the_job(project, server, answer, words):
+def test_what_answers_but_cannot_take_the_job(refusal, server, answer, words):
     server.answer = answer
-    assert words in refusal(project, server.address)
+    assert words in refusal(server.address)
 
 
 @pytest.mark.slow
@@ -412,10 +421,9 @@ def test_a_head_that_is_still_starting_is_waited_for(project, server):
 
 
 @pytest.mark.slow
-def test_an_address_of_mlflow_with_a_password_stays_out_of_the_job(project, running):
-    text = refusal(
-        project, running.jobs_address, MLFLOW_TRACKING_URI="http://me:secret@mlflow:5000"
-    )
+def test_an_address_of_mlflow_with_a_password_stays_out_of_the_job(refusal, running, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@mlflow:5000")
+    text = refusal(running.jobs_address)
     assert "MLFLOW_TRACKING_PASSWORD" in text
     assert "secret" not in text
 
