@@ -26,6 +26,9 @@ ENVIRONMENT = {
     "RAY_health_check_timeout_ms": "60000",
     "RAY_health_check_failure_threshold": "3",
     "RAY_worker_register_timeout_seconds": "600",
+    # Each driver would find idle processes for all CPUs, most of which nothing here ever uses.
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_enable_worker_prestart": "0",
     "RAY_worker_niceness": "0",  # at Ray's 15, what else is busy leaves workers next to nothing
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5",
