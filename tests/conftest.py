@@ -6,6 +6,7 @@ Workers of pytest-xdist take whole files, in the order given here; --shuffle SEE
 import os
 import random
 import sqlite3
+import sys
 from contextlib import closing, contextmanager
 
 import hypothesis
@@ -26,7 +27,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("repeats")
 
-GRAPH = pytest.StashKey()
+GRAPH, WARM = pytest.StashKey(), pytest.StashKey()
 # What takes longest goes first, so that workers end together; what waits for the graph goes last.
 FIRST = ("test_cluster", "test_submit", "test_outbox", "test_tune")
 LAST = ("test_killed_stage", "test_pipeline", "test_real_input")
@@ -118,8 +119,13 @@ def start_graph(config):
     wanted = {name for name in ("guests", "no guests") if (shared(config) / name).exists()}
     if wanted and GRAPH not in config.stash:
         import smoke_graph
+        import warm
 
-        config.stash[GRAPH] = smoke_graph.start(shared(config) / "smoke", "guests" in wanted)
+        server = warm_folder(config)
+        if server:
+            config.stash[WARM] = warm.start(server)
+        folder = shared(config) / "smoke"
+        config.stash[GRAPH] = smoke_graph.start(folder, "guests" in wanted, server)
 
 
 def pytest_unconfigure(config):
@@ -127,6 +133,21 @@ def pytest_unconfigure(config):
         import smoke_graph
 
         smoke_graph.stop(config.stash[GRAPH])
+    if WARM in config.stash:
+        import warm
+
+        warm.stop(config.stash[WARM])
+
+
+def warm_folder(config):
+    """Where stages of the graph get their processes; None where each starts anew."""
+    return shared(config) / "warm" if sys.platform == "linux" else None
+
+
+@pytest.fixture(scope="session")
+def warm(request, graph):
+    """For `run` and `environment`: a stage that they start need not import for seconds."""
+    return warm_folder(request.config)
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,9 @@ ENVIRONMENT = {
     "RAY_health_check_timeout_ms": "60000",
     "RAY_health_check_failure_threshold": "3",
     "RAY_worker_register_timeout_seconds": "600",
+    # Each driver would find idle processes for all CPUs, most of which nothing here ever uses.
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_enable_worker_prestart": "0",
     "RAY_worker_niceness": "0",  # at Ray's 15, what else is busy leaves workers next to nothing
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5",
@@ -83,9 +86,17 @@ class LocalCluster:
 
     def add_node(self, inside=()):
         """One more raylet; `inside` is a command that runs the command after it elsewhere."""
-        options = (f"--address={self.address}", f"--node-name=node{len(self.nodes)}")
+        options = (
+            f"--address={self.address}", f"--node-name=node{len(self.nodes)}",
+            "--include-log-monitor=false",  # the head's reads the logs of this machine
+        )  # fmt: skip
         self.nodes.append(self._start(*options, inside=inside))
-        self._until(lambda: self._alive() >= len(self.nodes), "a node")
+        command = [sys.executable, "-c", AWAIT, self.address, str(len(self.nodes))]
+        with subprocess.Popen(command, env=self.environment, stderr=subprocess.DEVNULL) as alive:
+            try:
+                self._until(lambda: alive.poll() == 0, "a node")
+            finally:
+                alive.kill()
 
     def drain(self, index, seconds):
         """Tell the cluster that a node will be taken away, as a cloud does before preemption."""
@@ -132,13 +143,6 @@ class LocalCluster:
         with socket.socket() as s:
             return s.connect_ex(("127.0.0.1", port)) == 0
 
-    def _alive(self):
-        command = [sys.executable, "-c", COUNT, self.address]
-        done = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, check=False
-        )
-        return int(done.stdout.strip() or 0)
-
     def _until(self, ready, what):
         deadline = time.monotonic() + 300
         while not ready():
@@ -162,11 +166,15 @@ ok, why = client.drain_node(
 )
 assert ok, why
 """
-COUNT = """
-import sys
+AWAIT = """
+import contextlib, sys, time
 from ray._raylet import GcsClient
-nodes = GcsClient(address=sys.argv[1]).get_all_node_info(timeout=60)
-print(sum(n.state == 0 for n in nodes.values()))
+alive = 0
+while alive < int(sys.argv[2]):
+    time.sleep(0.1)
+    with contextlib.suppress(Exception):  # asked anew, until this process is ended
+        nodes = GcsClient(address=sys.argv[1]).get_all_node_info(timeout=60)
+        alive = sum(n.state == 0 for n in nodes.values())
 """
 
 

@@ -11,8 +11,10 @@ import yaml
 ROOT = Path(__file__).parents[1]
 
 
-def environment(project):
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+def environment(project, warm=None):
+    """warm: the folder of warm.py's `python`, which starts stages; else each imports for itself."""
+    folders = [*([warm / "bin"] if warm else []), Path(sys.executable).parent]
+    path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
     git = {f"GIT_{role}_{k}": "test" for role in ("AUTHOR", "COMMITTER") for k in ("NAME", "EMAIL")}
     own = {
         "PATH": path,
@@ -20,14 +22,16 @@ def environment(project):
         "ECHOSYN_THREADS": "1",
         "DVC_NO_ANALYTICS": "1",
     }
-    dropped = ("MLFLOW_TRACKING_URI", "DVC_ROOT")
+    # What is compiled once serves all stages of a project.
+    dropped = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "PYTHONDONTWRITEBYTECODE")
     return {**{k: v for k, v in os.environ.items() if k not in dropped}, **git, **own}
 
 
-def run(project, *command, ok=True):
+def run(project, *command, ok=True, warm=None):
     done = subprocess.run(
-        command, cwd=project, env=environment(project), capture_output=True, text=True, check=False
-    )
+        command, cwd=project, env=environment(project, warm), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
     text = done.stdout + done.stderr
     assert not ok or done.returncode == 0, text[-6000:]
     return done.returncode, text

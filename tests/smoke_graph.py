@@ -1,7 +1,8 @@
 """The whole graph at smoke size in a project of its own, run while tests of something else run.
 
 python smoke_graph.py FOLDER [GUESTS.yaml]: `dvc repro` in FOLDER/project; then, in a copy of it, of
-guests that are added to its params. One process starts it; any number may wait for it.
+guests that are added to its params. One process starts it; any number may wait for it. Its stages
+are forked from one process that has imported: see warm.py.
 """
 
 import os
@@ -26,7 +27,7 @@ MADE, GUESTS_MADE = "The graph is made; now its guests", "The guests are made"
 NOT_COPIED = shutil.ignore_patterns(".echosyn", "mlruns")
 
 
-def start(folder, guests):
+def start(folder, guests, warm):
     """Run this file in the background; with real echocardiograms as guests, or without."""
     project = folder / "project"
     project.mkdir(parents=True)
@@ -43,8 +44,8 @@ def start(folder, guests):
         command.append(str(folder / "guests.yaml"))
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            command, cwd=Path(__file__).parent, env=environment(project), stdout=log, stderr=log,
-            start_new_session=True,
+            command, cwd=Path(__file__).parent, env=environment(project, warm),
+            stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     write_text(folder / "pid", str(process.pid))
     return process
@@ -107,7 +108,7 @@ def real_guests(folder):
 
 def main(folder, guests=None):
     def repro(project, *targets):
-        command, own = ["dvc", "repro", *targets], environment(project)
+        command, own = ["dvc", "repro", *targets], {**os.environ, "PYTHONPATH": str(project)}
         subprocess.run(command, cwd=project, env=own, check=True, preexec_fn=end_with_parent)
 
     repro(folder / "project")

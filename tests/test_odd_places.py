@@ -67,6 +67,7 @@ def odd(tmp_path_factory):
     (data / "Videos").chmod(0o755)
 
 
+@pytest.mark.slow
 def test_a_path_with_spaces_and_other_letters(odd):
     project, _, _, text = odd
     assert "Traceback" not in text
@@ -80,6 +81,7 @@ def test_a_path_with_spaces_and_other_letters(odd):
     assert ingest.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_read_only_dataset_gets_nothing_written_beside_it(odd):
     project, before, after, _ = odd
     assert len(before) > 4
@@ -89,6 +91,7 @@ def test_a_read_only_dataset_gets_nothing_written_beside_it(odd):
     assert all(os.stat(p).st_mode & stat.S_IWUSR for p in copies)  # only the originals are locked
 
 
+@pytest.mark.slow
 def test_umask_077_lets_nobody_else_read_what_stages_make(odd):
     project, _, _, _ = odd
     made = [project / name for name in (".echosyn", "mlruns", "data", "metrics")]
@@ -99,6 +102,7 @@ def test_umask_077_lets_nobody_else_read_what_stages_make(odd):
     assert [p for p in paths if p.stat().st_mode & 0o077] == []
 
 
+@pytest.mark.slow
 def test_without_a_home_nothing_is_missed_or_complained_of(odd):
     _, _, _, text = odd
     assert not Path(NO_HOME).exists()
@@ -124,6 +128,7 @@ runpy.run_module("pipelines.ingest", run_name="__main__", alter_sys=True)
 """
 
 
+@pytest.mark.slow
 def test_a_user_that_is_but_a_number_runs_a_stage(odd):
     """As in a container: no name, no home, and HOME is not set."""
     project, _, _, _ = odd

@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from local_cluster import free_port
 from mlflow.tracking import MlflowClient
+from proxy import Proxy
 
 from echosyn import tracking
 from echosyn.errors import EchosynError
@@ -33,9 +35,7 @@ class Server:
 
     def __init__(self, folder):
         self.folder = folder
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = s.getsockname()[1]
+        self.port = free_port()
         self.uri, self.process = f"http://127.0.0.1:{self.port}", None
 
     def start(self):
@@ -66,10 +66,12 @@ class Server:
             self.process.wait()
             self.process = None
 
-    def stages(self):
+    def stages(self, name=None):
+        """Runs of stages: all, or those of this name."""
         client = MlflowClient(self.uri)
         found = client.get_experiment_by_name("stages")
-        return client.search_runs([found.experiment_id]) if found else []
+        runs = client.search_runs([found.experiment_id]) if found else []
+        return [r for r in runs if name in (None, r.info.run_name)]
 
     def history(self, run, key="loss"):
         return [(m.step, m.value) for m in MlflowClient(self.uri).get_metric_history(run, key)]
@@ -81,6 +83,20 @@ def server(tmp_path_factory):
     made.start()
     yield made
     made.kill()
+
+
+@pytest.fixture
+def late(server):
+    """The server at a port where nothing listens before `start`: as if it had not been there."""
+
+    class Late:
+        port = free_port()
+        uri = f"http://127.0.0.1:{port}"
+
+        def start(self):
+            Proxy(server.port, self.port)
+
+    return Late()
 
 
 @pytest.fixture
@@ -118,9 +134,8 @@ ALL = [(step, float(step)) for step in range(STEPS)]
 
 @pytest.mark.slow
 def test_a_server_that_is_not_there_stalls_nothing_and_gets_everything_later(
-    project, tmp_path_factory, monkeypatch, capfd
+    server, late, project, monkeypatch, capfd
 ):
-    late = Server(tmp_path_factory.mktemp("late"))
     address = late.uri.replace("//", "//user:secret@")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     start = time.time()
@@ -139,18 +154,15 @@ def test_a_server_that_is_not_there_stalls_nothing_and_gets_everything_later(
     assert sent == 0
     assert left >= 8
     late.start()
-    try:
-        assert all_sent() <= left  # the courier in the background may have been first with some
-        (found,) = late.stages()
-        assert found.info.status == "FINISHED"
-        assert late.history(found.info.run_id) == ALL
-        assert found.data.metrics["psnr"] == 25.0
-        times = (found.info.start_time / 1000, found.info.end_time / 1000)
-        assert start - 0.001 <= times[0] <= times[1] <= end, "when it was, not when it was sent"
-        assert len(list(late.folder.rglob("note.txt"))) == 1
-        assert not outboxes(project / ".echosyn/outbox")
-    finally:
-        late.kill()
+    assert all_sent() <= left  # the courier in the background may have been first with some
+    (found,) = server.stages("encode/away")
+    assert found.info.status == "FINISHED"
+    assert server.history(found.info.run_id) == ALL
+    assert found.data.metrics["psnr"] == 25.0
+    times = (found.info.start_time / 1000, found.info.end_time / 1000)
+    assert start - 0.001 <= times[0] <= times[1] <= end, "when it was, not when it was sent"
+    assert len(list(server.folder.rglob("note.txt"))) == 1
+    assert not outboxes(project / ".echosyn/outbox")
 
 
 @pytest.mark.slow
@@ -163,7 +175,7 @@ def test_a_server_killed_in_the_middle_has_every_step_once(server, project, monk
         server.start()
         train(run, 40, 60, pause=0.3)
     all_sent()
-    (found,) = [r for r in server.stages() if r.info.run_name == "encode/middle"]
+    (found,) = server.stages("encode/middle")
     assert server.history(found.info.run_id) == ALL
     assert found.info.status == "FINISHED"
 
@@ -211,6 +223,7 @@ class Deaf(threading.Thread):
         self.httpd.serve_forever()
 
 
+@pytest.mark.slow
 def test_lost_acknowledgements_double_nothing(server, project, monkeypatch):
     deaf = Deaf(server)
     deaf.start()
@@ -222,7 +235,7 @@ def test_lost_acknowledgements_double_nothing(server, project, monkeypatch):
         run.final({"psnr": 1.5}, "m.json")
     all_sent()
     assert deaf.lost >= 4
-    (found,) = [r for r in server.stages() if r.info.run_name == "encode/deaf"]
+    (found,) = server.stages("encode/deaf")
     assert server.history(found.info.run_id) == ALL
     assert server.history(found.info.run_id, "psnr") == [(0, 1.5)]
     assert found.info.status == "FINISHED"
@@ -230,25 +243,22 @@ def test_lost_acknowledgements_double_nothing(server, project, monkeypatch):
 
 @pytest.mark.slow
 def test_a_killed_stage_continues_its_run_though_none_of_it_was_sent(
-    project, tmp_path_factory, monkeypatch
+    server, late, project, monkeypatch
 ):
-    late = Server(tmp_path_factory.mktemp("late2"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", late.uri)
     killed = stage_run("train_vae", "all", {"lr": 1}, resume_dir=Path("work"))
     train(killed.__enter__(), 0, 37)
     killed.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     late.start()
-    try:
-        with stage_run("train_vae", "all", {"lr": 1}, resume_dir=Path("work")) as run:
-            train(run, 30)
-        all_sent()
-        (found,) = late.stages()
-        assert found.info.status == "FINISHED"
-        assert late.history(found.info.run_id) == ALL
-    finally:
-        late.kill()
+    with stage_run("train_vae", "all", {"lr": 1}, resume_dir=Path("work")) as run:
+        train(run, 30)
+    all_sent()
+    (found,) = server.stages("train_vae/all")
+    assert found.info.status == "FINISHED"
+    assert server.history(found.info.run_id) == ALL
 
 
+@pytest.mark.slow
 def test_trials_are_nested_and_the_same_key_is_the_same_run(server, project, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     with stage_run("tune", "lvdm", {}) as parent:
@@ -266,6 +276,7 @@ def test_trials_are_nested_and_the_same_key_is_the_same_run(server, project, mon
     assert child.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_worker_only_writes_files(server, project, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     code = (
@@ -281,7 +292,7 @@ def test_a_worker_only_writes_files(server, project, monkeypatch):
         env = {**os.environ, "MLFLOW_TRACKING_URI": "http://nowhere.invalid"}
         subprocess.run([sys.executable, "-c", code], check=True, env=env)
     all_sent()
-    (found,) = [r for r in server.stages() if r.info.run_name == "encode/worker"]
+    (found,) = server.stages("encode/worker")
     assert server.history(found.info.run_id) == [(3, 3.0)]
 
 
@@ -296,7 +307,7 @@ def test_two_processes_that_send_the_same_outbox_send_it_once(server, project, m
     code = "from echosyn.tracking import sync; sync()"
     both = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
     assert [p.wait() for p in both] == [0, 0]
-    (found,) = [r for r in server.stages() if r.info.run_name == "encode/twice"]
+    (found,) = server.stages("encode/twice")
     assert server.history(found.info.run_id) == ALL
 
 

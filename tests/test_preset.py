@@ -284,6 +284,7 @@ def test_a_published_vae_keeps_its_weights_and_its_scale(project, made):
     assert Path("weights/vae") in prepared("train_vae")[1]
 
 
+@pytest.mark.slow
 def test_a_published_lidm_draws_hearts_as_it_is(project, made):
     assert stage("train_lidm", "phantom")["train_lidm/val_loss"] > 0
     assert same(ImageDenoiser.load("models/lidm/phantom"), made[1].lidm)

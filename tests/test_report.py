@@ -96,6 +96,7 @@ part = st.from_regex(r"[a-z][a-z0-9]{0,5}", fullmatch=True)
 keys = st.lists(part, min_size=2, max_size=3).map("/".join)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(keys, st.floats(-1e6, 1e6), max_size=12))
 def test_every_number_stands_in_exactly_one_place(metrics):

@@ -1,6 +1,7 @@
 """`echosyn run`: the order of stages, several at once, what it leaves and prints."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,10 +78,18 @@ def test_the_longest_chain_goes_first():
     assert graph.next_stage(NEEDS, {"samples"}, {"data", "vae"}, urgency) is None
 
 
-def small_project(folder, **stages):
-    """A DVC project of shell commands."""
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    """A DVC project without stages."""
+    folder = tmp_path_factory.mktemp("empty")
     run(folder, "git", "init", "-q")
     run(folder, "dvc", "init", "-q")
+    return folder
+
+
+def small_project(empty, folder, **stages):
+    """A DVC project of shell commands."""
+    shutil.copytree(empty, folder, dirs_exist_ok=True)
     made = {
         name: {"cmd": cmd, "deps": list(deps), "outs": [name]}
         for name, (cmd, deps) in stages.items()
@@ -99,11 +108,12 @@ def echosyn_run(folder, *arguments):
 
 
 @pytest.mark.slow
-def test_stages_that_do_not_wait_for_each_other_run_at_once_as_dvc_would_run_them(tmp_path):
+def test_stages_that_do_not_wait_for_each_other_run_at_once_as_dvc_would_run_them(empty, tmp_path):
     meet = (
         "touch {0}.here; until test -f {1}.here; do sleep 0.05; done; echo $ECHOSYN_THREADS > {0}"
     )
     project = small_project(
+        empty,
         tmp_path,
         a=(meet.format("a", "b"), ()),
         b=(meet.format("b", "a"), ()),
@@ -123,9 +133,9 @@ def test_stages_that_do_not_wait_for_each_other_run_at_once_as_dvc_would_run_the
 
 
 @pytest.mark.slow
-def test_a_failed_stage_ends_the_run_with_what_it_printed(tmp_path):
+def test_a_failed_stage_ends_the_run_with_what_it_printed(empty, tmp_path):
     project = small_project(
-        tmp_path, bad=("echo the disk is on fire; exit 3", ()), next=("touch next", ("bad",))
+        empty, tmp_path, bad=("echo the disk is on fire; exit 3", ()), next=("touch next", ("bad",))
     )
     process = echosyn_run(project)
     text, _ = process.communicate()
@@ -136,13 +146,13 @@ def test_a_failed_stage_ends_the_run_with_what_it_printed(tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_reaches_the_stage_and_lets_it_save(tmp_path):
+def test_ctrl_c_reaches_the_stage_and_lets_it_save(empty, tmp_path):
     (tmp_path / "slow.py").write_text(
         "import time\n"
         "try:\n    open('begun', 'w'); time.sleep(60)\n"
         "except KeyboardInterrupt:\n    open('saved', 'w'); raise\n"
     )
-    project = small_project(tmp_path, slow=("python slow.py", ()))
+    project = small_project(empty, tmp_path, slow=("python slow.py", ()))
     process = echosyn_run(project)
     deadline = time.monotonic() + 120
     while not (project / "begun").exists() and time.monotonic() < deadline:

@@ -1,11 +1,9 @@
 """`echosyn submit` against a real cluster with a jobs server, as a user types it."""
 
-import contextlib
 import http.server
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +15,7 @@ import psutil
 import pytest
 import yaml
 from local_cluster import LocalCluster, free_port
+from proxy import Proxy
 from repro import environment, new_project
 
 from echosyn.cli import main
@@ -217,37 +216,6 @@ def test_a_job_told_to_stop_waits_for_its_stage(clean, running):
     assert not stage.is_running()
 
 
-class Proxy:
-    """Passes a port on; `drop` cuts all that is connected."""
-
-    def __init__(self, port):
-        self.target, self.ends = port, []
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.address = f"http://127.0.0.1:{self.server.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self.server.accept()
-                far = socket.create_connection(("127.0.0.1", self.target))
-                self.ends += [near, far]
-                for a, b in ((near, far), (far, near)):
-                    threading.Thread(target=self._pass, args=(a, b), daemon=True).start()
-
-    @staticmethod
-    def _pass(source, sink):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_RDWR)
-
-    def drop(self):
-        for end in self.ends:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-
 @pytest.mark.slow
 def test_following_survives_a_lost_connection_and_repeats_no_line(clean, running):
     proxy = Proxy(running.jobs_port)
@@ -356,27 +324,36 @@ def test_no_address_at_all(monkeypatch):
         jobs_address(None)
 
 
-def refusal(project, address, **variables):
-    status, out, err = echosyn(project, "submit", "--address", address, "phantom", **variables)
-    assert status == 1
-    assert out == ""
-    assert err.startswith("echosyn: ")
-    assert len(err.splitlines()) == 1, err
-    return err
+@pytest.fixture
+def refusal(project, monkeypatch, capsys):
+    """What `echosyn submit` says, in this process, when it does not submit."""
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def refused(address):
+        assert main(["submit", "--address", address, "phantom"]) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("echosyn: ")
+        assert len(err.splitlines()) == 1, err
+        return err
+
+    return refused
 
 
 @pytest.mark.slow
-def test_a_head_that_is_not_there(project):
+def test_a_head_that_is_not_there(refusal):
     address = f"http://127.0.0.1:{free_port()}"
-    text = refusal(project, address)
+    text = refusal(address)
     assert f"nothing listens at {address}" in text
     assert "--include-dashboard=false" in text
-    assert "cannot be reached" in refusal(project, "http://head.invalid:8265")
+    assert "cannot be reached" in refusal("http://head.invalid:8265")
 
 
 @pytest.mark.slow
-def test_the_clusters_own_port_behind_http(project, running):
-    assert "is no jobs server" in refusal(project, f"http://{running.address}")
+def test_the_clusters_own_port_behind_http(refusal, running):
+    assert "is no jobs server" in refusal(f"http://{running.address}")
 
 
 @pytest.fixture
@@ -419,9 +396,9 @@ def server():
         ((403, b"Forbidden: Invalid authentication token"), "refused access: set RAY_AUTH_MODE"),
     ],
 )
-def test_what_answers_but_cannot_take_the_job(project, server, answer, words):
+def test_what_answers_but_cannot_take_the_job(refusal, server, answer, words):
     server.answer = answer
-    assert words in refusal(project, server.address)
+    assert words in refusal(server.address)
 
 
 @pytest.mark.slow
@@ -444,10 +421,9 @@ def test_a_head_that_is_still_starting_is_waited_for(project, server):
 
 
 @pytest.mark.slow
-def test_an_address_of_mlflow_with_a_password_stays_out_of_the_job(project, running):
-    text = refusal(
-        project, running.jobs_address, MLFLOW_TRACKING_URI="http://me:secret@mlflow:5000"
-    )
+def test_an_address_of_mlflow_with_a_password_stays_out_of_the_job(refusal, running, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@mlflow:5000")
+    text = refusal(running.jobs_address)
     assert "MLFLOW_TRACKING_PASSWORD" in text
     assert "secret" not in text
 
