@@ -95,7 +95,7 @@ def test_a_wrong_precision_is_a_warning_and_fp32_wrong_is_bad(smoke, monkeypatch
     monkeypatch.setattr("echosyn.arithmetic.trust.examine_all", wrong)
     monkeypatch.setattr("echosyn.device.pick_precision", lambda _: "bf16")
     told = list(examine_arithmetic(smoke))
-    assert sum(f.state == "warn" and "fp32 is used instead" in f.text for f in told) == 11
+    assert sum(f.state == "warn" and "fp32 is used instead" in f.text for f in told) == 12
     (bad,) = [f for f in told if f.state == "bad"]
     assert "evaluate, clips, fp32" in bad.text
     assert "conv(x)" in bad.text

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from echosyn.beat.lv_area import without_beats
+from echosyn.beat.table import write_beats
 from echosyn.config import build
 from echosyn.data.latents import LatentSet, pack, write_index, write_shard
 from echosyn.diffusion.objectives import DdpmV, Flow
@@ -373,7 +375,8 @@ def test_an_audit_that_could_not_tell_is_refused_before_training(tmp_path):
 
 def project(root, objective="flow", entry=None):
     """A project as far as the stage reads it."""
-    write_latents(root / "latents/train/phantom", 8)
+    latents = LatentSet(write_latents(root / "latents/train/phantom", 8))
+    write_beats(root / "beats/train/phantom", without_beats(latents))
     dataset = {"role": "train", "source": "phantom", "path": "x", "label": "ef"}
     params = {
         "scale": "smoke",
