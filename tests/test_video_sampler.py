@@ -113,7 +113,7 @@ def test_the_image_model_acts_at_its_steps_alone(folders, hearts):
 def test_a_student_takes_the_steps_and_guidance_that_it_learned(folders, hearts, tmp_path):
     torch.manual_seed(1)
     spec = ConditionSpec()
-    tiny_video(6, spec).save(tmp_path)
+    tiny_video(6, spec).student().save(tmp_path)
     make_objective("flow").save(tmp_path)
     Student((1, 2), 2.0, 1.0).save(tmp_path)
     sampler = VideoSampler(tmp_path, CFG)

@@ -14,9 +14,7 @@ def tiny_video(
     generator = torch.Generator().manual_seed(seed)
     model = VideoDenoiser(TINY, window, spec, size, continues)
     with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.startswith("span."):  # learned by a student alone
-                continue
+        for weight in model.parameters():
             fan = weight[0].numel() if weight.ndim > 1 else 100
             weight.copy_(torch.randn(weight.shape, generator=generator) / fan**0.5)
     return model.eval()

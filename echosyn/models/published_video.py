@@ -28,7 +28,7 @@ class PublishedVideoDenoiser(nn.Module):
     EF is one cross-attention token. `start` makes no difference here.
     """
 
-    spans = continues = False  # knows no length of a step, and no given frames
+    continues = False  # knows no given frames
     spec = PUBLISHED
 
     def __init__(self, net: UNetSpatioTemporalConditionModel) -> None:

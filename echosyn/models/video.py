@@ -54,10 +54,9 @@ class VideoDenoiser(nn.Module):
     the number of the first frame, counted from the one whose phase the condition tells. `span` is
     the length of the step that the output is the mean velocity of, as a share of the whole path,
     for a distilled model. `known` marks frames of x that are clean and given, for a model that
-    continues videos. `window`: frames of a clip in training.
+    continues videos. `window`: frames of a clip in training. `continues`, `spans`: whether it is
+    told `known`, and `span`.
     """
-
-    spans = True
 
     def __init__(
         self,
@@ -66,17 +65,16 @@ class VideoDenoiser(nn.Module):
         spec: ConditionSpec,
         size: int = 14,
         continues: bool = False,
+        spans: bool = False,
     ) -> None:
         super().__init__()
         self.cfg, self.window, self.spec = cfg, window, spec
-        self.size, self.continues = size, continues
+        self.size, self.continues, self.spans = size, continues, spans
         told, c = cfg.told, cfg.width
         self.embed = nn.Sequential(
             nn.Linear(spec.frame_dim + TIME_DIM, told), nn.SiLU(), nn.Linear(told, told)
         )
-        self.span = nn.Linear(TIME_DIM, told)
-        nn.init.zeros_(self.span.weight)
-        nn.init.zeros_(self.span.bias)
+        self.span = _modulation(TIME_DIM, told) if spans else None
         self.enter = nn.Conv2d(2 * LATENT_CHANNELS + continues, c, 3, padding=1)
         self.before = nn.ModuleList(_Block(c, told) for _ in range(cfg.outer_blocks))
         self.down = nn.Linear(4 * c, cfg.inner)
@@ -101,15 +99,25 @@ class VideoDenoiser(nn.Module):
         def made(facts: dict[str, Any]) -> "VideoDenoiser":
             cfg = build(VideoConfig, facts["model"], f"{folder}: config.json")
             spec = ConditionSpec.load(folder, facts["condition"])
-            return cls(cfg, facts["window"], spec, facts["size"], facts["continues"])
+            flags = facts["continues"], facts["spans"]
+            return cls(cfg, facts["window"], spec, facts["size"], *flags)
 
         return load_model(folder, made)
 
     def save(self, folder: Path | str) -> None:
-        facts = {"window": self.window, "size": self.size, "continues": self.continues}
+        facts = {"window": self.window, "size": self.size}
+        facts |= {"continues": self.continues, "spans": self.spans}
         facts |= {"condition": self.spec.dim, "model": dataclasses.asdict(self.cfg)}
         save_model(folder, self, facts)
         self.spec.save(folder)
+
+    def student(self) -> "VideoDenoiser":
+        """The same network, told a span, which makes no difference as yet."""
+        made = VideoDenoiser(
+            self.cfg, self.window, self.spec, self.size, self.continues, spans=True
+        )
+        made.load_state_dict(self.state_dict(), strict=self.spans)
+        return made
 
     def forward(
         self,
@@ -156,7 +164,7 @@ class VideoDenoiser(nn.Module):
         per_frame = self.spec.per_frame(condition.float(), frames, start)
         time = _sinusoids(t)[:, None].expand(-1, frames, -1)
         told = self.embed(torch.cat([per_frame, time], dim=-1))
-        if span is not None:
+        if self.span is not None and span is not None:
             told = told + self.span(_sinusoids(TIME_RANGE * span.to(t)))[:, None]
         return F.silu(told)
 

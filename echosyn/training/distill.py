@@ -97,7 +97,7 @@ class DistillTask:
             )
         plain = dataclasses.replace(clips, validation_items=cfg.validation_items, **AS_SAMPLED)
         self.clips = LvdmTask(plain, train, val)
-        if not self.teacher.spans:
+        if self.teacher.spec.published:
             raise EchosynError(
                 f"{teacher}: a model of layout 'published' cannot be told the length of its step: "
                 "set train_lvdm.layout: own"
@@ -122,7 +122,7 @@ class DistillTask:
 
     def build(self) -> nn.Module:
         """The teacher, for a step of any length: its weights for the length start from nothing."""
-        return VideoDenoiser.load(self.folder)
+        return VideoDenoiser.load(self.folder).student()
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
         return self.clips.batch(indices, rng)

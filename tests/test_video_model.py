@@ -1,0 +1,138 @@
+"""The video model: shapes, what it is told, its folder; and which network a folder holds."""
+
+import pytest
+import torch
+
+from echosyn.config import build
+from echosyn.diffusion.condition import ConditionSpec
+from echosyn.errors import EchosynError
+from echosyn.models.denoisers import UnetConfig
+from echosyn.models.published_video import PublishedVideoDenoiser, is_own, load_video
+from echosyn.models.video import VideoConfig, VideoDenoiser
+from echosyn.training.diffusion import TrainLvdmConfig
+from tests.tiny_video import TINY, tiny_video
+
+SPEC = ConditionSpec(beat=0.1)
+LOOP = {"steps": 1, "batch": 1, "lr": 1e-3}
+
+
+def given(frames=5, size=6, ef=(30.0, 60.0), beat=((0.1, 0.2), (0.05, 0.7))):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(2, frames, 4, size, size, generator=generator)
+    told = SPEC.rows(2, torch.tensor(ef), beat=torch.tensor(beat))
+    return x, torch.tensor([10.0, 900.0]), x[:, 0].clone(), told
+
+
+@pytest.mark.parametrize(("frames", "size"), [(1, 6), (5, 6), (12, 7), (3, 14)])
+def test_any_number_of_frames_of_any_size(frames, size):
+    model = tiny_video(5, SPEC, size)
+    with torch.no_grad():
+        out = model(*given(frames, size))
+    assert out.shape == (2, frames, 4, size, size)
+    assert bool(torch.isfinite(out).all())
+
+
+def test_a_fresh_model_predicts_nothing_and_then_learns():
+    torch.manual_seed(0)
+    model = VideoDenoiser(TINY, 5, SPEC, 6)
+    x, t, heart, told = given()
+    assert not model(x, t, heart, told).any()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(30):
+        loss = (model(x, t, heart, told) - x).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.6 * float(x.square().mean())
+    assert all(p.grad is not None for p in model.parameters())  # as DDP wants it
+
+
+def test_everything_told_reaches_every_frame():
+    model = tiny_video(5, SPEC)
+    with torch.no_grad():
+        plain = model(*given())
+        for other in (
+            given(ef=(31.0, 61.0)),
+            given(ef=(torch.nan, torch.nan)),
+            given(beat=((0.1, 0.3), (0.05, 0.8))),
+            given(beat=((0.12, 0.2), (0.06, 0.7))),
+            given(beat=((torch.nan, 0.2), (torch.nan, 0.7))),
+        ):
+            moved = (model(*other) - plain).abs().amax((2, 3, 4))
+            assert float(moved.min()) > 1e-5
+        x, t, heart, told = given()
+        for other in (model(x, t + 50, heart, told), model(x, t, heart + 0.1, told)):
+            assert float((other - plain).abs().amax((2, 3, 4)).min()) > 1e-5
+
+
+def test_a_later_start_is_a_later_phase():
+    model = tiny_video(5, SPEC)
+    x, t, heart, told = given()
+    later = given(beat=((0.1, 0.2 + 0.7), (0.05, 0.7 + 0.35)))[3]
+    with torch.no_grad():
+        moved = model(x, t, heart, told, torch.tensor([7, 7]))
+        assert torch.allclose(moved, model(x, t, heart, later), atol=1e-5)
+        assert not torch.allclose(moved, model(x, t, heart, told), atol=1e-5)
+
+
+def test_given_frames_are_marked():
+    model = tiny_video(5, SPEC, continues=True)
+    x, t, heart, told = given()
+    known = torch.tensor([[1.0, 1, 0, 0, 0]] * 2)
+    with torch.no_grad():
+        plain = model(x, t, heart, told)
+        assert torch.equal(plain, model(x, t, heart, told, known=known * 0))
+        assert not torch.allclose(plain, model(x, t, heart, told, known=known))
+
+
+def test_a_student_is_its_teacher_until_it_learns_the_length_of_its_step(tmp_path):
+    student = tiny_video(5, SPEC).student()
+    spans = torch.tensor([0.25, 1.0])
+    with torch.no_grad():
+        assert torch.equal(student(*given(), span=spans), tiny_video(5, SPEC)(*given()))
+        student.span.weight.normal_(generator=torch.Generator().manual_seed(0))
+        apart = (student(*given(), span=spans) - student(*given())).abs().amax((1, 2, 3, 4))
+    assert float(apart.min()) > 1e-5
+    student.save(tmp_path)
+    back = load_video(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(back(*given(), span=spans), student(*given(), span=spans))
+
+
+def test_a_folder_gives_the_same_network_back(tmp_path):
+    model = tiny_video(5, SPEC, 6, continues=True)
+    model.save(tmp_path / "own")
+    back = load_video(tmp_path / "own")
+    assert (back.window, back.size, back.continues, back.spec) == (5, 6, True, SPEC)
+    with torch.no_grad():
+        assert torch.equal(back(*given()), model(*given()))
+    model.save(tmp_path / "again")
+    for path in (tmp_path / "own").iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+    (tmp_path / "own/model.safetensors").unlink()
+    with pytest.raises(EchosynError, match=r"model\.safetensors does not exist"):
+        load_video(tmp_path / "own")
+
+
+def test_a_folder_of_the_published_layout_is_told_apart(tmp_path):
+    sizes = UnetConfig(widths=(32, 32), attention=(False, True), heads=(1, 1))
+    PublishedVideoDenoiser.create(sizes, 4, 6).save(tmp_path)
+    assert not is_own(tmp_path)
+    model = load_video(tmp_path)
+    assert isinstance(model, PublishedVideoDenoiser)
+    assert (model.window, model.size, model.spec.published) == (4, 6, True)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model": {}, "layout": "published"}, "'published' takes its sizes from `unet`"),
+        ({}, "'own' takes its sizes from `model`"),
+        ({"model": {"inner": 50, "heads": 2}}, "inner 50 is no multiple of twice the heads, 4"),
+        ({"model": {"width": 4}}, "below the least allowed value 8"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(values, message):
+    with pytest.raises(EchosynError, match=message):
+        build(TrainLvdmConfig, {"loop": LOOP, **values}, "conf")
+    assert build(VideoConfig, {}, "conf").inner_blocks == 3
