@@ -29,9 +29,12 @@ from echosyn.data.latents import INDEX_COLUMNS, pack, write_index, write_shard
 from echosyn.errors import EchosynError
 from echosyn.training.diffusion import TrainLvdmConfig
 
+STEPS = 6
 SPACE = {"loop.lr": {"log": [1.0e-4, 1.0e-2]}, "drop_label": {"uniform": [0.0, 0.5]}}
 SEARCH = {"trials": 4, "every": 2, "grace": 1, "reduction": 2, "space": SPACE}
-STEPS = 6
+# Where it does not matter which model is searched: its processes do not import diffusers.
+LIGHT_SPACE = {"loop.lr": {"log": [1.0e-4, 1.0e-2]}, "other_video": {"uniform": [0.0, 1.0]}}
+LIGHT = {**SEARCH, "steps": STEPS, "space": LIGHT_SPACE}
 
 
 # Spaces
@@ -201,12 +204,18 @@ def runs(project):
     return client, client.search_runs([experiment.experiment_id])
 
 
+@pytest.fixture(scope="module")
+def cluster():
+    """For searches that nothing happens to; a Ray of their own costs them seconds."""
+    with LocalCluster(nodes=2) as running:
+        yield running
+
+
 @pytest.mark.slow
-def test_asha_on_a_cluster_finds_settings_and_shows_the_patch(project):
-    with LocalCluster(nodes=2) as cluster:
-        status, out = finished(project, "lvdm", RAY_ADDRESS=cluster.address)
-        assert status == 0, out
-        assert not cluster.processes("ImplicitFunc")
+def test_asha_on_a_cluster_finds_settings_and_shows_the_patch(project, cluster):
+    status, out = finished(project, "lvdm", RAY_ADDRESS=cluster.address)
+    assert status == 0, out
+    assert not cluster.processes("ImplicitFunc")
     table = pd.read_csv(project / "tuning" / "lvdm" / "trials.csv")
     assert list(table["trial"]) == [f"trial-00{i}" for i in range(4)]
     assert set(table["status"]) <= {"complete", "stopped early"}
@@ -247,7 +256,7 @@ def test_asha_on_a_cluster_finds_settings_and_shows_the_patch(project):
 
 
 def trials(project):
-    (work,) = (project / ".echosyn" / "tune" / "lvdm").iterdir()
+    (work,) = (project / ".echosyn" / "tune" / "reid-phantom").iterdir()
     return work / "trials"
 
 
@@ -274,18 +283,18 @@ def _inside(process, project):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["asha", "pbt"])
-def test_a_killed_search_goes_on_where_it_was(project, method):
-    search = {**SEARCH, "method": method, **({"concurrent": 1} if method == "asha" else {})}
-    edit(project / "params.yaml", tune={"lvdm": search})
+def test_a_killed_search_goes_on_where_it_was(project, cluster, method):
+    search = {**LIGHT, "method": method, **({"concurrent": 1} if method == "asha" else {})}
+    edit(project / "params.yaml", tune={"reid": search})
     undisturbed = project.with_name("undisturbed")
     subprocess.run(["cp", "-r", project, undisturbed], check=True)
-    status, out = finished(undisturbed, "lvdm")
+    status, out = finished(undisturbed, "reid", "phantom", RAY_ADDRESS=cluster.address)
     assert status == 0, out
 
-    process = tune(project, "lvdm")
+    process = tune(project, "reid", "phantom")
     enough = 3 if method == "asha" else 6
     deadline = time.monotonic() + 300
-    work = project / ".echosyn" / "tune" / "lvdm"
+    work = project / ".echosyn" / "tune" / "reid-phantom"
     while (
         sum(len(json.loads(f.read_text())) for f in work.glob("*/trials/*/history.json")) < enough
     ):
@@ -297,7 +306,7 @@ def test_a_killed_search_goes_on_where_it_was(project, method):
     no_process_of(project)
     before = {f: f.stat().st_mtime_ns for f in trials(project).glob("*/history.json")}
     told = histories(project)
-    status, out = finished(project, "lvdm")
+    status, out = finished(project, "reid", "phantom")
     assert status == 0, out
     after = histories(project)
     for name, entries in told.items():
@@ -311,13 +320,13 @@ def test_a_killed_search_goes_on_where_it_was(project, method):
     for name in done:
         path = trials(project) / name / "history.json"
         assert path.stat().st_mtime_ns == before[path]
-    assert (project / "tuning" / "lvdm" / "trials.csv").read_bytes() == (
-        undisturbed / "tuning" / "lvdm" / "trials.csv"
+    assert (project / "tuning" / "reid-phantom" / "trials.csv").read_bytes() == (
+        undisturbed / "tuning" / "reid-phantom" / "trials.csv"
     ).read_bytes()
     client, found = runs(project)
     assert len(found) == 5
     for each in found:
-        if each.info.run_name != "tune/lvdm":
+        if each.info.run_name != "tune/reid-phantom":
             steps = [m.step for m in client.get_metric_history(each.info.run_id, "train/loss")]
             assert len(steps) == len(set(steps))
     if method == "pbt":
@@ -325,13 +334,13 @@ def test_a_killed_search_goes_on_where_it_was(project, method):
 
 
 @pytest.mark.slow
-def test_a_trial_that_fails_does_not_end_the_search(project):
+def test_a_trial_that_fails_does_not_end_the_search(project, cluster):
     space = {"loop.lr": {"choice": [1.0e-3, 1.0e30]}}
-    search = {**SEARCH, "trials": 6, "space": space, "grace": 3}
-    edit(project / "params.yaml", tune={"lvdm": search})
-    status, out = finished(project, "lvdm")
+    search = {**LIGHT, "trials": 6, "space": space, "grace": 3, "concurrent": 1}
+    edit(project / "params.yaml", tune={"reid": search})
+    status, out = finished(project, "reid", "phantom", RAY_ADDRESS=cluster.address)
     assert status == 0, out
-    table = pd.read_csv(project / "tuning" / "lvdm" / "trials.csv").set_index("trial")
+    table = pd.read_csv(project / "tuning" / "reid-phantom" / "trials.csv").set_index("trial")
     failed = table[table["loop.lr"] == 1e30]
     assert len(failed) >= 1
     assert set(failed["status"]) == {"failed"}
@@ -340,7 +349,7 @@ def test_a_trial_that_fails_does_not_end_the_search(project):
     _, found = runs(project)
     statuses = {r.info.run_name: r.info.status for r in found}
     assert {statuses[name] for name in failed.index} == {"FAILED"}
-    assert statuses["tune/lvdm"] == "FINISHED"
+    assert statuses["tune/reid-phantom"] == "FINISHED"
 
 
 @pytest.mark.parametrize(
