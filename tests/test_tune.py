@@ -73,12 +73,12 @@ def test_a_range_that_is_none_is_refused(entry, words):
         ({"drop_label": {"uniform": [0.0, 1.5]}}, "1.5 is above the greatest allowed value 1"),
         ({"loop.ema": {"choice": [0.9, "often"]}}, "'often'"),
         ({"loop.steps": {"integer": [1, 5]}}, "cannot be searched: not this"),
-        ({"model.layers": {"integer": [1, 2]}}, "cannot be searched: nor that"),
+        ({"model.heads": {"integer": [1, 2]}}, "cannot be searched: nor that"),
     ],
 )
 def test_a_space_that_the_stage_cannot_take_is_refused(space, words):
-    values = {"model": {"widths": [32, 32], "layers": 1, "attention": [False, True],
-                        "heads": [1, 1]}, "loop": {"steps": 6, "batch": 2, "lr": 1e-3}}  # fmt: skip
+    model = {"width": 16, "inner": 32, "outer_blocks": 1, "inner_blocks": 1, "heads": 1, "told": 32}
+    values = {"model": model, "loop": {"steps": 6, "batch": 2, "lr": 1e-3}}
     build(TrainLvdmConfig, values, "test")
     fixed = {"loop.steps": "not this", "model": "nor that"}
     with pytest.raises(EchosynError, match=re.escape(words)):
@@ -358,9 +358,9 @@ def test_a_trial_that_fails_does_not_end_the_search(project, cluster):
         ({"lvdm": {**SEARCH, "metod": "pbt"}}, ("lvdm",), "did you mean 'method'?"),
         ({"lvdm": {**SEARCH, "every": 7}}, ("lvdm",), "every 7 is above the 6 steps"),
         (
-            {"lvdm": {**SEARCH, "method": "pbt", "space": {"model.layers": {"integer": [1, 2]}}}},
+            {"lvdm": {**SEARCH, "method": "pbt", "space": {"model.heads": {"integer": [1, 2]}}}},
             ("lvdm",),
-            "model.layers: cannot be searched: a trial takes over the weights",
+            "model.heads: cannot be searched: a trial takes over the weights",
         ),
         (
             {"lvdm": {**SEARCH, "space": {"window": {"integer": [4, 8]}}}},
