@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from local_cluster import ENVIRONMENT, LocalCluster
 from repro import edit, environment, new_project, run
 
+from echosyn.beat.table import write_beats
 from echosyn.cli import main
 from echosyn.cluster.outcome import trial_state
 from echosyn.cluster.space import Range, SearchConfig, changed, check_space, draws, read_space
@@ -155,7 +156,7 @@ def test_comments_and_layout_stay():
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A project with latents of six TRAIN and four VAL videos, ready to train the LVDM."""
+    """A project with what the LVDM trains on: latents and beats of six TRAIN, four VAL videos."""
     project = new_project(tmp_path_factory.mktemp("tune") / "project", tune={"lvdm": SEARCH})
     folder = project / "latents" / "train" / "phantom"
     generator = torch.Generator().manual_seed(0)
@@ -168,7 +169,10 @@ def base(tmp_path_factory):
         split = "TRAIN" if i < 6 else "VAL"
         rows.append((f"v{i}", 30.0 + 5 * i, split, 16.0, 12, "00000.safetensors"))
     write_shard(folder / "00000.safetensors", latents)
-    write_index(folder, pd.DataFrame(rows, columns=INDEX_COLUMNS))
+    table = pd.DataFrame(rows, columns=INDEX_COLUMNS)
+    write_index(folder, table)
+    beats = table[["FileName"]].assign(HeartRate=60.0, Phase=0.0, Share=1.0)
+    write_beats(project / "beats" / "train" / "phantom", beats)
     return project
 
 
@@ -213,6 +217,8 @@ def cluster():
 
 @pytest.mark.slow
 def test_asha_on_a_cluster_finds_settings_and_shows_the_patch(project, cluster):
+    conf = project / "conf" / "smoke" / "train_lvdm.yaml"  # where the present rate is the worst
+    edit(conf, loop={**yaml.safe_load(conf.read_text())["loop"], "lr": 1.0e-4})
     status, out = finished(project, "lvdm", RAY_ADDRESS=cluster.address)
     assert status == 0, out
     assert not cluster.processes("ImplicitFunc")
