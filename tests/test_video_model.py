@@ -1,5 +1,7 @@
 """The video model: shapes, what it is told, its folder; and which network a folder holds."""
 
+import json
+
 import pytest
 import torch
 
@@ -109,6 +111,11 @@ def test_a_folder_gives_the_same_network_back(tmp_path):
     model.save(tmp_path / "again")
     for path in (tmp_path / "own").iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+    config = json.loads((tmp_path / "again/config.json").read_text())
+    del config["spans"]
+    (tmp_path / "again/config.json").write_text(json.dumps(config))
+    with pytest.raises(EchosynError, match=r"config\.json lacks 'spans'"):
+        load_video(tmp_path / "again")
     (tmp_path / "own/model.safetensors").unlink()
     with pytest.raises(EchosynError, match=r"model\.safetensors does not exist"):
         load_video(tmp_path / "own")

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from echosyn.config import build, setting
 from echosyn.diffusion.condition import ConditionSpec
+from echosyn.errors import EchosynError
 from echosyn.models.padding import crop, pad_to_even
 from echosyn.models.store import load_model, save_model
 from echosyn.models.vae import LATENT_CHANNELS
 
 TIME_RANGE = 1000  # of the network's time
+FACTS = {"window", "size", "continues", "spans", "condition", "model"}  # of config.json
 TIME_DIM = 64  # sinusoids of the time, and of a step's length
 SLOWEST = 10_000.0  # longest period of those, and of rotary positions in frames: 100
 ROTARY = 100.0
@@ -97,6 +99,8 @@ class VideoDenoiser(nn.Module):
         """
 
         def made(facts: dict[str, Any]) -> "VideoDenoiser":
+            if missing := sorted(FACTS - facts.keys()):
+                raise EchosynError(f"{folder}: config.json lacks {missing[0]!r}: train it again")
             cfg = build(VideoConfig, facts["model"], f"{folder}: config.json")
             spec = ConditionSpec.load(folder, facts["condition"])
             flags = facts["continues"], facts["spans"]
