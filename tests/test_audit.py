@@ -284,6 +284,9 @@ class Latents:
     def mean(self, i: int, start: int, stop: int) -> torch.Tensor:
         return self.z[i, start:stop]
 
+    def heart_frames(self, i: int) -> np.ndarray:
+        return np.arange(self.lengths[i])
+
 
 VAL, TEST = hearts(60, 3), hearts(60, 4)
 FEW, MANY = 16, 1000

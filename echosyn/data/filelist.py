@@ -37,6 +37,7 @@ EF_TRUTH = ("EFAsked", "EFMeasured")
 HEART_RATE = "HeartRate"  # optional, of synthetic videos: asked for, beats a minute
 # Follow the others, in this order, when present.
 OPTIONAL = (PATIENT, CLASS, *ABOUT_PATIENT, *EF_TRUTH, HEART_RATE)
+RELEASED = (CLASS, *EF_TRUTH, HEART_RATE)  # those that a synthetic dataset may have
 LABELS = ("ef", "class", "none")  # what every row of a FileList must state
 SPLITS = ("TRAIN", "VAL", "TEST")
 VOLUMES = ("ESV", "EDV")

@@ -8,7 +8,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from echosyn.data.filelist import COLUMNS, read_filelist
+from echosyn.data.filelist import COLUMNS, RELEASED, read_filelist
 from echosyn.errors import EchosynError
 from echosyn.files import sha256_file
 
@@ -86,8 +86,8 @@ def _table_problems(folder: Path) -> list[str]:
     except EchosynError as e:
         return [str(e)]
     problems = []
-    if tuple(table.columns) != COLUMNS:
-        problems.append(f"FileList.csv: columns are not exactly {', '.join(COLUMNS)}")
+    if about := [c for c in table.columns if c not in (*COLUMNS, *RELEASED)]:
+        problems.append(f"FileList.csv: column {about[0]} is not one that a release may have")
     rows = set(table["FileName"])
     videos = {p.stem for p in (folder / "Videos").glob("*.avi")}
     problems += [f"FileList.csv: {name} has no video" for name in sorted(rows - videos)]

@@ -318,13 +318,13 @@ def label_row(
     `stride`."""
     ef = torch.tensor([float(latents.ef[v])]) if spec.ef or spec.published else None
     classes = [latents.classes[v]] if spec.classes else None
-    rate = float(latents.table["FPS"].iloc[v])
-    beat = None
-    if spec.beat is not None:
-        per_frame = latents.beats[v, 0] / 60 / rate
-        phase = (latents.beats[v, 1] + per_frame * start) % 1
-        beat = torch.tensor([[per_frame * stride, phase]])
-    return spec.rows(1, ef, rate / stride if spec.fps else None, classes, beat)
+    if not (spec.fps or spec.beat is not None):
+        return spec.rows(1, ef, classes=classes)
+    fps = float(latents.table["FPS"].iloc[v])
+    per_frame = latents.beats[v, 0] / 60 / fps
+    phase = (latents.beats[v, 1] + per_frame * start) % 1
+    beat = torch.tensor([[per_frame * stride, phase]])
+    return spec.rows(1, ef, fps / stride, classes, beat)
 
 
 def _given_frames(n: int, window: int, share: float, generator: torch.Generator) -> Tensor:
