@@ -3,6 +3,7 @@
 import http.server
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,8 +70,10 @@ def running(project):
 
 @pytest.fixture
 def clean(project):
-    for name in ("go on", "saved", "slow.txt", "stage.pid"):
+    for name in ("go on", "saved", "slow.txt", "stage.pid", "dvc.lock"):
         (project / name).unlink(missing_ok=True)
+    # Else DVC takes from its cache what a stage that came to its end has left.
+    shutil.rmtree(project / ".dvc/cache/runs", ignore_errors=True)
     return project
 
 
