@@ -150,6 +150,7 @@ class Volumes(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("frames", "side"), [(16, 112), (32, 56), (8, 16), (4, 40)])
 def test_no_network_of_ours_meets_the_defect_of_conv3d(frames, side):
     """oneDNN's bf16 weight gradient is wrong at depth 2, and at sides of 1 with a stride."""

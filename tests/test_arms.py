@@ -79,6 +79,7 @@ def test_arms_that_select_on_real_videos_of_another_kind_are_labelled_so():
     assert parse_arm("few_real_10").label("reference") == "few_real_10"
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 40), st.data(), st.integers(0, 9))
 def test_a_smaller_draw_is_part_of_a_larger_one(n, data, seed):

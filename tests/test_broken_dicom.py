@@ -287,6 +287,7 @@ def test_any_header_values(tmp_path, values):
             assert value.strip() not in told
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 2**31), st.integers(1, 40), st.sampled_from(["raw", "jpeg"]))
 def test_any_bytes_changed(tmp_path, seed, changes, kind):

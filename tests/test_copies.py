@@ -88,6 +88,7 @@ def test_an_exact_copy_is_named_frame_by_frame(hearts, detector):
     assert not found.mirrored.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("down", "right"), [(2, -4), (-6, 6), (8, 0)])
 @pytest.mark.parametrize("mirror", [False, True])
 def test_a_moved_copy_is_found_with_its_shift(hearts, detector, down, right, mirror):

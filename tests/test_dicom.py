@@ -405,6 +405,7 @@ def test_a_large_cine_is_decoded_twice_instead_of_kept(tmp_path, monkeypatch):
     assert np.array_equal(dicom.cut_sector(one), kept)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch):
     monkeypatch.setattr(dicom, "KEPT_BYTES", 0)
     peaks = []

@@ -200,6 +200,7 @@ def test_the_vae_works_while_a_video_is_written(source, tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("*.avi"))) == 3
 
 
+@pytest.mark.slow
 def test_a_slow_disk_holds_the_vae_back(source, tmp_path, monkeypatch):
     """However many videos a shard has, few are in memory."""
     most = AHEAD * threads()

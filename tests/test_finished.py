@@ -34,6 +34,8 @@ from echosyn.privacy.videos import VideoFilterConfig, VideoScores
 from echosyn.training.ef import EfRegressor
 
 # An untrained network decides what else is refused: `limit` leaves room for it.
+pytestmark = pytest.mark.slow  # all need the finished project
+
 CFG = VideoFilterConfig(CalibrationConfig(false_rejection=0.5, resamples=100), limit=6.0, shard=2)
 STOLEN = (1, 2, 4)  # candidates that are refused whatever the networks are
 

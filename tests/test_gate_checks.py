@@ -85,6 +85,7 @@ def test_a_good_list_passes_every_check():
 CHECKS_OF_ROWS = sorted({c for *_, checks, _ in ROW_DEFECTS for c in checks})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS_OF_ROWS)
 def test_a_check_fails_on_its_rows_and_on_no_other(with_defects, check):
     outcome = with_defects[check]

@@ -10,6 +10,7 @@ from echosyn.data.ingest import ADAPTERS
 from echosyn.validation.suites import suite_names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "label", "optional", "missing"),
     [
@@ -32,6 +33,7 @@ def test_columns_that_a_source_must_have(source, label, optional, missing):
 NO_VAL = {"class_in_every_split", "class_share"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "expected"),
     [
@@ -72,6 +74,7 @@ def test_volumes_may_be_empty_for_sources_that_have_none():
     assert failing(data.judge("echonet")) == {"esv_number", "edv_number"}
 
 
+@pytest.mark.slow
 def test_pseudonyms():
     data = GoodList().set(3, FileName="0XSMITH_1975").set(4, Patient="SMITH").set(5, Patient="")
     outcomes = data.judge("dicom")
@@ -82,6 +85,7 @@ def test_pseudonyms():
     assert outcomes["pseudonym_patients"].examples == (f"line 6, 0X{4:016X}: Patient SMITH",)
 
 
+@pytest.mark.slow
 def test_children():
     outcomes = GoodList().set(3, Age="35").judge("pediatric")
     assert failing(outcomes) == {"age_pediatric"}

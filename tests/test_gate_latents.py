@@ -236,6 +236,7 @@ DEFECTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DEFECTS)
 def test_a_defect_is_found_by_its_checks_and_no_others(folder, name):
     change, expected, shown = DEFECTS[name]

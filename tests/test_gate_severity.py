@@ -55,6 +55,7 @@ def test_a_warning_does_not_stop_and_is_shown(folder):
     assert kept["failing"] == 1
 
 
+@pytest.mark.slow
 def test_a_failure_stops(folder):
     result, passed = gate(folder)
     with pytest.raises(EchosynError, match=r"\[ef_matches_volumes\]: 1 of 4 fail"):

@@ -73,6 +73,7 @@ def test_a_video_without_a_file(tmp_path):
         measure(tmp_path / "a.avi")
 
 
+@pytest.mark.slow
 def test_blank_and_still_videos(tmp_path):
     folder = make(tmp_path / "ds")
     black = np.zeros((4, 112, 112), np.uint8)
@@ -198,6 +199,7 @@ def test_charts_say_their_numbers():
     assert "PAH 3 (75%), non-PAH 1 (25%)" in shares("TRAIN", {"PAH": 3, "non-PAH": 1})
 
 
+@pytest.mark.slow
 def test_the_page_shows_splits_classes_and_lengths(tmp_path):
     folder = make(tmp_path / "ds", columns=[("Class", ["<b>", "b", "b", "b"])])
     page = gate(folder).page.read_text()

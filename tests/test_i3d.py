@@ -78,6 +78,7 @@ def test_a_file_of_another_length_is_refused(checkpoint, tmp_path):
         i3d.read_network(short)
 
 
+@pytest.mark.slow
 def test_only_the_published_bytes_load(checkpoint, tmp_path, monkeypatch):
     with pytest.raises(EchosynError, match=r"not the published weights of FVD \(i3d\): git blob"):
         i3d.I3d.load(checkpoint)

@@ -149,6 +149,7 @@ def templates(document):
     yield {"spec": {"containers": [{"name": "autoscaler", "image": "ray", **container}]}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", manifests())
 def test_manifests_are_kubernetes(name):
     check_manifest(manifests()[name])

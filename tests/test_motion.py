@@ -81,6 +81,7 @@ def test_broken_motion_is_above_two_real_sets(name, real, clips, clean, floor):
     assert kernel_distance(real, broken).lo > kernel_distance(real, clean).hi
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STILL)
 def test_still_changes_stay_at_the_floor(name, real, clips, floor):
     assert frechet_interval(real, SPACE(STILL[name](clips))).value < floor

@@ -311,6 +311,7 @@ def test_two_processes_that_send_the_same_outbox_send_it_once(server, project, m
     assert server.history(found.info.run_id) == ALL
 
 
+@pytest.mark.slow
 def test_a_refused_login_is_said_before_the_work_starts(project, monkeypatch):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -338,6 +339,7 @@ def test_an_unknown_kind_of_address_is_said(project, monkeypatch):
         pytest.fail("the work must not start")
 
 
+@pytest.mark.slow
 def test_a_refused_record_is_put_aside_and_the_rest_arrives(project, capfd):
     with stage_run("encode", "phantom", {}) as run:
         run.log(0, {"no good name: ü!": 1.0})

@@ -71,6 +71,7 @@ def test_siamese_has_the_references_names(resnet):
     assert 0 <= z.min() <= z.max() <= 1
 
 
+@pytest.mark.slow
 def test_the_references_file_is_loaded_by_key(resnet, tmp_path):
     path = tmp_path / "reid.pt"
     state = {f"module.{k}": v for k, v in resnet.state_dict().items()}  # as DataParallel saves it

@@ -113,6 +113,7 @@ def test_every_attack_and_every_kind_of_coverage_is_measured(world):
     assert numbers["coverage/queries"] == 5
 
 
+@pytest.mark.slow
 def test_planted_tables_say_their_level(world):
     for audited, level in ((world["hearts"], "hearts"), (world["videos"], "videos")):
         assert set(audited.planted["level"]) == {level}

@@ -187,6 +187,7 @@ def test_report_needs_nothing_else(report):
         assert "url(http" not in page
 
 
+@pytest.mark.slow
 def test_report_shows_videos_figures_and_every_number(report):
     page, bare = report
     assert page.count("data:image/webp;base64,") == bare.count("data:image/webp;base64,") == 3

@@ -207,5 +207,6 @@ def test_the_page_of_a_run_shows_what_is_there(project, tmp_path):
     assert "train_vae" not in text
 
 
+@pytest.mark.slow
 def test_a_core_has_a_speed():
     assert measure() > 1

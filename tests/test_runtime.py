@@ -37,6 +37,7 @@ def started(folder):
     return psutil.Process(int(pid.read_text()))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="uses what Linux offers")
 @pytest.mark.parametrize("shell", ["replaces itself", "stays", "stays, with one more inside"])
 def test_a_stage_ends_with_the_dvc_that_started_it(tmp_path, shell):
@@ -55,6 +56,7 @@ def test_a_stage_ends_with_the_dvc_that_started_it(tmp_path, shell):
     assert (tmp_path / "cleaned").exists()
 
 
+@pytest.mark.slow
 def test_a_stage_run_by_hand_does_not_end_with_its_shell(tmp_path):
     (tmp_path / "stage.py").write_text(STAGE)
     line = [sys.executable, "-c", DVC.replace("DVC_STAGE", "OTHER"), f"{sys.executable} stage.py"]

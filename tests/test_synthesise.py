@@ -323,6 +323,7 @@ def test_weights_of_another_objective_are_refused(tmp_path, objective, sampler, 
         found.sampler(dataclasses.replace(CFG, sampler=sampler), FPS, FPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [{"in_channels": 6}, {"out_channels": 3}, {"in_channels": 32}])
 def test_a_model_of_other_channels_is_refused(tmp_path, channels):
     found = write_model(tmp_path / "lvdm", ConditionSpec(published=True), **channels)

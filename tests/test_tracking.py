@@ -61,6 +61,7 @@ def test_importing_tracking_does_not_import_mlflow():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_run_carries_settings_numbers_tags_and_artifacts(project):
     Path("in.csv").write_text("x\n")
     Path("out.bin").write_text("y\n")
@@ -195,6 +196,7 @@ def test_processes_may_open_a_fresh_store_at_once(project):
     assert [run.data.metrics for run in runs()] == [{"x": 1.0}] * 2
 
 
+@pytest.mark.slow
 def test_releases_are_recorded_once_and_compare(project):
     Path("pictures").mkdir()
     Path("pictures/a.txt").write_text("a")

@@ -86,6 +86,7 @@ def test_a_space_that_the_stage_cannot_take_is_refused(space, words):
         check_space(read_space(space, "space"), values, TrainLvdmConfig, fixed, "space")
 
 
+@pytest.mark.slow
 @given(st.floats(1e-6, 1e6), st.floats(1.001, 1e3), st.integers(0, 9))
 def test_what_is_drawn_and_moved_stays_inside(low, factor, seed):
     rng = np.random.default_rng(seed)
