@@ -7,13 +7,14 @@ import pytest
 from small_project import AUDITED, METRICS, REAL, SYNTHETIC, WORDS, make_project
 
 from echosyn.config import Params, build
-from echosyn.data.filelist import COLUMNS, read_filelist, video_path
+from echosyn.data.filelist import COLUMNS, read_filelist, video_path, write_filelist
 from echosyn.errors import EchosynError
 from echosyn.files import read_json, write_json
 from echosyn.privacy.verdict import Thresholds
 from echosyn.release import verify
 from echosyn.release.__main__ import main as cli
 from echosyn.release.build import ReleaseConfig, build_release, require_audit
+from echosyn.release.card import card
 from echosyn.release.diff import diff
 from echosyn.release.leaks import refuse_leaks
 from echosyn.release.provenance import provenance
@@ -116,6 +117,18 @@ def test_card_states_numbers_limits_and_licence(release):
         "echosyn.release verify",
     ):
         assert said in card
+
+
+def test_a_heart_rate_may_be_released_and_a_patient_may_not(release, tmp_path):
+    folder = tmp_path / "rates"
+    shutil.copytree(release, folder)
+    table = read_filelist(folder / "FileList.csv").assign(HeartRate=[60.0, 72.5, 80, 90, 100, 75])
+    write_filelist(folder / "FileList.csv", table)
+    assert not any("column" in problem for problem in verify(folder))
+    manifest = read_json(folder / "manifest.json")
+    assert "`HeartRate`: 60 to 100 beats a minute, what was asked" in card(manifest, table)
+    write_filelist(folder / "FileList.csv", table.assign(Patient="someone"))
+    assert "FileList.csv: column Patient is not one that a release may have" in verify(folder)
 
 
 def damage_flip(release: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from echosyn.data.filelist import CLASS, EF_TRUTH, SPLITS
+from echosyn.data.filelist import CLASS, EF_TRUTH, HEART_RATE, SPLITS
 from echosyn.report.numbers import Table, privacy_sentences, tables
 
 
@@ -60,6 +60,11 @@ def _content(table: pd.DataFrame) -> str:
     if CLASS in table:
         classes = ", ".join(f"{n:,} {name}" for name, n in table[CLASS].value_counts().items())
         lines.append(f"- Class: {classes}; what was asked of the generator, not a diagnosis")
+    if HEART_RATE in table and table[HEART_RATE].notna().any():
+        lines.append(
+            f"- `{HEART_RATE}`: {_range(table[HEART_RATE])} beats a minute, what was asked of the "
+            "generator, not measured"
+        )
     return "\n".join(lines)
 
 
