@@ -129,12 +129,18 @@ runpy.run_module("pipelines.ingest", run_name="__main__", alter_sys=True)
 
 
 @pytest.mark.slow
-def test_a_user_that_is_but_a_number_runs_a_stage(odd):
+def test_a_user_that_is_but_a_number_runs_a_stage(odd, tmp_path):
     """As in a container: no name, no home, and HOME is not set."""
-    project, _, _, _ = odd
+    project = tmp_path / "project"
+    for part in ("pipelines", "echosyn", "conf", "params.yaml", "dvc.yaml"):
+        source = odd[0] / part
+        if source.is_dir():
+            shutil.copytree(source, project / part)
+        elif source.is_file():
+            project.mkdir(exist_ok=True)
+            shutil.copy(source, project)
     names = ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME")
     own = {k: v for k, v in environment(project).items() if k not in names}
-    shutil.rmtree(project / "data")
     done = subprocess.run(
         [sys.executable, "-c", NAMELESS], cwd=project, env=own, capture_output=True, text=True,
         check=False,

@@ -299,6 +299,8 @@ def test_a_published_lidm_draws_hearts_as_it_is(project, made):
 
 @pytest.mark.slow
 def test_a_published_lvdm_animates_as_it_is(project, made):
+    if not Path("models/vae").is_dir():
+        stage("train_vae")  # its sweeps are decoded
     assert stage("train_lvdm")["train_lvdm/val_loss"] > 0
     model = load_video("models/lvdm")
     assert same(model, made[1].lvdm)
