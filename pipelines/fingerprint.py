@@ -61,7 +61,8 @@ def main(dataset: str) -> None:
         write_text(folder / "curve.csv", table.to_csv(index=False, lineterminator="\n"))
         write_bytes(folder / "fingerprint.png", png(fingerprint_plot(table, found[-1].share)))
 
-    train("fingerprint", dataset, cfg, params.seed, marked.task, [latents], out, save, measure)
+    inputs = [latents, beats]
+    train("fingerprint", dataset, cfg, params.seed, marked.task, inputs, out, save, measure)
 
 
 if __name__ == "__main__":

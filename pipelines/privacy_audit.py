@@ -51,10 +51,10 @@ def main(dataset: str) -> None:
     latents, real = Path("latents/train") / dataset, Path("data/train") / dataset
     privacy, samples, out = (Path(p) / dataset for p in ("privacy", "samples", "audit"))
     reid, lidm, vae = Path("models/reid") / dataset, Path("models/lidm") / dataset, "models/vae"
-    inputs = [Path("hearts") / dataset, privacy, samples, latents, reid, lidm, Path(vae)]
+    beats = Path("beats/train") / dataset
+    inputs = [Path("hearts") / dataset, privacy, samples, latents, beats, reid, lidm, Path(vae)]
     settings = {**dataclasses.asdict(cfg), "seed": seed}
     with stage_run("privacy_audit", dataset, settings, inputs) as run:
-        beats = Path("beats/train") / dataset
         sets = {name: LatentSet(latents, name, beats) for name in ("TRAIN", "VAL", "TEST")}
         encoder, accepted = HeartEncoder.load(reid), AcceptedHearts(privacy / "hearts")
         made_with = hearts_cfg.made_with(latents, encoder)

@@ -21,9 +21,7 @@ FILE = "condition.json"
 EF_CENTRE = 55.0
 EF_SCALE = 12.0
 FPS_CENTRE = 32.0
-BEAT_OCTAVES = (
-    3.5  # added to those of beats per frame: 0 is 85 beats a minute at 16 frames a second
-)
+BEAT_OCTAVES = 3.5  # added to those of beats per frame: 85 a minute at 16 frames a second is 0
 HARMONICS = 2  # of the phase
 
 
