@@ -3,6 +3,7 @@
 What `echosyn animate` does, with the models of a project.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +116,8 @@ class Models:
             EchosynError: as `fit_video`, or the video has no such frame.
         """
         fitted = fit_video(video, keep=True)
+        if fitted.note:
+            print(f"{video}: {fitted.note}", file=sys.stderr)
         if frame is not None and not 0 <= frame < fitted.count:
             raise EchosynError(
                 f"{video}: no frame {frame}; there are {fitted.count}, counted from 0"

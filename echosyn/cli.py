@@ -1,5 +1,5 @@
-"""The command `echosyn`: clusters, searches for settings, presets of them, one video's heart
-animated, late records, published weights.
+"""The command `echosyn`: projects, runs, clusters, searches for settings, presets of them, one
+video's heart animated, late records, published weights.
 """
 
 import argparse
@@ -20,6 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parse and run; the exit status. What a user can mend is one line on standard error."""
     parser = argparse.ArgumentParser(prog="echosyn", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_init(commands)
     _add_run(commands)
     _add_jobs(commands)
     _add_tune(commands)
@@ -36,6 +37,23 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _add_init(commands: argparse._SubParsersAction) -> None:
+    init = commands.add_parser(
+        "init",
+        help="start a project of your own: code, git, DVC and its remote in a new folder",
+        description="Make DIR a project that several people can work on: a clone of this checkout "
+        "with a first commit of its own, whose git keeps settings and numbers and whose DVC remote "
+        "keeps data and weights (docs/teamwork.md).",
+    )
+    init.add_argument("folder", type=Path, metavar="DIR", help="a folder that is not there yet")
+    init.add_argument(
+        "--remote",
+        metavar="WHERE",
+        help="a shared folder, or an address as DVC takes it (s3://...)",
+    )
+    init.set_defaults(run=_init)
 
 
 def _add_run(commands: argparse._SubParsersAction) -> None:
@@ -212,6 +230,13 @@ def _server(args: argparse.Namespace) -> "Jobs":
     from echosyn.cluster.submit import Jobs, jobs_address
 
     return Jobs(jobs_address(args.address))
+
+
+def _init(args: argparse.Namespace) -> int:
+    from echosyn.new_project import next_steps, start_project
+
+    print(next_steps(start_project(args.folder, args.remote), args.remote))
+    return 0
 
 
 def _submit(args: argparse.Namespace) -> int:

@@ -18,6 +18,8 @@ from echosyn.config import read_yaml
 from echosyn.errors import EchosynError
 from echosyn.runtime import cores
 
+OUTCOMES = ("metrics", "curves", "dvc.lock")  # what a run leaves for git
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -119,8 +121,8 @@ def inputs(paths: Iterable[Path | str]) -> dict[str, str]:
 
 
 def project() -> dict[str, str]:
-    """Scale, DVC experiment, and git commit: `+dirty` with uncommitted changes, `unknown` where git
-    does not keep this project, as in an unpacked archive.
+    """Scale, DVC experiment, and git commit: `+dirty` with uncommitted changes, outcomes aside,
+    `unknown` where git does not keep this project, as in an unpacked archive.
 
     Read from the working directory, which is a stage's project folder.
     """
@@ -131,7 +133,8 @@ def project() -> dict[str, str]:
         facts["dvc_experiment"] = os.environ["DVC_EXP_NAME"]
     # An archive may lie within a repository of something else, whose commit says nothing.
     commit = _git("ls-files", "params.yaml") and _git("rev-parse", "HEAD")
-    if commit and _git("status", "--porcelain", "--untracked-files=no"):
+    sources = (".", *(f":(exclude){name}" for name in OUTCOMES))
+    if commit and _git("status", "--porcelain", "--untracked-files=no", "--", *sources):
         commit += "+dirty"
     facts["git_commit"] = commit or "unknown"
     return facts

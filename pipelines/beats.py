@@ -36,8 +36,11 @@ def main(dataset: str) -> None:
     inputs = [folder, data]
     latents = LatentSet(folder)
     fit, held_out = (traced_frames(LatentSet(folder, s), data) for s in ("TRAIN", "VAL"))
-    if fit.videos < LEAST_TRACED:
-        print(f"{dataset}: {fit.videos} videos of TRAIN are traced: their beats are not known")
+    if fit.videos < LEAST_TRACED or not held_out.videos:
+        print(
+            f"{dataset}: {fit.videos} videos of TRAIN and {held_out.videos} of VAL are traced "
+            f"({LEAST_TRACED} and 1 are needed): their beats are not known"
+        )
         with stage_run("beats", dataset, cfg, inputs) as run:
             with atomic_dir(out) as tmp:
                 write_beats(tmp, without_beats(latents))

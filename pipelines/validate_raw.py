@@ -1,4 +1,7 @@
-"""Gate: may models learn from this dataset?  python -m pipelines.validate_raw phantom"""
+"""Gate: may models learn from this dataset, and has it what they need?
+
+python -m pipelines.validate_raw phantom
+"""
 
 from pathlib import Path
 
@@ -8,6 +11,7 @@ from pipelines._stage import command, params_here
 def main(dataset: str) -> None:
     from echosyn.tracking import stage_run
     from echosyn.validation import ValidateConfig, run_gate
+    from echosyn.validation.demands import read_demands
 
     params = params_here()
     entry = params.dataset(dataset)
@@ -19,6 +23,7 @@ def main(dataset: str) -> None:
         result = run_gate(
             "raw", folder, entry.label, config, passed=passed, docs=docs, counts=entry.splits,
             source=entry.source, datasets=params.raw.get("datasets") or {},
+            demands=read_demands(params, dataset),
         )  # fmt: skip
         run.artifact(result.page, "gate")
         run.artifact(result.record, "gate")

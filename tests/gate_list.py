@@ -74,13 +74,15 @@ class GoodList:
         self.text[column] = values
         return self
 
-    def judge(self, source, label="ef", **settings):
+    def judge(self, source, label="ef", demands=None, **settings):
         """Outcome of each check by name."""
         lines = np.arange(2, ROWS + 2)
         cells = Cells(self.text, lines, self.fields)
         found = [f"{n}.avi" for n in self.text.get("FileName", [])] + self.extra_files
         config = ValidateConfig(**settings)
-        tables = join(cells, self.measured, found, self.counts, config.drift_p)
+        tables = join(
+            cells, self.measured, found, self.counts, config.drift_p, source, demands=demands
+        )
         checks = dataset_checks(load_suite(source), tables, label, config)
         return {o.check.name: o for o in evaluate(checks, tables, None, f"test {source}")}
 

@@ -22,6 +22,7 @@ from dicom_files import (
     write_dicom,
     write_encapsulated,
 )
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from echosyn.data.filelist import read_filelist
@@ -295,10 +296,14 @@ def test_with_a_key_a_patient_number_is_needed(tmp_path):
         ({"FrameTime": "0", "RecommendedDisplayFrameRate": 30}, 30),
         ({"FrameTime": "", "FrameTimeVector": 0.0, "RecommendedDisplayFrameRate": 9}, 9),
         ({"FrameTime": "33.333"}, 30),
+        ({"FrameTime": None, "ActualFrameDuration": 20}, 50),
+        ({"FrameTime": "25", "FrameTimeVector": [20.0] * (T - 1)}, 40),
+        ({"FrameTime": "25", "FrameTimeVector": [20.0] * (T - 1),
+          "FrameIncrementPointer": Tag("FrameTimeVector")}, 50),
     ],
-)
+)  # fmt: skip
 def test_frame_rate_comes_from_the_header(tmp_path, tags, fps):
-    assert cine(write_dicom(tmp_path / "a.dcm", screen(), **tags)).fps == fps
+    assert cine(write_dicom(tmp_path / "a.dcm", screen(), **tags)).pace.fps == fps
 
 
 def test_grey_levels(tmp_path):

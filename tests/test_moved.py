@@ -195,6 +195,8 @@ def test_the_commit_is_that_of_this_project_or_unknown(here, monkeypatch):
     git(here, "commit", "-q", "-m", "start")
     head = git(here, "rev-parse", "HEAD").strip()
     assert lineage.project()["git_commit"] == head
+    (here / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")  # as a run leaves it
+    assert lineage.project()["git_commit"] == head
     (here / "params.yaml").write_text("scale: demo\n")
     assert lineage.project()["git_commit"] == f"{head}+dirty"
     monkeypatch.setenv("PATH", str(here))  # no git on this machine

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from source_layouts import cardiacnet, pediatric
 
 from echosyn.config import build
-from echosyn.data.filelist import read_cells, read_filelist, video_path
+from echosyn.data.filelist import SAFE_NAME, read_cells, read_filelist, video_path
 from echosyn.data.ingest import ingest
 from echosyn.data.ingest.canonical import Clip, IngestOptions, Item, Plan, SkipError, write_dataset
+from echosyn.data.ingest.names import file_names, plain_path
 from echosyn.data.ingest.pediatric import Options as Pediatric
 from echosyn.data.ingest.pseudonym import make_key
 from echosyn.data.ingest.splits import Shares, split_patients
@@ -284,8 +285,8 @@ def test_patients_under_a_key(tmp_path):
         ("sub/b.avi;;50", "Patient '' is empty"),
         ("sub/b.avi;1", "2 fields, the header has 3"),
         ("sub/b.avi;1;50;more", "4 fields, the header has 3"),
-        ("sub/A.avi;1;50", "FileName 'sub/A.avi' names an earlier row's video"),
-        ("sub/a.mp4;1;50", "FileName 'sub/a.mp4' names an earlier row's video"),
+        ("sub/a.avi;1;50", "FileName 'sub/a.avi' is the video of line 2 ('sub/a.avi') too"),
+        ("./sub//a.avi;1;50", "'./sub//a.avi' is the video of line 2 ('sub/a.avi') too"),
         ("../raw/sub/b.avi;1;50", "is no path within the folder"),
         ("/etc/passwd;1;50", "is no path within the folder"),
         ("C:\\b.avi;1;50", "is no path within the folder"),
@@ -501,3 +502,61 @@ def test_label_class_needs_a_class_in_every_row(tmp_path):
     assert pd.isna(listed(tmp_path / "out", "class")["EF"][0])
     with pytest.raises(EchosynError, match="column 'Class' is missing"):
         ingest("echonet", make(tmp_path / "bare"), tmp_path / "no", "class")
+
+
+# ---- Names
+
+
+CLEANED = {
+    "another alphabet": ["患者一.avi", "患者二.avi", "心臓.avi"],
+    "suffix": ["a.avi", "a.mp4"],
+    "version": ["a.v1", "a.v2"],
+    "case": ["a.avi", "A.avi"],
+    "folder": ["a/b.avi", "a_b.avi"],
+    "blank": ["a b.avi", "a_b.avi", "a-b.avi"],
+    "accent": ["Müller.avi", "Mäller.avi"],
+}
+
+
+@pytest.mark.parametrize("paths", CLEANED.values(), ids=CLEANED)
+def test_distinct_names_stay_distinct_in_any_order(paths):
+    names = file_names(paths)
+    assert len({name.lower() for name in names}) == len(paths)
+    assert all(SAFE_NAME.fullmatch(name) for name in names)
+    assert file_names(paths[::-1]) == names[::-1]
+    assert file_names([*paths, paths[0]])[-1] == names[0]
+
+
+@given(st.lists(st.text(max_size=8), max_size=6, unique=True))
+def test_any_names_are_safe_and_alike_only_where_paths_are(stems):
+    paths = [f"{stem}.avi" for stem in stems]
+    plain = {plain_path(p) for p in paths}
+    names = file_names(paths)
+    assert all(SAFE_NAME.fullmatch(name) for name in names)
+    assert len({name.lower() for name in names}) == len(plain)
+
+
+def test_videos_named_in_another_alphabet_are_taken(tmp_path):
+    names = ("患者一", "患者二", "Ärzte")
+    lines = [f"sub/{name}.avi;{i};50" for i, name in enumerate(names)]
+    raw = folder(tmp_path / "raw", lines, names=names)
+    take(raw, tmp_path / "out")
+    listed_names = listed(tmp_path / "out")["FileName"].tolist()
+    assert len(set(listed_names)) == 3
+    assert (tmp_path / "out/Videos" / f"{listed_names[0]}.avi").is_file()
+
+
+def test_an_accent_spelt_two_ways_finds_its_file(tmp_path):
+    raw = folder(tmp_path / "raw", ["sub/Mu\u0308ller.avi;1;50"], names=("M\u00fcller",))
+    assert take(raw, tmp_path / "out").videos == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("mrn7", "MRN7"), ("0007", "7"), ("7.0", "7"), ("MRN 7", "mrn7")]
+)
+def test_patients_written_two_ways_are_told_as_written(tmp_path, one, other):
+    lines = [f"sub/a.avi;{one};50", f"sub/b.avi;{other};50", "sub/c.avi;8;50"]
+    notes = take(folder(tmp_path / "raw", lines), tmp_path / "out").notes
+    (note,) = [n for n in notes if "differ by" in n]
+    assert f"{one!r} and {other!r}" in note
+    assert "column 'MRN'" in note

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -82,6 +83,16 @@ def test_run_carries_settings_numbers_tags_and_artifacts(project):
     assert found.data.metrics == {"train/loss": 0.5, **written}
     copies = (project / "mlruns/artifacts").rglob("in.csv")
     assert [p.parent.name for p in copies] == ["tables"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("nan")])
+def test_a_number_that_is_none_is_refused_by_name(project, value):
+    with (
+        pytest.raises(EchosynError, match=r"metrics/x\.json: val/loss: (nan|inf), which is no"),
+        stage_run("train_vae", "all", Config()) as run,
+    ):
+        run.final({"vae/ssim": 0.75, "val/loss": value}, "metrics/x.json")
+    assert not Path("metrics/x.json").exists()
 
 
 def test_resumed_run_is_the_same_run_and_repeats_no_step(project):

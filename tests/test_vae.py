@@ -25,7 +25,7 @@ from echosyn.models.vae import Vae, VaeConfig, vae_loss
 from echosyn.training.diffusion import TrainLidmConfig, TrainLvdmConfig
 from echosyn.training.ef import EfTask, TrainEfConfig
 from echosyn.training.reid import PairLoss, TrainReidConfig
-from echosyn.training.vae import TrainVaeConfig, standardise
+from echosyn.training.vae import TrainVaeConfig, evenly_spaced_frames, standardise
 from echosyn.validation.gate import SHAPES
 from tests.tiny_video import tiny_video
 
@@ -252,3 +252,8 @@ def test_paper_vae_reid_and_regressor_take_a_training_step():
     loss = (model(frames(8)[None, :, :56, :56]) - 60).square().mean()
     loss.backward()
     assert model.net.fc.weight.grad.abs().sum() > 0
+
+
+def test_no_video_to_validate_on_is_said():
+    with pytest.raises(EchosynError, match="no dataset of role train has a VAL video"):
+        evenly_spaced_frames([], 8)

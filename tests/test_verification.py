@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from echosyn.privacy.similarity import unit_rows
-from echosyn.privacy.verification import LEAST_PAIRS, RECALL, Threshold, verification_scores
+from echosyn.privacy.verification import (
+    LEAST_PAIRS,
+    RECALL,
+    Threshold,
+    _different_pairs,
+    verification_scores,
+)
 
 
 def people_embeddings(
@@ -110,3 +116,21 @@ def test_probes_stand_in_for_the_first_of_each_pair():
     )
     assert lost["auc"].lo < 0.5 < lost["auc"].hi
     assert lost[RECALL].value < 0.05
+
+
+def test_one_person_of_nearly_all_videos_has_all_its_pairs():
+    """Too few pairs of two people to draw the usual number from; drawing never ended."""
+    rows, person = people_embeddings(2, 400)
+    person = np.where(np.arange(800) < 730, 0, 1)
+    found = verification_scores(rows, person, seed=0)
+    assert found["auc"].lo <= found["auc"].value <= found["auc"].hi
+
+
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=30), st.integers(1, 600))
+def test_pairs_of_two_people_are_all_of_them_or_as_many_as_asked(person, limit):
+    person = np.array(person)
+    every = [(i, j) for j in range(len(person)) for i in range(j) if person[i] != person[j]]
+    found = _different_pairs(person, limit, np.random.default_rng(0))
+    assert len(found) == min(limit, len(every))
+    assert {tuple(p) for p in found.tolist()} <= set(every)
+    assert len({tuple(p) for p in found.tolist()}) == len(found)

@@ -135,7 +135,7 @@ def check_rows(cells: pd.DataFrame, label: str = "ef") -> tuple[pd.DataFrame, li
     table["FileName"] = names
     unsafe = ~names.str.fullmatch(SAFE_NAME.pattern)
     refuse("FileName", unsafe, "must begin with a letter or digit; then also '.', '_' and '-'")
-    refuse("FileName", names.str.lower().duplicated(), "names an earlier row's video")
+    problems += _repeated(names)
     refuse("Split", ~cells["Split"].isin(SPLITS), f"is not one of {', '.join(SPLITS)}")
     if label == "class":
         refuse(CLASS, cells[CLASS].astype(str).str.strip() == "", "is empty; it is the label")
@@ -159,6 +159,18 @@ def check_rows(cells: pd.DataFrame, label: str = "ef") -> tuple[pd.DataFrame, li
     for column in (name for name in (*MEASURES, HEART_RATE) if name in cells):
         refuse(column, table[column] < 0, "is below 0")
     return table[[name for name in (*COLUMNS, *OPTIONAL) if name in table]], problems
+
+
+def _repeated(names: pd.Series) -> list[Problem]:
+    """Rows whose video an earlier one names; file systems may not tell case apart."""
+    lower = names.str.lower().reset_index(drop=True)
+    again = np.flatnonzero(lower.duplicated(keep=False))
+    problems = []
+    for rows in lower[again].groupby(lower[again], sort=False).groups.values():
+        first = int(rows[0])
+        why = f"is the video of row {first + 1} ({names.iloc[first]!r}) too; keep one row"
+        problems.append(Problem("FileName", np.array(rows[1:]), why))
+    return problems
 
 
 def typed(table: pd.DataFrame) -> pd.DataFrame:

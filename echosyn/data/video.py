@@ -35,6 +35,7 @@ class VideoStream:
         self.fps = float(capture.get(cv2.CAP_PROP_FPS))
         self.height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
         self.width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+        self.times: list[float] = []  # milliseconds, of the frames given so far
 
     def frames(self) -> Iterator[np.ndarray]:
         """Every frame once, uint8 (H, W, 3) BGR.
@@ -49,6 +50,7 @@ class VideoStream:
             if not ok:
                 break
             count, shape = count + 1, shape or frame.shape
+            self.times.append(self._capture.get(cv2.CAP_PROP_POS_MSEC))
             if frame.shape != shape:
                 was, now = (f"{s[1]}x{s[0]}" for s in (shape, frame.shape))
                 raise EchosynError(f"{self.path}: frame {count} is {now} pixels, the first {was}")
@@ -61,6 +63,16 @@ class VideoStream:
                 f"{self.path}: truncated, {count} of the {self.declared} frames in its header can "
                 "be read"
             )
+
+    @property
+    def aspect(self) -> float:
+        """Height of a pixel over its width, 1 where the file does not state it. A frame that the
+        file says is to be turned comes out turned, and its pixels with it."""
+        wide, high = (self._capture.get(p) for p in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN))
+        if not (wide > 0 and high > 0):
+            return 1.0
+        turned = self._capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 == 90
+        return wide / high if turned else high / wide
 
     def check_fps(self) -> float:
         """Frames per second. Raises EchosynError when it is no rate."""

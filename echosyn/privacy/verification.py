@@ -110,9 +110,17 @@ def _same_pairs(person: np.ndarray, limit: int, rng: np.random.Generator) -> np.
 def _different_pairs(person: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:
     """All pairs (P, 2) of rows of two people, or `limit` drawn evenly."""
     n = len(person)
-    if n * (n - 1) // 2 <= 2 * limit:
-        pairs = np.stack(np.triu_indices(n, 1), 1)
-        pairs = pairs[person[pairs[:, 0]] != person[pairs[:, 1]]]
+    order = np.argsort(person, kind="stable")
+    sizes = np.unique(person, return_counts=True)[1]
+    if n * (n - 1) // 2 - int((sizes * (sizes - 1) // 2).sum()) <= 2 * limit:
+        # Of each person's rows with all rows of the people after it.
+        ends = np.cumsum(sizes)
+        parts = [
+            np.stack(np.meshgrid(order[end - size : end], order[end:], indexing="ij"), -1)
+            for size, end in zip(sizes, ends, strict=True)
+        ]
+        pairs = np.sort(np.concatenate([part.reshape(-1, 2) for part in parts]), 1)
+        pairs = pairs[np.lexsort(pairs.T[::-1])]
         if len(pairs) > limit:
             pairs = pairs[np.sort(rng.choice(len(pairs), limit, replace=False))]
         return pairs

@@ -8,6 +8,7 @@ imported on the first run, so that training code may import this package where i
 """
 
 import dataclasses
+import math
 import os
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from echosyn import lineage
+from echosyn.errors import EchosynError
 from echosyn.files import fingerprint, read_json, write_json
 from echosyn.place import mend_store
 from echosyn.runtime import state_root
@@ -117,9 +119,17 @@ class StageRun:
         """Record a stage's final numbers in MLflow and, the same ones, as flat JSON at `path`.
 
         Text (how a number was measured) becomes a tag of the same name.
+
+        Raises:
+            EchosynError: a number is not finite.
         """
         values = {k: v.item() if hasattr(v, "item") else v for k, v in values.items()}
         numbers = {k: v for k, v in values.items() if not isinstance(v, str)}
+        if wrong := [key for key, value in numbers.items() if not math.isfinite(value)]:
+            raise EchosynError(
+                f"{path}: {', '.join(wrong)}: {numbers[wrong[0]]}, which is no measurement; is a "
+                "split of the dataset empty, or too small for it?"
+            )
         # At the time of the run's start, so that a stage killed after this repeats itself exactly.
         self.outbox.add_metrics([(key, float(value), None, 0) for key, value in numbers.items()])
         for key in values.keys() - numbers.keys():

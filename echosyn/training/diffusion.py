@@ -238,7 +238,7 @@ class LvdmTask:
         self.cfg = cfg
         self.objective = make_objective(cfg.objective, cfg.weighting)
         self.spec = video_spec(cfg, train)
-        self.frame_size = train[0].frame_size
+        self.frame_size = max(latents.frame_size for latents in train)  # 0 of a set without videos
         self.pool = Pool(train)
         self.val = _validation_batch(Pool(val), cfg, self._draw)
 

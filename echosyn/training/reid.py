@@ -169,6 +169,10 @@ def measure_reid(
         frames: of each video.
         disguise: also measure (`reid/disguised_...`) with one frame of every pair disguised so.
     """
+    if not len(test):
+        raise EchosynError(
+            f"{test.folder}: no TEST video, on which re-identification is measured: give splits"
+        )
     encoder = HeartEncoder(model.encoder)
     latents, people = join([test], frames)
     rows = encoder(latents)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from echosyn.config import setting
 from echosyn.data.frames import FrameSet
+from echosyn.errors import EchosynError
 from echosyn.models.discriminator import AdversarialVae
 from echosyn.models.vae import LATENT_CHANNELS, Vae, VaeConfig, vae_loss
 from echosyn.training.loop import LoopConfig
@@ -166,8 +167,16 @@ def posterior_statistics(mean: Tensor, logvar: Tensor) -> dict[str, float]:
 
 
 def evenly_spaced_frames(sets: list[FrameSet], n: int) -> np.ndarray:
-    """About n frames spread over all videos of the sets, uint8 (n, H, W)."""
+    """About n frames spread over all videos of the sets, uint8 (n, H, W).
+
+    Raises:
+        EchosynError: there is no video.
+    """
     pairs = [(s, v) for s in sets for v in range(len(s))]
+    if not pairs:
+        raise EchosynError(
+            "no dataset of role train has a VAL video, and VAL stops and selects: give splits"
+        )
     chosen = [
         pairs[i] for i in np.linspace(0, len(pairs) - 1, min(n, len(pairs))).round().astype(int)
     ]

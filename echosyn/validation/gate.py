@@ -20,6 +20,7 @@ from echosyn.data.filelist import (
 )
 from echosyn.errors import EchosynError
 from echosyn.files import sha256_file, write_json, write_text
+from echosyn.validation.demands import Demands
 from echosyn.validation.engine import Outcome, evaluate
 from echosyn.validation.latents import INDEX, read_latents
 from echosyn.validation.page import dataset_plots, render, table_html
@@ -152,6 +153,7 @@ def run_gate(
     counts: dict[str, int] | None = None,
     source: str = "dataset",
     datasets: Collection[str] = (),
+    demands: Demands | None = None,
 ) -> GateResult:
     """Judge a dataset folder.
 
@@ -168,6 +170,7 @@ def run_gate(
         counts: rows expected per split; None, and splits it does not name, expect nothing.
         source: of a raw dataset; names its suite in `expectations/`.
         datasets: names that settings may call a dataset by; empty: any.
+        demands: what later stages need of it; None: nothing is asked.
 
     Raises:
         EchosynError: FileList.csv is missing, has no rows or is not a CSV file at all; a setting
@@ -179,7 +182,7 @@ def run_gate(
     severity = severities(
         config.severity, folder.name, _dataset_suites(), datasets, f"params.yaml: validate_{gate}"
     )
-    tables = read_tables(folder, counts, config.drift_p)
+    tables = read_tables(folder, counts, config.drift_p, source, demands)
     checks = dataset_checks(suite, tables, label, config, severity)
     values, splits = tables["values"].frame, tables["counts"].frame
     summary = {

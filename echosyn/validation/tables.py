@@ -25,6 +25,8 @@ from echosyn.data.filelist import (
 from echosyn.data.filelist import video_path as path_of
 from echosyn.data.video import map_videos
 from echosyn.errors import EchosynError
+from echosyn.validation.demands import Demands, needs_table
+from echosyn.validation.scales import scale_table, tracing_scale
 from echosyn.validation.splits import class_table, drift_table, nearest_in_other_splits
 from echosyn.validation.videos import FRAMES, WIDTH, measure
 
@@ -35,6 +37,7 @@ MEASURED = {
     "FPS": "MeasuredFPS",
     "NumberOfFrames": "MeasuredNumberOfFrames",
 }
+TRACINGS = "VolumeTracings.csv"
 FACTS = (*MEASURED.values(), "Contrast", "Motion")
 
 
@@ -55,7 +58,11 @@ def by_columns(frame: pd.DataFrame, *columns: str) -> Table:
 
 
 def read_tables(
-    folder: Path, counts: Mapping[str, int] | None = None, drift_p: float = 0.01
+    folder: Path,
+    counts: Mapping[str, int] | None = None,
+    drift_p: float = 0.01,
+    source: str = "dataset",
+    demands: Demands | None = None,
 ) -> Tables:
     """Measure a dataset folder, decoding every listed video once; see `join`.
 
@@ -79,7 +86,8 @@ def read_tables(
     split = cells.table.get("Split", pd.Series("", cells.table.index))
     nearest = nearest_in_other_splits(descriptors, names, split)
     measured = pd.concat([pd.DataFrame(rows), nearest], axis=1)
-    return join(cells, measured, found, counts, drift_p)
+    tracings = tracing_scale(folder / TRACINGS)
+    return join(cells, measured, found, counts, drift_p, source, tracings, demands)
 
 
 def file_names(cells: Cells) -> list[str]:
@@ -115,6 +123,9 @@ def join(
     found: Sequence[str],
     counts: Mapping[str, int] | None = None,
     drift_p: float = 0.01,
+    source: str = "dataset",
+    tracings: pd.DataFrame | None = None,
+    demands: Demands | None = None,
 ) -> Tables:
     """Put a FileList's cells and what was measured of each row's video side by side.
 
@@ -126,6 +137,8 @@ def join(
       is absent here, with what would follow from it.
     - counts: Split, Rows, Expected (NaN where nothing is expected).
     - files: File, Listed: what lies in Videos/.
+    - scales, scales_likely: see `echosyn.validation.scales`.
+    - needs, needs_soft: see `echosyn.validation.demands`.
     - classes, class_names, drift: see `echosyn.validation.splits`; without rows when there is no
       column Class, or no EF.
 
@@ -135,6 +148,9 @@ def join(
         found: names of the files in Videos/.
         counts: rows expected per split.
         drift_p: chance below which a difference between splits is taken for one.
+        source: of the dataset, whose settings messages name.
+        tracings: the row of `tracing_scale`.
+        demands: what later stages need; None: nothing is asked.
     """
     text = cells.table
     split = text.get("Split", pd.Series("", text.index))
@@ -150,6 +166,12 @@ def join(
     listed = {f"{name}.avi" for name in values["FileName"]}
     files = pd.DataFrame({"File": found, "Listed": [f in listed for f in found]})
 
+    scales = pd.concat(
+        [scale_table(values, source), *([] if tracings is None else [tracings])], ignore_index=True
+    )
+
+    needs = needs_table(values, text, demands)
+
     def line(i: int) -> str:
         return f"line {values['Line'].iloc[i]}, {values['FileName'].iloc[i]}"
 
@@ -160,8 +182,17 @@ def join(
         "files": by_columns(files, "File"),
         "classes": by_columns(classes, "Class", "Split"),
         "class_names": by_columns(classes[["Class"]].drop_duplicates(), "Class"),
+        **_by_sureness("scales", "scales_likely", scales),
+        **_by_sureness("needs", "needs_soft", needs),
         "drift": by_columns(drift_table(ef, split, drift_p), "Pair"),
     }
+
+
+def _by_sureness(sure: str, other: str, frame: pd.DataFrame) -> dict[str, Table]:
+    """Rows that are sure and the others, each found by what it says."""
+    mask = frame["Sure"].astype(bool)
+    parts = {sure: frame[mask], other: frame[~mask]}
+    return {n: by_columns(part.reset_index(drop=True), "Says") for n, part in parts.items()}
 
 
 def _count(split: pd.Series, expected: Mapping[str, int]) -> pd.DataFrame:

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pandas as pd
 
 from echosyn.config import setting
 from echosyn.data.filelist import PATIENT, SPLITS
-from echosyn.data.ingest.canonical import Clip, Item, Plan, Reject
+from echosyn.data.ingest.canonical import TURNED, Clip, Item, Plan, Reject
 from echosyn.data.ingest.echonet import TRACINGS
-from echosyn.data.ingest.fit import SquareFit
-from echosyn.data.ingest.nifti import Volume, grey_frames, read_nifti, square_pixels
+from echosyn.data.ingest.fit import SquareFit, square_pixels
+from echosyn.data.ingest.nifti import Volume, grey_frames, read_nifti
 from echosyn.data.ingest.splits import Shares, split_patients
 from echosyn.data.ingest.tracing import trace
 from echosyn.errors import EchosynError
@@ -116,7 +117,7 @@ def _read(folder: Path, view: str, options: Options) -> Clip:
         "Age": info.get("Age", ""),
         "tracings": _tracings(folder, view, info, info_file, volume),
     }
-    return Clip(frames, fps, facts)
+    return Clip(frames, fps, facts, (TURNED,) if volume.turned else ())
 
 
 def read_info(path: Path) -> dict[str, str]:
@@ -166,7 +167,9 @@ def _tracings(
     masks = read_nifti(file).values
     if masks.shape != volume.values.shape:
         raise EchosynError(f"{file}: masks of {masks.shape}, frames of {volume.values.shape}")
-    masks = square_pixels(masks.astype("uint8"), volume.spacing, cv2.INTER_NEAREST)
+    masks = np.stack(
+        [square_pixels(m, volume.aspect, cv2.INTER_NEAREST) for m in masks.astype("uint8")]
+    )
     square = SquareFit.of(masks)
     rows = []
     for phase in ("ED", "ES"):

@@ -7,7 +7,7 @@ and keeps account of what could not be taken.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,17 +32,25 @@ from echosyn.files import write_text
 FACTS = ("FrameHeight", "FrameWidth", "FPS", "NumberOfFrames")
 
 
-OWN = (
-    "SourceHeight",
-    "SourceWidth",
-    "frames",
-    "resized",
-)  # what is noted of a video beside its row
-SKIPPED = "skipped"
+# What is noted of a video beside its row.
+OWN = ("SourceHeight", "SourceWidth", "SourceAspect", "frames", "resized")
+SKIPPED, NOTED = "skipped", "noted"
 
 
 class SkipError(Exception):
     """The file is not what the adapter is for; the message says what it is instead."""
+
+
+class Note(NamedTuple):
+    """Something about a video that its user should know: what, and how it was there, or "" where
+    there is no more to say and the number of such videos is enough."""
+
+    what: str
+    how: str = ""
+
+
+UNEVEN = "not evenly spaced in time"
+TURNED = Note("with an affine that turns or mirrors the picture: not followed, look at the videos")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +60,7 @@ class Clip:
     frames: np.ndarray  # uint8 (T, H, W), grey
     fps: float
     facts: Mapping[str, Any] = field(default_factory=dict)  # columns known only after reading
+    notes: Sequence["Note"] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ class Reject:
 
     source: str
     reason: str
-    outcome: str = "rejected"  # or "skipped": not what the adapter is for
+    outcome: str = "rejected"  # or "skipped": not what the adapter is for; "noted": taken
 
 
 @dataclass(frozen=True)
@@ -83,8 +92,9 @@ class Plan:
     """What an adapter found in a raw folder.
 
     `finish(out, table)` writes what else belongs to the dataset, such as VolumeTracings.csv.
-    `table` is the FileList with further columns: SourceHeight and SourceWidth, the size of the
-    frames as they were read, and every fact of the clips that is no column of the FileList.
+    `table` is the FileList with further columns: SourceHeight, SourceWidth and SourceAspect, size
+    and pixels of the frames as they were read, and every fact of the clips that is no column of the
+    FileList.
     """
 
     items: Sequence[Item]
@@ -138,6 +148,7 @@ class _Made:
     source: str
     row: dict[str, Any]  # the FileList's columns, the clip's facts, and OWN
     part: Path
+    notes: tuple[Note, ...]
 
 
 def write_dataset(plan: Plan, out: Path, label: str, options: IngestOptions) -> IngestReport:
@@ -153,6 +164,7 @@ def write_dataset(plan: Plan, out: Path, label: str, options: IngestOptions) -> 
     (out / "Videos").mkdir()
     taken: dict[str, _Made] = {}  # FileName in lower case
     left: list[Reject] = list(plan.rejects)
+    noted: list[tuple[str, Note]] = []  # with the source
 
     def make(number: int) -> _Made | Reject:
         return _make(plan.items[number], out / "Videos" / f".{number}")
@@ -161,14 +173,16 @@ def write_dataset(plan: Plan, out: Path, label: str, options: IngestOptions) -> 
         reject = made if isinstance(made, Reject) else _place(made, out, taken)
         if reject:
             left.append(reject)
+        else:
+            noted += [(made.source, note) for note in made.notes]
     table = _table(list(taken.values()), out, label, left)
-    rejected = _account(left, len(table), options)
+    rejected = _account(left, noted, len(table), options)
     if plan.by_name:
         table = table.sort_values("FileName", ignore_index=True)
     write_filelist(out / "FileList.csv", table)
     if plan.finish is not None:
         plan.finish(out, table)
-    notes = [*plan.notes, *_notes(left, int(table["resized"].sum()))]
+    notes = [*plan.notes, *_notes(left, noted, int(table["resized"].sum()))]
     frames = int(table["frames"].sum())
     return IngestReport(len(table), frames, tuple(notes), rejected, len(left) - rejected)
 
@@ -180,8 +194,9 @@ def _make(item: Item, part: Path) -> _Made | Reject:
         facts: Mapping[str, Any] = {}
         if isinstance(read, Path):
             video = fit_video(read)
+            notes = (Note(UNEVEN, video.note),) if video.note else ()
         else:
-            facts = read.facts
+            facts, notes = read.facts, tuple(read.notes)
             video = SquareFit.of(read.frames).fit(read.frames, read.fps)
         row = {"FileName": item.name, **item.row, **facts}
         measured = (FRAME_SIZE, FRAME_SIZE, video.fps, video.count)
@@ -191,7 +206,8 @@ def _make(item: Item, part: Path) -> _Made | Reject:
             for column, source in (("FrameHeight", "height"), ("FrameWidth", "width")):
                 if row[column] == getattr(video.square, source):
                     row[column] = FRAME_SIZE
-        row |= {"SourceHeight": video.square.height, "SourceWidth": video.square.width}
+        square = video.square
+        row |= dict(zip(OWN, (square.height, square.width, square.aspect), strict=False))
         if not SAFE_NAME.fullmatch(row["FileName"]):
             raise EchosynError(f"FileName {row['FileName']!r} is no name that a video can have")
         data = read.read_bytes() if isinstance(read, Path) and video.frames is None else None
@@ -205,7 +221,7 @@ def _make(item: Item, part: Path) -> _Made | Reject:
         write_video(part, video.frames, video.fps)
     else:
         part.write_bytes(data)
-    return _Made(item.source, row | {"frames": video.count, "resized": resized}, part)
+    return _Made(item.source, row | {"frames": video.count, "resized": resized}, part, notes)
 
 
 def _place(made: _Made, out: Path, taken: dict[str, _Made]) -> Reject | None:
@@ -245,11 +261,15 @@ def _table(made: list[_Made], out: Path, label: str, left: list[Reject]) -> pd.D
     return typed(table.drop(index=list(bad)).reset_index(drop=True))
 
 
-def _account(left: Sequence[Reject], written: int, options: IngestOptions) -> int:
-    """Write the table of what was not taken and return the number of rejects; raise if too many."""
+def _account(
+    left: Sequence[Reject], noted: Sequence[tuple[str, Note]], written: int, options: IngestOptions
+) -> int:
+    """Write the table of what was not taken, or changed, and return the number of rejects; raise if
+    too many."""
     where = ""
     if options.rejects is not None:
         cells = [(r.source, r.reason, r.outcome) for r in left]
+        cells += [(source, f"{n.what}: {n.how}", NOTED) for source, n in noted if n.how]
         table = pd.DataFrame(cells, columns=["source", "reason", "outcome"])
         write_text(options.rejects, table.to_csv(index=False, lineterminator="\n"))
         where = f"; all are in {options.rejects}"
@@ -270,8 +290,12 @@ def _list(left: Sequence[Reject]) -> str:
     return "".join(f"\n  {r.source}: {r.reason}" for r in left[:5]) + more
 
 
-def _notes(left: Sequence[Reject], resized: int) -> list[str]:
+def _notes(left: Sequence[Reject], noted: Sequence[tuple[str, Note]], resized: int) -> list[str]:
     notes = [f"{resized} videos were resized to {FRAME_SIZE}x{FRAME_SIZE}"] if resized else []
+    for what in dict.fromkeys(note.what for _, note in noted):
+        of_kind = [Reject(source, note.how, NOTED) for source, note in noted if note.what == what]
+        told = [reject for reject in of_kind if reject.reason]
+        notes.append(f"{len(of_kind)} {what}" + (f":{_list(told)}" if told else ""))
     for outcome in ("rejected", SKIPPED):
         of_kind = [r for r in left if r.outcome == outcome]
         if of_kind:

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from echosyn.config import setting
 from echosyn.data.filelist import CLASS, PATIENT
-from echosyn.data.ingest.canonical import SKIPPED, Clip, Item, Plan, Reject
+from echosyn.data.ingest.canonical import SKIPPED, TURNED, UNEVEN, Clip, Item, Note, Plan, Reject
 from echosyn.data.ingest.fit import fit_video
+from echosyn.data.ingest.names import file_names
 from echosyn.data.ingest.nifti import SUFFIXES as NIFTI
 from echosyn.data.ingest.nifti import grey_frames, read_nifti
 from echosyn.data.ingest.splits import Shares, split_patients
@@ -67,7 +68,14 @@ def plan(raw: Path, label: str, options: Options) -> Plan:
                 skipped.append(Reject(str(file.relative_to(raw)), reason, SKIPPED))
     patients = {_patient(file, folder, name): name for file, folder, name in found}
     splits = split_patients(patients, options.split)
-    items = [_item(raw, *entry, splits, options) for entry in found]
+    names = file_names(
+        [str(file.relative_to(raw)) for file, _, _ in found],
+        ["_".join([name, *_parts(file, folder)]) for file, folder, name in found],
+    )
+    items = [
+        _item(raw, *entry, file_name, splits, options)
+        for entry, file_name in zip(found, names, strict=True)
+    ]
     notes = [f"{masks} files of masks are not used"] if masks else []
     return Plan(items, skipped, notes)
 
@@ -94,15 +102,18 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _patient(file: Path, folder: Path, name: str) -> str:
-    top = file.relative_to(folder).parts[0]
-    return f"{name}-{SUFFIX.sub('', top)}"
+    return f"{name}-{_parts(file, folder)[0]}"
+
+
+def _parts(file: Path, folder: Path) -> list[str]:
+    """Names of a file's folders below that of the class, and its own, without suffixes."""
+    return [SUFFIX.sub("", part) for part in file.relative_to(folder).parts]
 
 
 def _item(
-    raw: Path, file: Path, folder: Path, name: str, splits: dict[str, str], options: Options
-) -> Item:
-    parts = [SUFFIX.sub("", part) for part in file.relative_to(folder).parts]
-    file_name = re.sub(r"[^A-Za-z0-9._-]", "_", "_".join([name, *parts]))
+    raw: Path, file: Path, folder: Path, name: str, file_name: str, splits: dict[str, str],
+    options: Options,
+) -> Item:  # fmt: skip
     patient = _patient(file, folder, name)
     row = {CLASS: name, PATIENT: patient, "Split": splits[patient]}
     return Item(str(file.relative_to(raw)), file_name, row, lambda: _read(file, options))
@@ -112,9 +123,12 @@ def _read(file: Path, options: Options) -> Clip:
     if file.name.lower().endswith(NIFTI):
         volume = read_nifti(file)
         frames, fps = grey_frames(volume, file), volume.fps or options.nifti_fps
+        notes = (TURNED,) if volume.turned else ()
     else:
         video = fit_video(file, keep=True)
         frames, fps = video.frames, video.fps
+        notes = (Note(UNEVEN, video.note),) if video.note else ()
     if options.fps is None or options.fps == fps:
-        return Clip(frames, fps)
-    return Clip(frames[resample_indices(len(frames), fps, options.fps)], options.fps)
+        return Clip(frames, fps, notes=notes)
+    resampled = frames[resample_indices(len(frames), fps, options.fps)]
+    return Clip(resampled, options.fps, notes=notes)

@@ -19,7 +19,8 @@ from echosyn.data.ingest.dicom_header import (
     declared_box,
     extent,
     frame_bytes,
-    frame_rate,
+    frame_pace,
+    pixel_aspect,
     read_header,
     refuse_syntax,
     skip_other_kinds,
@@ -28,7 +29,9 @@ from echosyn.data.ingest.dicom_header import (
     whole_number,
     without_pixels,
 )
+from echosyn.data.ingest.fit import square_pixels, square_size
 from echosyn.data.ingest.jpeg import declared_size
+from echosyn.data.ingest.pace import Pace
 from echosyn.errors import EchosynError
 
 MAX_SIDE = 4096  # pixels; no screen that a cine was recorded from is larger
@@ -46,8 +49,10 @@ class Cine:
     count: int  # frames
     rows: int
     columns: int
-    fps: float
-    box: np.ndarray | None  # bool (rows, columns): 2D regions that the header declares
+    pace: Pace
+    aspect: float | None  # height of a pixel over its width; None: not stated
+    doubt: str  # tags that disagree about it
+    box: np.ndarray | None  # bool: 2D regions that the header declares, pixels made square
 
     @property
     def patient(self) -> str:
@@ -65,7 +70,7 @@ class Cine:
         return h.digest()
 
     def frames(self) -> Iterator[np.ndarray]:
-        """Frames uint8 (rows, columns), grey: the mean over colour channels.
+        """Frames uint8 (H, W), grey, the mean over colour channels, with square pixels.
 
         Raises:
             EchosynError: a frame cannot be decoded, or there are fewer or more than declared.
@@ -74,7 +79,7 @@ class Cine:
         try:
             for grey in self._decoded():
                 done += 1
-                yield grey
+                yield square_pixels(grey, self.aspect or 1.0)
         except (EchosynError, GeneratorExit):
             raise
         except Exception as e:  # decoders raise whatever their library does
@@ -146,8 +151,11 @@ def _grey(frame: np.ndarray, top: int) -> np.ndarray:
     return np.minimum(np.rint(grey * (255 / top)), 255).astype(np.uint8)
 
 
-def open_cine(path: Path, max_frames: int) -> Cine:
+def open_cine(path: Path, max_frames: int, fps: float | None = None) -> Cine:
     """Read and judge the header of a file; the pixel data is not touched.
+
+    Args:
+        fps: frames per second of a file that states none.
 
     Raises:
         SkipError: it is no multi-frame 2D ultrasound.
@@ -172,8 +180,12 @@ def open_cine(path: Path, max_frames: int) -> Cine:
             raise SkipError("a single image, not a cine")
         refuse_syntax(header)
         uncompressed = frame_bytes(header, rows, columns)
+        aspect, doubt = pixel_aspect(header)
+        square_size(rows, columns, aspect or 1.0)
         box = declared_box(header, rows, columns)
-        fps = frame_rate(header)
+        if box is not None:
+            box = square_pixels(box.astype(np.uint8), aspect or 1.0, cv2.INTER_NEAREST) > 0
+        pace = frame_pace(header, count, fps)
         start, end = extent(f, header, data, size, count)
     stored = end - start
     if not transfer_syntax(header).is_encapsulated and stored // uncompressed != count:
@@ -182,4 +194,4 @@ def open_cine(path: Path, max_frames: int) -> Cine:
             f"{stored:,} bytes are stored"
         )
     vr = "OW" if transfer_syntax(header).is_implicit_VR else data[4:6].decode("ascii", "replace")
-    return Cine(path, header, start, end, vr, count, rows, columns, fps, box)
+    return Cine(path, header, start, end, vr, count, rows, columns, pace, aspect, doubt, box)

@@ -13,10 +13,18 @@ import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import get_decoder
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.tag import Tag
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from echosyn.data.ingest.canonical import SkipError
+from echosyn.data.ingest.fit import ANISOTROPY
 from echosyn.data.ingest.jpeg import register
+from echosyn.data.ingest.pace import Pace, even_pace
 from echosyn.errors import EchosynError
 
 # pydicom's warnings about odd values print the values.
@@ -25,8 +33,12 @@ warnings.filterwarnings("ignore", module=r"pydicom\.")
 register()
 
 SUFFIXES = (".dcm", ".dicom")
+FRAME_TIME_VECTOR = Tag(0x0018, 0x1065)
 FPS_RANGE = (0.5, 1000.0)
 TWO_DIMENSIONAL = 1  # RegionSpatialFormat (0018,6012) of tissue and colour flow images
+COLOUR_FLOW = 2  # RegionDataType (0018,6014)
+CENTIMETRES = 3  # PhysicalUnitsXDirection (0018,6024) and its sibling
+GROUPS = (0x0002, 0x0008)  # that a file without preamble begins with
 VOLUMES = "1.2.840.10008.5.1.4.1.1.6.2"  # SOP class of 3D ultrasound
 ENVELOPED = bytes.fromhex("06092a864886f70d0107")  # a CMS content type, as of encrypted files
 ITEM, DELIMITER = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
@@ -43,17 +55,39 @@ def read_header(f: BinaryIO, path: Path) -> Any:
     """
     begin = f.read(132)
     f.seek(0)
-    if begin[128:] != b"DICM" and ENVELOPED in begin[:64]:
+    preamble = begin[128:] == b"DICM"
+    if not preamble and ENVELOPED in begin[:64]:
         raise EchosynError("encrypted (a CMS envelope): decrypt it first")
+    bare = not preamble and _begins_bare(begin)
     try:
-        header = pydicom.dcmread(f, stop_before_pixels=True)
+        header = pydicom.dcmread(f, stop_before_pixels=True, force=bare)
     except InvalidDicomError:
-        if path.suffix.lower() in SUFFIXES:
-            raise EchosynError("not a DICOM file, in spite of its name") from None
-        raise SkipError("not a DICOM file") from None
+        raise _no_dicom(path) from None
     except Exception as e:
+        if bare:
+            raise _no_dicom(path) from None
         raise EchosynError(f"the header is damaged ({type(e).__name__})") from None
+    if bare and not {"SOPClassUID", "Modality", "Rows"} & set(header.dir()):
+        raise _no_dicom(path)
+    if bare and not header.file_meta.get("TransferSyntaxUID"):
+        implicit, little = header.original_encoding
+        plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else plain
     return header
+
+
+def _begins_bare(begin: bytes) -> bool:
+    """Whether a file without preamble begins with an element of groups 0002 or 0008."""
+    if len(begin) < 8:
+        return False
+    tags = (struct.unpack(f"{order}2H", begin[:4]) for order in "<>")
+    return any(group in GROUPS and element < 0x100 for group, element in tags)
+
+
+def _no_dicom(path: Path) -> Exception:
+    if path.suffix.lower() in SUFFIXES:
+        return EchosynError("not a DICOM file, in spite of its name")
+    return SkipError("not a DICOM file")
 
 
 def skip_other_kinds(header: Any) -> None:
@@ -139,20 +173,79 @@ def frame_bytes(header: Any, rows: int, columns: int) -> int:
     return rows * columns * (2 if half else samples) * allocated // 8
 
 
-def frame_rate(header: Any) -> float:
-    """Frames per second, from the first tag that states it."""
-    steps = _floats(header, "FrameTimeVector")[1:]  # the first is always 0
-    for milliseconds in (*_floats(header, "FrameTime")[:1], steps.mean() if len(steps) else 0):
-        if milliseconds > 0:
-            return _plausible(1000 / milliseconds)
+def frame_pace(header: Any, count: int, fps: float | None) -> Pace:
+    """Which of the `count` frames make an even video, and its rate, from the first tag that states
+    it; FrameIncrementPointer says whether the vector of times or the one time comes first.
+
+    Args:
+        fps: for files that state no rate.
+
+    Raises:
+        EchosynError: no rate is stated and `fps` is None, one is none that a cine has, or times do
+            not increase.
+    """
+    steps = _floats(header, "FrameTimeVector")
+    if len(steps) == count:
+        steps = steps[1:]  # the first is always 0
+    vector = len(steps) == count - 1 and bool((steps > 0).any())
+    single = _floats(header, "FrameTime")[:1]
+    pointer = value_of(header, "FrameIncrementPointer")
+    if vector and (str(pointer) == str(FRAME_TIME_VECTOR) or not (single > 0).any()):
+        pace = even_pace(np.concatenate([[0.0], np.cumsum(steps)]))
+        return Pace(pace.frames, _plausible(pace.fps), pace.note)
+    every = np.arange(count)
+    for keyword in ("FrameTime", "ActualFrameDuration"):
+        for milliseconds in _floats(header, keyword)[:1]:
+            if milliseconds > 0:
+                return Pace(every, _plausible(1000 / milliseconds))
     for keyword in ("CineRate", "RecommendedDisplayFrameRate"):
         for rate in _floats(header, keyword)[:1]:
             if rate > 0:
-                return _plausible(float(rate))
+                return Pace(every, _plausible(float(rate)))
+    if fps is not None:
+        return Pace(every, _plausible(fps))
+    wrong = ""
+    if len(steps):
+        wrong = f"FrameTimeVector has {len(steps)} times for {count} frames, and "
     raise EchosynError(
-        "no frame rate: none of FrameTime, FrameTimeVector, CineRate and "
-        "RecommendedDisplayFrameRate is above 0"
+        f"no frame rate: {wrong}none of FrameTime, FrameTimeVector, ActualFrameDuration, CineRate "
+        "and RecommendedDisplayFrameRate is above 0; give the dataset's option fps"
     )
+
+
+def pixel_aspect(header: Any) -> tuple[float | None, str]:
+    """Height of a pixel over its width, None where no tag states it; and what tags disagree.
+
+    PixelAspectRatio comes first, since it is only there to say that pixels are not square; then
+    PixelSpacing; then the 2D regions, whose deltas are centimetres there (elsewhere they may be
+    seconds or velocities).
+    """
+    stated = {}
+    for keyword in ("PixelAspectRatio", "PixelSpacing"):
+        pair = _floats(header, keyword)
+        if len(pair) == 2 and (pair > 0).all() and np.isfinite(pair).all():
+            stated[keyword] = float(pair[0] / pair[1])
+    deltas = [_deltas(r) for r in value_of(header, "SequenceOfUltrasoundRegions") or []]
+    ratios = [d for d in deltas if d is not None]
+    if ratios and max(ratios) / min(ratios) < 1 + ANISOTROPY:
+        stated["SequenceOfUltrasoundRegions"] = ratios[0]
+    if not stated:
+        return None, ""
+    aspect = next(iter(stated.values()))
+    others = [f"{k} {v:.3g}" for k, v in stated.items()]
+    apart = max(stated.values()) / min(stated.values()) >= 1 + 2 * ANISOTROPY
+    return aspect, " but ".join(others) + ": the first is taken" if apart else ""
+
+
+def _deltas(region: Any) -> float | None:
+    """Height over width of the pixels of a 2D region, if it states both in centimetres."""
+    if value_of(region, "RegionSpatialFormat") != TWO_DIMENSIONAL:
+        return None
+    units = [value_of(region, f"PhysicalUnits{axis}Direction") for axis in "YX"]
+    sizes = [_floats(region, f"PhysicalDelta{axis}") for axis in "YX"]
+    if units != [CENTIMETRES] * 2 or any(len(s) != 1 or not abs(s[0]) > 0 for s in sizes):
+        return None
+    return float(abs(sizes[0][0]) / abs(sizes[1][0]))
 
 
 def _floats(header: Any, keyword: str) -> np.ndarray:
@@ -179,6 +272,8 @@ def declared_box(header: Any, rows: int, columns: int) -> np.ndarray | None:
     flat = [r for r in regions if value_of(r, "RegionSpatialFormat") == TWO_DIMENSIONAL]
     if not flat:
         raise SkipError("no 2D region (an M-mode or a Doppler spectrum)")
+    if any(value_of(r, "RegionDataType") == COLOUR_FLOW for r in flat):
+        raise SkipError("colour Doppler: flow is painted over the tissue")
     box = np.zeros((rows, columns), bool)
     for r in flat:
         x0, x1, y0, y1 = (

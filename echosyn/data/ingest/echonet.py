@@ -30,6 +30,7 @@ from echosyn.files import write_text
 
 LIST = "FileList.csv"
 TRACINGS = "VolumeTracings.csv"
+SOURCE = ("SourceHeight", "SourceWidth", "SourceAspect")
 
 
 @dataclass(frozen=True)
@@ -118,16 +119,15 @@ def keep_tracings(source: Path, target: Path, table: pd.DataFrame) -> None:
     """Copy the tracings; move those of resized videos with their frames.
 
     Args:
-        table: the FileList with SourceHeight and SourceWidth, as `Plan.finish` gets it.
+        table: the FileList with SourceHeight, SourceWidth and SourceAspect, as `Plan.finish` gets
+            it.
     """
     if not source.is_file():
         return
     fits = {
         name: fit
-        for name, height, width in table[["FileName", "SourceHeight", "SourceWidth"]].itertuples(
-            index=False
-        )
-        if not (fit := SquareFit(height, width)).identity
+        for name, *source in table[["FileName", *SOURCE]].itertuples(index=False)
+        if not (fit := SquareFit(*source)).identity
     }
     if not fits:
         shutil.copyfile(source, target)

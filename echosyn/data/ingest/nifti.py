@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 
+from echosyn.data.ingest.fit import square_pixels
 from echosyn.errors import EchosynError
 
 SUFFIXES = (".nii", ".nii.gz")
 MAX_BYTES = 2**31  # of the volume that a header declares; more is refused before it is read
-ANISOTROPY = 0.01  # pixels whose sides differ by less are taken as square
 RATES = (5.0, 500.0)  # frames per second that a cine can have; other time steps mean nothing
 
 
@@ -19,8 +19,9 @@ class Volume:
     """The values of a NIfTI cine, pixels as stored."""
 
     values: np.ndarray  # (T, H, W), rows from the transducer down
-    spacing: tuple[float, float]  # height and width of a pixel, in the file's unit
+    aspect: float  # height of a pixel over its width
     fps: float | None  # where the header states one
+    turned: bool  # its affine swaps or mirrors the axes of the picture, which is not followed
 
 
 def read_nifti(path: Path) -> Volume:
@@ -63,7 +64,19 @@ def _volume(path: Path) -> Volume:
             f"{path}: {declared} values of {kind} are no cine of width x height x frames"
         )
     width, height = (z if np.isfinite(z) and z > 0 else 1.0 for z in zooms[:2])
-    return Volume(values.T, (height, width), fps)
+    return Volume(values.T, height / width, fps, _is_turned(image))
+
+
+def _is_turned(image: Any) -> bool:
+    """Whether the affine, where one is stated, has other axes than the file.
+
+    Tools write affines of ultrasound that mean nothing, so that following them would turn good
+    pictures; the user is told instead. Both axes mirrored is what ITK and what nothing stated give.
+    """
+    if not (image.header["sform_code"] or image.header["qform_code"]):
+        return False
+    (a, b), (c, d) = image.affine[:2, :2]
+    return bool(abs(b) + abs(c) > abs(a) + abs(d) or a * d < 0)
 
 
 def _rate(step: float, unit: str) -> float | None:
@@ -89,19 +102,4 @@ def grey_frames(volume: Volume, path: Path) -> np.ndarray:
         if low < 0 or high > 255 or high <= 1:
             values = (values - low) * (255 / (high - low))
         values = np.rint(values).astype(np.uint8)
-    return square_pixels(values, volume.spacing, cv2.INTER_AREA)
-
-
-def square_pixels(values: np.ndarray, spacing: tuple[float, float], how: int) -> np.ndarray:
-    """Frames uint8 (T, H, W) whose pixels are `spacing` high and wide, with square pixels.
-
-    The coarser axis keeps its size and the finer one shrinks.
-    """
-    high, wide = spacing
-    if abs(high / wide - 1) < ANISOTROPY:
-        return np.ascontiguousarray(values)
-    coarse = max(high, wide)
-    _, h, w = values.shape
-    size = (max(1, round(w * wide / coarse)), max(1, round(h * high / coarse)))
-    frames = (np.ascontiguousarray(frame) for frame in values)
-    return np.stack([cv2.resize(frame, size, interpolation=how) for frame in frames])
+    return np.stack([square_pixels(frame, volume.aspect) for frame in values])

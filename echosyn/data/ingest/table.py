@@ -30,6 +30,7 @@ from echosyn.data.filelist import (
 )
 from echosyn.data.ingest.canonical import Plan
 from echosyn.data.ingest.echonet import row_items, row_reasons
+from echosyn.data.ingest.names import as_stored, file_names, nearly_alike, plain_path
 from echosyn.data.ingest.pseudonym import read_key
 from echosyn.data.ingest.splits import Shares, split_patients
 from echosyn.errors import EchosynError
@@ -125,7 +126,7 @@ def plan(raw: Path, label: str, options: Options) -> Plan:
     # The columns by the FileList's names, values as they are in the file.
     text = cells.table[list(options.columns.values())]
     text = text.set_axis([COLUMN[what] for what in options.columns], axis=1)
-    table, problems = _canonical(text, raw, options)
+    table, problems = _canonical(text, cells.lines, raw, options)
     table, more = check_rows(table, label)
     reasons = row_reasons(cells, [*problems, *more], text)
     paths = _paths(text) + options.suffix
@@ -134,16 +135,29 @@ def plan(raw: Path, label: str, options: Options) -> Plan:
         return f"{file.name} line {cells.lines[i]} ({text['FileName'][i]})"
 
     def video(i: int) -> Path:
-        return raw / options.videos / paths[i]
+        return as_stored(raw / options.videos / paths[i])
 
     items, rejects = row_items(table, reasons, source, video)
-    alone = {"patient", "split"}.isdisjoint(options.columns)
-    notes = ["no column of patients: every video is split as one of its own"] if alone else []
-    return Plan(items, rejects, notes)
+    return Plan(items, rejects, _notes(text, options))
+
+
+def _notes(text: pd.DataFrame, options: Options) -> list[str]:
+    if {"patient", "split"}.isdisjoint(options.columns):
+        return ["no column of patients: every video is split as one of its own"]
+    alike = nearly_alike(text[PATIENT].str.strip()) if "patient" in options.columns else []
+    if not alike:
+        return []
+    shown = "; ".join(" and ".join(map(repr, group)) for group in alike[:5])
+    more = f"; and {len(alike) - 5} more" if len(alike) > 5 else ""
+    return [
+        f"{len(alike)} groups of patients in column '{options.columns['patient']}' differ by case, "
+        f"blanks, leading zeros or '.0' alone: {shown}{more}. They are taken as different people, "
+        "who may be in different splits: write each person one way"
+    ]
 
 
 def _canonical(
-    text: pd.DataFrame, raw: Path, options: Options
+    text: pd.DataFrame, lines: np.ndarray, raw: Path, options: Options
 ) -> tuple[pd.DataFrame, list[Problem]]:
     """The rows in the FileList's terms, and what is wrong with them that it cannot express."""
     table = text.copy()
@@ -151,9 +165,8 @@ def _canonical(
     paths = _paths(text)
     outside = ~paths.map(_is_inside)
     problems.append(Problem("FileName", np.flatnonzero(outside), "is no path within the folder"))
-    names = _names(paths)
-    again = np.flatnonzero(names.str.lower().duplicated())
-    problems.append(Problem("FileName", again, "names an earlier row's video"))
+    problems += _twice(paths, text["FileName"], lines)
+    names = pd.Series(file_names(list(paths)), index=paths.index)
     numbers = pd.Series([f"v{i + 1:07d}" for i in range(len(names))], index=names.index)
     table["FileName"] = names if options.names == "file" else numbers
     for what in (w for w in options.columns if w in UNITS):
@@ -189,12 +202,15 @@ def _paths(text: pd.DataFrame) -> pd.Series:
     return text["FileName"].str.strip().str.replace("\\", "/")
 
 
-def _names(paths: pd.Series) -> pd.Series:
-    """FileNames: each path without its suffix, folders and odd characters as '_'."""
-    stems = paths.str.replace(r"\.[A-Za-z0-9]{1,4}$", "", regex=True)
-    stems = stems.str.replace(r"^(\./)+", "", regex=True)
-    safe = stems.str.replace(r"[^A-Za-z0-9._-]", "_", regex=True)
-    return safe.where(safe.str.match(r"[A-Za-z0-9]"), "v" + safe)
+def _twice(paths: pd.Series, written: pd.Series, lines: np.ndarray) -> list[Problem]:
+    """Rows that name the very video of an earlier one."""
+    plain = paths.map(plain_path)
+    problems, again = [], np.flatnonzero(plain.duplicated(keep=False))
+    for rows in plain[again].groupby(plain[again], sort=False).groups.values():
+        first = int(rows[0])
+        why = f"is the video of line {lines[first]} ({written[first]!r}) too; keep one row"
+        problems.append(Problem("FileName", np.array(rows[1:]), why))
+    return problems
 
 
 def _numbers(cells: pd.Series, decimal: str, factor: float) -> pd.Series:
