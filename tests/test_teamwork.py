@@ -220,7 +220,7 @@ def test_an_experiment_runs_only_what_changed_and_compares(two, warm):
 def test_a_work_tree_of_another_branch_shares_what_is_kept(two):
     mine, _ = two
     beside = mine.with_name("beside")
-    git(mine, "worktree", "add", "-q", str(beside), "HEAD~1")
+    git(mine, "worktree", "add", "-q", "-b", "other", str(beside))
     dvc(beside, "pull", "--quiet")
     assert "up to date" in dvc(beside, "status")
     assert (beside / "models/lvdm").is_dir()
