@@ -1,8 +1,9 @@
 """Given hearts of a project's TEST patients: animated at EFs, and the very videos at EF +-15.
 
-python -m benchmarks.animate --project . --videos 30 --guidance 3
+python -m benchmarks.animate --project . --videos 30
 
-Prints the numbers of docs/results/animate.md. Needs the models of `make demo`.
+Hearts are the videos' own end-diastolic frames, where their beat is known. Prints the numbers of
+docs/results/animate.md. Needs the models of `make demo`.
 """
 
 import argparse
@@ -37,14 +38,15 @@ def main() -> None:
     parser.add_argument("--project", type=Path, default=Path())
     parser.add_argument("--dataset", default="phantom")
     parser.add_argument("--videos", type=int, default=30)
-    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--guidance", type=float, default=2.0)
     args = parser.parse_args()
     set_threads(threads())
     models = Models(
         Request(Path(), EFS, Path(), project=args.project, models=args.dataset,
                 guidance=args.guidance)
     )  # fmt: skip
-    latents = LatentSet(args.project / "latents/train" / args.dataset, "TEST")
+    beats = args.project / "beats/train" / args.dataset
+    latents = LatentSet(args.project / "latents/train" / args.dataset, "TEST", beats)
     source = args.project / "data/train" / args.dataset
     with tempfile.TemporaryDirectory() as cache:
         frames = load_frames(source, models.fps, cache, splits=("TEST",))
@@ -59,12 +61,12 @@ def report(models: Models, latents: LatentSet, real: list[np.ndarray]) -> None:
     asked = np.clip(np.stack([own, own - SHIFT, own + SHIFT], 1), 0, 100)
     animated, shifted, seconds = [], [], np.zeros(2)
     for v in range(n):
-        z, begin = latents.mean(v), time.perf_counter()
-        hearts = z[:1].expand(len(EFS), -1, -1, -1)
+        z, heart, begin = latents.mean(v), latents.hearts(v, 1), time.perf_counter()
+        hearts = heart.expand(len(EFS), -1, -1, -1)
         made = sampler.animate(hearts, torch.tensor(EFS), [v] * len(EFS), 0, fps=models.fps)
         middle = time.perf_counter()
         efs = tuple(map(float, asked[v]))
-        other = counterfactuals(sampler, z, z[0], efs[0], efs, models.fps)
+        other = counterfactuals(sampler, z, heart[0], efs[0], efs, models.fps)
         seconds += middle - begin, time.perf_counter() - middle
         animated.append([codec.decode(y) for y in made])
         shifted.append([codec.decode(y) for y in other])

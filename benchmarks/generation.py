@@ -12,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.training import Rivals
 from benchmarks.video_quality import Judge
+from echosyn.beat.table import draw_beats, first_phases
 from echosyn.data.frames import FrameSet, load_frames
 from echosyn.data.reconstruct import VideoCodec
 from echosyn.data.video import write_video
@@ -52,14 +53,12 @@ class Bench:
         self.codec = VideoCodec(Vae.load(rivals.project / "models/vae"))
         self.image = rivals.project / "models/lidm" / rivals.dataset
 
-    def asked(self) -> tuple[Tensor, np.ndarray]:
-        """Hearts (n, 4, h, w) of TEST videos, any phase of the beat, and EFs as TRAIN's (n,)."""
-        test, rng = self.rivals.sets("TEST")[0], np.random.default_rng(SEED)
-        hearts = []
-        for v in np.resize(np.arange(len(test)), self.n):
-            frame = int(rng.integers(test.lengths[v]))
-            hearts.append(test.mean(int(v), frame, frame + 1))
-        return torch.cat(hearts), draw_ef("real", self.rivals.sets("TRAIN")[0].ef, self.n, SEED)
+    def asked(self) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        """Hearts (n, 4, h, w) of TEST videos, and as TRAIN's are EFs (n,), percent, and rates (n,),
+        beats a minute."""
+        train = self.rivals.sets("TRAIN")[0]
+        ef = draw_ef("real", train.ef, self.n, SEED)
+        return self.rivals.hearts(self.n, SEED), ef, draw_beats(train, ef, SEED)
 
     def config(self, model: str, **settings: object) -> SampleVideosConfig:
         common = {"train": self.n, "val": 0, "test": 0, "frames": self.frames, "batch": BATCH}
@@ -70,15 +69,18 @@ class Bench:
         through the network for one."""
         image = self.image if cfg.image_steps else None
         sampler = VideoSampler(self.rivals.work / cfg.model, cfg, image)
-        hearts, ef = self.asked()
+        hearts, ef, rates = self.asked()
         fps = cfg.fps or self.fps
+        beats = np.column_stack([rates / 60 / fps, first_phases(np.arange(self.n), SEED)])
+        beats = torch.tensor(beats, dtype=torch.float32)
         made, seconds = [], []
         for i in range(0, self.n, BATCH):
             rows = slice(i, min(i + BATCH, self.n))
             told = torch.tensor(ef[rows], dtype=torch.float32)
             start = time.perf_counter()
+            numbers = range(rows.start, rows.stop)
             made.append(
-                sampler.animate(hearts[rows], told, range(rows.start, rows.stop), SEED, fps=fps)
+                sampler.animate(hearts[rows], told, numbers, SEED, fps=fps, beat=beats[rows])
             )
             seconds.append((time.perf_counter() - start) / len(made[-1]))
         # The first batch is the warm-up.

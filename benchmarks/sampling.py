@@ -33,6 +33,8 @@ import torch  # noqa: E402
 
 from benchmarks.training import GUIDANCE, Rivals, arguments, opened, train  # noqa: E402
 from benchmarks.video_quality import Judge, Quality, frame_set  # noqa: E402
+from echosyn.beat.table import draw_beats  # noqa: E402
+from echosyn.data.filelist import HEART_RATE  # noqa: E402
 from echosyn.data.frames import load_frames  # noqa: E402
 from echosyn.data.reconstruct import VideoCodec  # noqa: E402
 from echosyn.data.video import read_video, write_video  # noqa: E402
@@ -68,19 +70,16 @@ LONGEST = 48  # frames of it
 
 
 def plan_of(rivals: Rivals) -> SamplePlan:
-    """Hearts of TEST videos, any phase of the beat, at EFs of TRAIN's distribution."""
-    test, rng = rivals.sets("TEST")[0], np.random.default_rng(SEED)
-    chosen = np.resize(np.arange(len(test)), VIDEOS)
-    frames = [int(rng.integers(test.lengths[v])) for v in chosen]
-    pairs = zip(chosen, frames, strict=True)
-    hearts = Hearts(torch.cat([test.mean(v, f, f + 1) for v, f in pairs]))
+    """Hearts of TEST videos, at EFs and rates as TRAIN's are."""
+    train, hearts = rivals.sets("TRAIN")[0], Hearts(rivals.hearts(VIDEOS, SEED))
     folder, indices = rivals.work / "hearts", np.arange(VIDEOS)
     with atomic_dir(folder) as tmp:
         hearts.write(tmp / HEARTS, indices=torch.from_numpy(indices))
-    ef = draw_ef("real", rivals.sets("TRAIN")[0].ef, VIDEOS, SEED)
+    ef = draw_ef("real", train.ef, VIDEOS, SEED)
     names = [f"video{i:03d}" for i in indices]
-    fps = float(test.table["FPS"].iloc[0])
+    fps = float(train.table["FPS"].iloc[0])
     table = synthetic_table(names, ef, ["TRAIN"] * VIDEOS, FRAMES, fps)
+    table[HEART_RATE] = draw_beats(train, ef, SEED)
     return SamplePlan(AcceptedHearts(folder), indices, table)
 
 
@@ -96,7 +95,8 @@ class Side:
         """A batch sampled together, decoded in chunks of the batch's size, written in turn."""
         chosen = list(rows)
         ef = torch.from_numpy(plan.ef[chosen])
-        made = self.sampler.animate(plan.hearts.take(plan.indices[chosen]), ef, chosen, SEED)
+        hearts, beat = plan.hearts.take(plan.indices[chosen]), plan.beat(chosen, SEED)
+        made = self.sampler.animate(hearts, ef, chosen, SEED, fps=plan.fps, beat=beat)
         for row, z in zip(chosen, made, strict=True):
             frames = np.concatenate([self.codec.decode(part) for part in z.split(self.cfg.batch)])
             write_video(folder / f"{plan.table['FileName'][row]}.avi", frames, plan.fps)

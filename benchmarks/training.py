@@ -30,6 +30,7 @@ from benchmarks.harness import machine, threads, use_threads
 use_threads(threads())
 
 import matplotlib as mpl  # noqa: E402
+import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 from diffusers import DDPMScheduler  # noqa: E402
@@ -50,7 +51,7 @@ from echosyn.training.loop import Task, fit  # noqa: E402
 
 SEED = 0
 TIMES = 4  # noise levels at which every VAL clip is looked at
-GUIDANCE = 3.0
+GUIDANCE = 2.0
 # The reference's training of our network. Its layout is left out: at our widths its norms would
 # blind the network to time (models.denoisers), which at its own widths they do not.
 REFERENCE = {
@@ -73,6 +74,13 @@ class Rivals:
     def sets(self, split: str) -> list[LatentSet]:
         beats = self.project / "beats/train" / self.dataset
         return [LatentSet(self.project / "latents/train" / self.dataset, split, beats)]
+
+    def hearts(self, n: int, seed: int) -> Tensor:
+        """A heart (LatentSet.heart_frames) of each of n TEST videos, (n, 4, h, w)."""
+        test, rng = self.sets("TEST")[0], np.random.default_rng(seed)
+        chosen = np.resize(np.arange(len(test)), n)
+        frames = [int(rng.choice(test.heart_frames(v))) for v in chosen]
+        return torch.cat([test.mean(int(v), f, f + 1) for v, f in zip(chosen, frames, strict=True)])
 
     def check(self) -> None:
         """Raises EchosynError when the project lacks what is needed."""

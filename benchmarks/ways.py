@@ -70,7 +70,7 @@ TABLES: dict[str, dict[str, dict]] = {
         "at steps 4 and 8": {**PLAIN, "image_steps": (4, 8)},
         "at the first": {**PLAIN, "image_steps": (0,)},
     },
-    "guidance": {f"EF {g:g}": {**PLAIN, "guidance": g} for g in (1.0, 2.0, 3.0, 4.0, 6.0)},
+    "guidance": {f"EF {g:g}": {**PLAIN, "guidance": g} for g in (1.0, 1.5, 2.0, 3.0, 4.0)},
     "versatile": {
         "blend": ABLE,
         "continue": {**ABLE, "windows": "continue"},

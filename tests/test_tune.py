@@ -295,25 +295,26 @@ def test_a_killed_search_goes_on_where_it_was(project, cluster, method):
     edit(project / "params.yaml", tune={"reid": search})
     undisturbed = project.with_name("undisturbed")
     subprocess.run(["cp", "-r", project, undisturbed], check=True)
-    status, out = finished(undisturbed, "reid", "phantom", RAY_ADDRESS=cluster.address)
-    assert status == 0, out
-
-    process = tune(project, "reid", "phantom")
-    enough = 3 if method == "asha" else 6
-    deadline = time.monotonic() + 300
-    work = project / ".echosyn" / "tune" / "reid-phantom"
-    while (
-        sum(len(json.loads(f.read_text())) for f in work.glob("*/trials/*/history.json")) < enough
-    ):
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    no_process_of(project)
+    with tune(undisturbed, "reid", "phantom", RAY_ADDRESS=cluster.address) as meanwhile:
+        process = tune(project, "reid", "phantom")
+        enough = 3 if method == "asha" else 6
+        deadline = time.monotonic() + 300
+        work = project / ".echosyn" / "tune" / "reid-phantom"
+        while (
+            sum(len(json.loads(f.read_text())) for f in work.glob("*/trials/*/history.json"))
+            < enough
+        ):
+            assert process.poll() is None, process.stdout.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        no_process_of(project)
+        out, _ = meanwhile.communicate(timeout=600)
+    assert meanwhile.returncode == 0, out
     before = {f: f.stat().st_mtime_ns for f in trials(project).glob("*/history.json")}
     told = histories(project)
-    status, out = finished(project, "reid", "phantom")
+    status, out = finished(project, "reid", "phantom", RAY_ADDRESS=cluster.address)
     assert status == 0, out
     after = histories(project)
     for name, entries in told.items():
