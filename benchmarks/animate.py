@@ -25,7 +25,7 @@ from echosyn.animate_video import Models, Request
 from echosyn.data.frames import load_frames
 from echosyn.data.latents import LatentSet
 from echosyn.device import set_threads
-from echosyn.diffusion.counterfactual import counterfactuals
+from echosyn.diffusion.counterfactual import REFINE, counterfactuals
 from echosyn.metrics.image import ssim
 from echosyn.runtime import threads
 
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="phantom")
     parser.add_argument("--videos", type=int, default=30)
     parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--refine", type=int, default=REFINE, help="iterations of inversion")
     args = parser.parse_args()
     set_threads(threads())
     models = Models(
@@ -51,22 +52,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         frames = load_frames(source, models.fps, cache, splits=("TEST",))
         real = [np.array(frames.video(v)) for v in range(args.videos)]
-    report(models, latents, real)
+    report(models, latents, real, args.refine)
 
 
-def report(models: Models, latents: LatentSet, real: list[np.ndarray]) -> None:
+def report(models: Models, latents: LatentSet, real: list[np.ndarray], refine: int) -> None:
     """Animate and shift as many TEST videos as `real` has, uint8 (T, H, W) each; print scores."""
     n, sampler, codec = len(real), models.sampler, models.codec
     own, rebuilt = models.ef(real), [codec.decode(latents.mean(v)) for v in range(n)]
     asked = np.clip(np.stack([own, own - SHIFT, own + SHIFT], 1), 0, 100)
-    animated, shifted, seconds = [], [], np.zeros(2)
+    animated, shifted, errors, seconds = [], [], [], np.zeros(2)
     for v in range(n):
         z, heart, begin = latents.mean(v), latents.hearts(v, 1), time.perf_counter()
         hearts = heart.expand(len(EFS), -1, -1, -1)
         made = sampler.animate(hearts, torch.tensor(EFS), [v] * len(EFS), 0, fps=models.fps)
         middle = time.perf_counter()
         efs = tuple(map(float, asked[v]))
-        other = counterfactuals(sampler, z, heart[0], efs[0], efs, models.fps)
+        other = counterfactuals(sampler, z, heart[0], efs[0], efs, models.fps, refine)
+        errors.append(float((other[0] - z).square().mean().sqrt()))
         seconds += middle - begin, time.perf_counter() - middle
         animated.append([codec.decode(y) for y in made])
         shifted.append([codec.decode(y) for y in other])
@@ -75,11 +77,15 @@ def report(models: Models, latents: LatentSet, real: list[np.ndarray]) -> None:
         return models.ef([c for row in clips for c in row]).reshape(n, -1)
 
     people = Identities(latents, codec, models.encoder)
-    numbers = ef_numbers(
-        np.tile(EFS, n), measured(animated).ravel(), latents.ef[:n], own, seed=0
-    )  # fmt: skip
+    found, moved = measured(animated), measured(shifted)
+    numbers = ef_numbers(np.tile(EFS, n), found.ravel(), latents.ef[:n], own, seed=0)
+    numbers |= {f"mean at {ef:g}": value for ef, value in zip(EFS, found.mean(0), strict=True)}
+    changes = (moved - models.ef(rebuilt)[:, None]).mean(0)
+    names = ("unchanged", f"-{SHIFT:g}", f"+{SHIFT:g}")
+    numbers |= {f"mean change {k}": value for k, value in zip(names, changes, strict=True)}
+    numbers["error of unchanged latents, rms"] = np.mean(errors)
     numbers |= people.kept({v: np.concatenate(c) for v, c in enumerate(animated)}, "animate")
-    numbers |= counterfactual_numbers(asked, measured(shifted), models.ef(rebuilt), seed=0)
+    numbers |= counterfactual_numbers(asked, moved, models.ef(rebuilt), seed=0)
     numbers |= unchanged_ssim([(real[v], rebuilt[v], shifted[v][0]) for v in range(n)])
     numbers[f"{COUNTERFACTUAL}/ssim_shifted"] = np.mean(
         [ssim(rebuilt[v], clip) for v in range(n) for clip in shifted[v][1:]]
