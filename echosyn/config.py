@@ -226,7 +226,49 @@ class Params:
         self.seed = seed
 
     def dataset(self, name: str) -> Dataset:
+        """One entry of `datasets`.
+
+        Raises:
+            EchosynError: there is none, naming what asks for it; or a setting is wrong.
+        """
+        users = self._users(name)
+        if users and name not in self._names("datasets"):
+            raise EchosynError(
+                f"params.yaml: no '{name}' under datasets: put the entry back, or take it out of "
+                f"{' and '.join(users)}"
+            )
         return build(Dataset, self.entry("datasets", name), f"params.yaml: datasets.{name}")
+
+    def require_train(self, folder: Path) -> None:
+        """Refuse a folder, such as data/train/<dataset>, of no dataset with role 'train'."""
+        name = folder.name
+        if name not in self._names("datasets"):
+            raise EchosynError(
+                f"{folder} belongs to no dataset in params.yaml: remove it, or put the entry back"
+            )
+        role = self.dataset(name).role
+        if role != "train":
+            raise EchosynError(
+                f"{folder} is left over: datasets.{name} in params.yaml has role '{role}': remove "
+                "it, or set role: train"
+            )
+
+    def _users(self, name: str) -> list[str]:
+        """The entries of other sections that ask for a dataset of that name."""
+        found = ["generate"] if name in self._names("generate") else []
+        for section in ("animate", "fingerprint", "ef_arms"):
+            if name in self._names(section):
+                found.append(f"{section}.{name}")
+        for task in self._names("classify"):
+            entry = self.raw["classify"][task]
+            if isinstance(entry, dict) and entry.get("dataset") == name:
+                found.append(f"classify.{task}")
+        return found
+
+    def _names(self, section: str) -> list[str]:
+        """The names of a section's entries; none where it is no mapping or list of them."""
+        entries = self.raw.get(section)
+        return list(entries) if isinstance(entries, dict | list) else []
 
     def stage(self, stage: str, cls: type[T]) -> T:
         """Settings of a stage: conf/<scale>/<stage>.yaml overlaid with its params section."""
