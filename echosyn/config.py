@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import yaml
 
 from echosyn.errors import EchosynError
+from echosyn.text import read_text, yaml_problem
 
 T = TypeVar("T")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -160,13 +161,17 @@ def _check_limits(value: Any, limits: Any, where: str) -> None:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping; an empty file is an empty mapping."""
+    """A YAML mapping; an empty file is an empty mapping.
+
+    Raises:
+        EchosynError: there is no such file, or it is not UTF-8 text, not YAML or no mapping.
+    """
     try:
-        value = yaml.safe_load(path.read_text())
+        value = yaml.safe_load(read_text(path))
     except FileNotFoundError:
         raise EchosynError(f"{path} does not exist") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise EchosynError(f"{path} is not valid YAML: {e}") from None
+    except yaml.YAMLError as e:
+        raise EchosynError(f"{path}: {yaml_problem(e, read_text(path))}") from None
     if value is None:
         return {}
     if not isinstance(value, dict):
