@@ -33,7 +33,9 @@ def command(main: Callable[..., None], **arguments: str) -> None:
     def checked() -> None:
         for name, value in values.items():
             if not NAME.fullmatch(value):
-                raise EchosynError(f"{name} {value!r}: use a-z, 0-9 and '_' only")
+                raise EchosynError(
+                    f"{name} {value!r}: use a-z, 0-9 and '_' only: rename it in params.yaml"
+                )
         main(**values)
         if stage := os.environ.get("DVC_STAGE"):
             timing.keep(stage)
