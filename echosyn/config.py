@@ -245,7 +245,11 @@ class Params:
         return build(Dataset, self.entry("datasets", name), f"params.yaml: datasets.{name}")
 
     def require_train(self, folder: Path) -> None:
-        """Refuse a folder, such as data/train/<dataset>, of no dataset with role 'train'."""
+        """Check that a folder, such as data/train/<dataset>, is of a dataset with role 'train'.
+
+        Raises:
+            EchosynError: it is left over from one that was taken out, or is a guest now.
+        """
         name = folder.name
         if name not in self._names("datasets"):
             raise EchosynError(
@@ -264,8 +268,8 @@ class Params:
         for section in ("animate", "fingerprint", "ef_arms"):
             if name in self._names(section):
                 found.append(f"{section}.{name}")
-        for task in self._names("classify"):
-            entry = self.raw["classify"][task]
+        tasks = self.raw.get("classify")
+        for task, entry in tasks.items() if isinstance(tasks, dict) else ():
             if isinstance(entry, dict) and entry.get("dataset") == name:
                 found.append(f"classify.{task}")
         return found

@@ -66,6 +66,8 @@ def test_who_asks_for_a_dataset_that_is_gone_is_named(tmp_path, sections, who):
     wanted = f"no 't' under datasets: put the entry back, or take it out of {who}"
     assert refused(params.dataset, "t") == f"params.yaml: {wanted}"
     assert "no 'u' under datasets; known: a" in refused(params.dataset, "u")
+    odd = project(tmp_path, generate="t", animate=["t"], classify=["t"])
+    assert "no 't' under datasets: put the entry back" in refused(odd.dataset, "t")
 
 
 def test_models_of_a_dataset_that_is_gone_are_named(tmp_path):
