@@ -94,7 +94,7 @@ class Models:
         root, models = request.project, request.project / "models"
         params = Params(root)
         self.fps = params.stage("encode", EncodeConfig).fps
-        dataset = request.models or _only(models / "reid")
+        dataset = request.models or _only(models / "reid", params)
         _require(models / "vae", "train_vae")
         reid = _require(models / "reid" / dataset, f"train_reid@{dataset}")
         self.regressor = _require(models / "ef" / dataset / "real", f"train_ef@{dataset}-real")
@@ -182,14 +182,24 @@ def _require(folder: Path, stage: str) -> Path:
     return folder
 
 
-def _only(folder: Path) -> str:
+def _only(folder: Path, params: Params) -> str:
+    """The dataset whose models are in a folder of the project."""
     found = sorted(p.name for p in folder.glob("*") if p.is_dir() and not p.name.startswith("."))
     if not found:
         raise EchosynError(
             f"{folder}: no models here; run `dvc repro` in the project, or name it with --project"
         )
     if len(found) > 1:
-        raise EchosynError(f"models of several datasets: add --models {' or '.join(found)}")
+        known = params.raw.get("generate") or []
+        left = "".join(
+            f" ({folder / name} is left over: '{name}' is not under generate in params.yaml)"
+            for name in found
+            if name not in known
+        )
+        raise EchosynError(
+            f"{folder}: models of several datasets: add --models "
+            f"{' or --models '.join(found)}{left}"
+        )
     return found[0]
 
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import yaml
 
 from echosyn.errors import EchosynError
+from echosyn.text import read_text, yaml_problem
 
 T = TypeVar("T")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -160,13 +161,17 @@ def _check_limits(value: Any, limits: Any, where: str) -> None:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping; an empty file is an empty mapping."""
+    """A YAML mapping; an empty file is an empty mapping.
+
+    Raises:
+        EchosynError: there is no such file, or it is not UTF-8 text, not YAML or no mapping.
+    """
     try:
-        value = yaml.safe_load(path.read_text())
+        value = yaml.safe_load(read_text(path))
     except FileNotFoundError:
         raise EchosynError(f"{path} does not exist") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise EchosynError(f"{path} is not valid YAML: {e}") from None
+    except yaml.YAMLError as e:
+        raise EchosynError(f"{path}: {yaml_problem(e, read_text(path))}") from None
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -226,7 +231,53 @@ class Params:
         self.seed = seed
 
     def dataset(self, name: str) -> Dataset:
+        """One entry of `datasets`.
+
+        Raises:
+            EchosynError: there is none, naming what asks for it; or a setting is wrong.
+        """
+        users = self._users(name)
+        if users and name not in self._names("datasets"):
+            raise EchosynError(
+                f"params.yaml: no '{name}' under datasets: put the entry back, or take it out of "
+                f"{' and '.join(users)}"
+            )
         return build(Dataset, self.entry("datasets", name), f"params.yaml: datasets.{name}")
+
+    def require_train(self, folder: Path) -> None:
+        """Check that a folder, such as data/train/<dataset>, is of a dataset with role 'train'.
+
+        Raises:
+            EchosynError: it is left over from one that was taken out, or is a guest now.
+        """
+        name = folder.name
+        if name not in self._names("datasets"):
+            raise EchosynError(
+                f"{folder} belongs to no dataset in params.yaml: remove it, or put the entry back"
+            )
+        role = self.dataset(name).role
+        if role != "train":
+            raise EchosynError(
+                f"{folder} is left over: datasets.{name} in params.yaml has role '{role}': remove "
+                "it, or set role: train"
+            )
+
+    def _users(self, name: str) -> list[str]:
+        """The entries of other sections that ask for a dataset of that name."""
+        found = ["generate"] if name in self._names("generate") else []
+        for section in ("animate", "fingerprint", "ef_arms"):
+            if name in self._names(section):
+                found.append(f"{section}.{name}")
+        tasks = self.raw.get("classify")
+        for task, entry in tasks.items() if isinstance(tasks, dict) else ():
+            if isinstance(entry, dict) and entry.get("dataset") == name:
+                found.append(f"classify.{task}")
+        return found
+
+    def _names(self, section: str) -> list[str]:
+        """The names of a section's entries; none where it is no mapping or list of them."""
+        entries = self.raw.get(section)
+        return list(entries) if isinstance(entries, dict | list) else []
 
     def stage(self, stage: str, cls: type[T]) -> T:
         """Settings of a stage: conf/<scale>/<stage>.yaml overlaid with its params section."""

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from echosyn.config import read_yaml
+from echosyn.text import read_text
 
 NULL = "tag:yaml.org,2002:null"
 
@@ -29,7 +30,7 @@ def patch(root: Path, conf: Path, stage: str, changes: Mapping[str, Any]) -> str
         edits.setdefault(path, {})[full] = value
     parts = []
     for path, values in edits.items():
-        before = path.read_text() if path.exists() else ""
+        before = read_text(path) if path.exists() else ""
         after = before
         for key, value in values.items():
             after = set_value(after, key.split("."), value)

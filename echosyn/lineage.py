@@ -52,7 +52,10 @@ def read_lock(root: Path) -> list[Stage]:
             for name, entry in entries.items()
         ]
     except (AttributeError, KeyError, TypeError) as e:
-        raise EchosynError(f"{path}: not a lock file that DVC 3 writes ({e!r})") from None
+        raise EchosynError(
+            f"{path}: not a lock file that DVC 3 writes ({e!r}): restore it, or remove it and run "
+            "dvc repro"
+        ) from None
 
 
 def _hashes(entries: list[dict] | None) -> dict[str, str]:

@@ -16,6 +16,7 @@ from echosyn.config import SECTIONS, read_yaml
 from echosyn.config_patch import set_value, unified_diff
 from echosyn.errors import EchosynError
 from echosyn.files import write_text
+from echosyn.text import read_text
 
 FOLDER, PARAMS = "conf/presets", "params.yaml"
 VAE, LIDM, LVDM = "vae", "lidm_", "lvdm"  # folders of published weights, a LIDM for each dataset
@@ -106,7 +107,7 @@ def plan_change(root: Path, preset: Preset) -> Change:
     """
     path = root / PARAMS
     params = read_yaml(path)
-    before = path.read_text()
+    before = read_text(path)
     after, lines = before, []
     for key, value in preset.settings.items():
         present = _present(params, key)
@@ -134,7 +135,7 @@ def _read(path: Path) -> Preset:
             settings |= {(section, str(key)): v for key, v in value.items()}
         else:
             settings[(section,)] = value
-    first, *_ = path.read_text().splitlines() or [""]
+    first, *_ = read_text(path).splitlines() or [""]
     if not first.startswith("#"):
         raise EchosynError(f"{path}: its first line is not a comment that says what it is")
     return Preset(path.stem, first.lstrip("# "), settings)

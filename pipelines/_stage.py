@@ -33,7 +33,9 @@ def command(main: Callable[..., None], **arguments: str) -> None:
     def checked() -> None:
         for name, value in values.items():
             if not NAME.fullmatch(value):
-                raise EchosynError(f"{name} {value!r}: use a-z, 0-9 and '_' only")
+                raise EchosynError(
+                    f"{name} {value!r}: use a-z, 0-9 and '_' only: rename it in params.yaml"
+                )
         main(**values)
         if stage := os.environ.get("DVC_STAGE"):
             timing.keep(stage)
@@ -55,19 +57,25 @@ def torch_params() -> Params:
     return params_here()
 
 
-def trained_on(split: str) -> "list[LatentSet]":
+def trained_on(params: Params, split: str) -> "list[LatentSet]":
     """Latents of a split of every dataset that models learn from, with their beats."""
     from echosyn.data.latents import LatentSet
 
     beats = Path("beats/train")
-    return [LatentSet(f, split, beats / f.name) for f in subfolders("latents/train")]
+    return [LatentSet(f, split, beats / f.name) for f in subfolders(params, "latents/train")]
 
 
-def subfolders(folder: str) -> list[Path]:
-    """The dataset folders in, for instance, data/train."""
+def subfolders(params: Params, folder: str) -> list[Path]:
+    """The folders of the datasets with role 'train' in, for instance, data/train.
+
+    Raises:
+        EchosynError: there is none, or one that belongs to no such dataset.
+    """
     found = sorted(p for p in Path(folder).glob("*") if p.is_dir() and not p.name.startswith("."))
     if not found:
         raise EchosynError(
             f"{folder}: no dataset here; does params.yaml have one with role 'train'?"
         )
+    for path in found:
+        params.require_train(path)
     return found

@@ -20,9 +20,9 @@ def main(name: str) -> None:
     params = torch_params()
     cfg = params.named("distill_lvdm", "distill", name, DistillConfig)
     clips = params.stage("train_lvdm", TrainLvdmConfig)
-    folders = [*subfolders("latents/train"), *subfolders("beats/train")]
+    folders = [*subfolders(params, "latents/train"), *subfolders(params, "beats/train")]
     teacher, vae = Path("models/lvdm"), Path("models/vae")
-    fit, held_out = trained_on("TRAIN"), trained_on("VAL")
+    fit, held_out = trained_on(params, "TRAIN"), trained_on(params, "VAL")
     task = DistillTask(cfg, teacher, clips, fit, held_out)
 
     def save(model, folder: Path) -> None:  # noqa: ANN001

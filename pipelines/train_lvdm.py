@@ -19,8 +19,8 @@ def prepare(params: Params, cfg: "TrainLvdmConfig") -> "tuple[LvdmTask, list[Pat
     from echosyn.training.diffusion import LvdmTask
     from echosyn.training.published import PublishedLvdm
 
-    folders = [*subfolders("latents/train"), *subfolders("beats/train")]
-    fit, held_out = trained_on("TRAIN"), trained_on("VAL")
+    folders = [*subfolders(params, "latents/train"), *subfolders(params, "beats/train")]
+    fit, held_out = trained_on(params, "TRAIN"), trained_on(params, "VAL")
     if cfg.weights == "none":
         return LvdmTask(cfg, fit, held_out), folders
     task = PublishedLvdm(cfg, fit, held_out)
@@ -36,7 +36,7 @@ def main() -> None:
     cfg = params.stage("train_lvdm", TrainLvdmConfig)
     task, folders = prepare(params, cfg)
     out, vae = Path("models/lvdm"), Path("models/vae")
-    sets = [*trained_on("VAL"), *trained_on("TRAIN")]
+    sets = [*trained_on(params, "VAL"), *trained_on(params, "TRAIN")]
 
     def save(model, folder: Path) -> None:  # noqa: ANN001
         model.save(folder)

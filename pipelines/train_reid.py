@@ -21,7 +21,8 @@ def prepare(params: Params, cfg: "TrainReidConfig", dataset: str) -> "tuple[Reid
     from echosyn.training.reid import ReidTask
 
     own = Path("latents/train") / dataset
-    folders = [own, *(f for f in subfolders("latents/train") if cfg.joint and f != own)]
+    others = subfolders(params, "latents/train") if cfg.joint else []
+    folders = [own, *(f for f in others if f != own)]
     train, val = ([LatentSet(f, split) for f in folders] for split in ("TRAIN", "VAL"))
     if cfg.init != "none":
         folders.append(Path(cfg.init))

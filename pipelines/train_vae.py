@@ -21,7 +21,7 @@ def prepare(params: Params, cfg: "TrainVaeConfig") -> "tuple[VaeTask, list[Path]
     from echosyn.training.published import PublishedVae
     from echosyn.training.vae import VaeTask
 
-    folders = subfolders("data/train")
+    folders = subfolders(params, "data/train")
     cache = state_root() / "frames"
     sets = [load_frames(f, cfg.fps, cache, params.dataset(f.name).label) for f in folders]
     fit, held_out = ([s.split(split) for s in sets] for split in ("TRAIN", "VAL"))

@@ -84,7 +84,7 @@ def test_areas_are_those_of_both_kinds_of_tracing(tmp_path):
     assert traced_areas(path) == {"b": {0: 20.0, 1: 20.0}}  # c has but one frame
     assert traced_areas(tmp_path / "none.csv") == {}
     path.write_text("FileName,X,Y,Frame\na.avi,1,east,3\n")
-    with pytest.raises(EchosynError, match="line 2: Y 'east' is no number"):
+    with pytest.raises(EchosynError, match="line 2: Y 'east' is no finite number"):
         traced_areas(path)
     path.write_text("FileName,Frame\na.avi,3\n")
     with pytest.raises(EchosynError, match=r"expected columns FileName, Frame and X1.* found File"):

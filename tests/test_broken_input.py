@@ -198,7 +198,7 @@ LISTS = {
     "quotes": (lambda text: text.replace(b"v1", b'"v1"'), None),
     "semicolons": (lambda text: text.replace(b",", b";"), "separated by ';', not by commas"),
     "tabs": (lambda text: text.replace(b",", b"\t"), "separated by '\\t', not by commas"),
-    "UTF-16": (lambda text: text.decode().encode("utf-16"), "is not UTF-8 text"),
+    "UTF-16": (lambda text: text.decode().encode("utf-16"), "is UTF-16 text (Excel calls it"),
     "nothing": (lambda text: b"", "is empty"),
     "an open quote": (lambda text: text + b'"v9,1', "is not CSV"),
     "a NUL": (lambda text: text.replace(b"v1", b"v\x001"), "v1|NUL|line"),

@@ -157,7 +157,7 @@ def spoil(kind, raw):
         ("EF with a comma", "EF '41,5' is not a finite number"),
         ("other count", "6 frames, Info_4CH.cfg says 7"),
         ("ES beyond", "ES 9 is not among 6 frames"),
-        ("binary info", "Info_4CH.cfg: not a text file"),
+        ("binary info", "Info_4CH.cfg is UTF-16 text"),
         ("no colon", "Info_4CH.cfg: line 9: 'hello' is not of the form"),
         ("no cine", "half_sequence.nii.gz: the file does not exist"),
         ("truncated cine", "damaged or truncated"),
@@ -186,7 +186,7 @@ def test_patients_out_of_the_lists_are_rejected(tmp_path):
     ingest("camus", raw, tmp_path / "out", "ef", max_rejects=2, rejects=rejects)
     assert read_cells(rejects).table["source"].tolist() == ["patient0009", "patient0002"]
     (lists / "subgroup_testing.txt").write_text("patient0001\n")
-    with pytest.raises(EchosynError, match="patient0001 is listed in TRAIN already"):
+    with pytest.raises(EchosynError, match="line 1: patient0001 is listed in TRAIN already"):
         ingest("camus", raw, tmp_path / "out", "ef")
 
 

@@ -84,7 +84,7 @@ def test_pediatric_rejects_bad_rows_and_keeps_odd_measures_empty(tmp_path):
         "pediatric", raw, tmp_path / "out", "ef", {"view": "A4C"}, max_rejects=2, rejects=rejects
     )
     assert (report.videos, report.rejected) == (2, 2)
-    assert "2 cells of Age are no numbers: left empty" in report.notes
+    assert "2 cells of Age are no numbers, the first on line 3 ('ten'): left empty" in report.notes
     bad = rejected(rejects)
     assert bad[0]["source"] == "FileList.csv line 3 (CR1-1.avi)"
     assert bad[0]["reason"] == "Split '10' is not a fold from 0 to 9"

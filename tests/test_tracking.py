@@ -183,13 +183,6 @@ def test_queued_experiments_share_the_store_of_the_project(project, monkeypatch)
     assert tracking_uri() == "http://tracking:5000"
 
 
-def test_damaged_store_is_one_clear_message(project):
-    Path("mlruns").mkdir()
-    Path("mlruns/mlflow.db").write_text("not a database, but long enough to be read as one" * 40)
-    with pytest.raises(EchosynError, match="not a database"), stage_run("encode", "phantom", {}):
-        pytest.fail("the run must not start")
-
-
 @pytest.mark.slow
 def test_processes_may_open_a_fresh_store_at_once(project):
     code = (

@@ -38,7 +38,9 @@ def read_beats(folder: Path, names: list[str]) -> np.ndarray:
         raise EchosynError(f"{path} does not exist: run the stage beats")
     table = pd.read_csv(path, dtype={"FileName": str})
     if missing := [c for c in COLUMNS if c not in table]:
-        raise EchosynError(f"{path}: no column {missing[0]}; found {', '.join(table)}")
+        raise EchosynError(
+            f"{path}: no column {missing[0]}; found {', '.join(table)}: run the stage beats again"
+        )
     table = table.set_index("FileName")
     if absent := [name for name in names if name not in table.index]:
         raise EchosynError(

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
+from echosyn.data.filelist import read_cells, to_numbers
 from echosyn.errors import EchosynError
 
 CHORDS = ("X1", "Y1", "X2", "Y2")  # EchoNet-Dynamic: the long axis, then chords across it
@@ -23,19 +23,22 @@ def traced_areas(path: Path) -> dict[str, dict[int, float]]:
     """
     if not path.is_file():
         return {}
-    table = pd.read_csv(path, dtype={"FileName": str})
+    cells = read_cells(path)
+    table = cells.table
     columns = next((c for c in (CHORDS, POINTS) if set(c) <= set(table)), None)
     if columns is None or not {"FileName", "Frame"} <= set(table):
         raise EchosynError(
             f"{path}: expected columns FileName, Frame and {', '.join(CHORDS)} or "
-            f"{', '.join(POINTS)}; found {', '.join(table)}"
+            f"{', '.join(POINTS)}; found {', '.join(table)}: correct its first line, then "
+            "ingest again"
         )
     for column in ("Frame", *columns):
-        numbers = pd.to_numeric(table[column], errors="coerce")
+        numbers = to_numbers(table[column])
         if (wrong := numbers.isna()).any():
             row = int(np.flatnonzero(wrong)[0])
             raise EchosynError(
-                f"{path}: line {row + 2}: {column} {table[column][row]!r} is no number"
+                f"{path}: line {cells.lines[row]}: {column} {table[column][row]!r} is no finite "
+                "number: correct or remove that line in the raw dataset and ingest again"
             )
         table[column] = numbers
     areas: dict[str, dict[int, float]] = {}

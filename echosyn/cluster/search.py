@@ -120,7 +120,7 @@ def _inputs(params: Params, model: str, base: Any, subject: tuple[str, ...]) -> 
     except (EchosynError, FileNotFoundError) as e:
         stage = MODELS[model].stage
         raise EchosynError(
-            f"{e}. What {stage} reads comes from `dvc repro`: run it for {stage} first"
+            f"{e}. If that is not made yet, `dvc repro` makes it: run it for {stage} first"
         ) from e
     return inputs
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from echosyn.errors import EchosynError
 from echosyn.files import write_text
+from echosyn.text import SAVE_CSV, kind_of, not_text, unreadable
 
 COLUMNS = (
     "FileName",
@@ -76,7 +77,7 @@ def read_cells(path: Path | str, separator: str = ",") -> Cells:
         EchosynError: the file is missing, not UTF-8 text, not CSV, or names a column twice.
     """
     path = Path(path)
-    rows, lines = [], []
+    rows, lines, read = [], [], 0  # rows, the line on which each ends, lines read
     try:
         with path.open(encoding="utf-8-sig", newline="") as f:
             reader = csv.reader(f, strict=True, delimiter=separator)
@@ -84,18 +85,29 @@ def read_cells(path: Path | str, separator: str = ",") -> Cells:
                 if row:
                     rows.append(row)
                     lines.append(reader.line_num)
+                read = reader.line_num
     except FileNotFoundError:
         raise EchosynError(f"{path} does not exist") from None
-    except UnicodeDecodeError as e:
-        raise EchosynError(f"{path} is not UTF-8 text: {e}") from None
+    except (IsADirectoryError, PermissionError) as e:
+        raise unreadable(path, e) from None
+    except UnicodeDecodeError:
+        raise not_text(path, SAVE_CSV) from None
     except csv.Error as e:
-        raise EchosynError(f"{path}: line {len(lines) + 1} is not CSV: {e}") from None
+        fix = "close the quote that opens there, or double those within a cell"
+        raise EchosynError(f"{path}: line {read + 1} is not CSV ({e}): {fix}") from None
     if not rows:
-        raise EchosynError(f"{path} is empty; its first line must name the columns")
+        raise EchosynError(
+            f"{path} is empty; its first line must name the columns: export it again"
+        )
     header, *rows = rows
+    if any("\0" in name for name in header) and kind_of(path) is not None:
+        raise not_text(path, SAVE_CSV)
     twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None:
-        raise EchosynError(f"{path}: the header names column '{twice}' twice")
+        raise EchosynError(
+            f"{path}: line {lines[0]}: the header names column '{twice}' twice: rename "
+            "or remove one"
+        )
     n = len(header)
     whole = [(row + [""] * n)[:n] for row in rows]
     table = pd.DataFrame(whole, columns=header, dtype=str)
@@ -209,7 +221,7 @@ def read_filelist(path: Path | str, label: str = "ef") -> pd.DataFrame:
     text = cells.table
     check_columns(path, list(text.columns), [*COLUMNS, *([CLASS] if label == "class" else [])])
     if text.empty:
-        raise EchosynError(f"{path}: no rows")
+        raise EchosynError(f"{path}: no rows: only line 1 is there, which names the columns")
 
     def refuse(what: str, rows: np.ndarray, why: str, values: Sequence[object]) -> None:
         first = ", ".join(f"line {cells.lines[i]}: {str(values[i])!r}" for i in rows[:5])

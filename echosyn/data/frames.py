@@ -177,7 +177,10 @@ def _listed(folder: Path, label: str, splits: tuple) -> tuple[pd.DataFrame, list
     paths = [video_path(folder, name) for name in table["FileName"]]
     for path in paths:
         if not path.is_file():
-            raise EchosynError(f"{path}: listed in {folder / 'FileList.csv'} but missing")
+            raise EchosynError(
+                f"{path}: listed in {folder / 'FileList.csv'} but missing: run the stage that "
+                "makes this folder again"
+            )
     return table, paths
 
 
@@ -206,7 +209,10 @@ def _decode(paths: list[Path], fps: float, entry: Path) -> None:
             decoded = map_videos(lambda path: _read_at(path, fps), paths, "decode")
             for path, frames in zip(paths, decoded, strict=True):
                 if size is not None and frames.shape[1:] != size:
-                    raise EchosynError(f"{path}: frames {frames.shape[1:]}, others have {size}")
+                    raise EchosynError(
+                        f"{path}: frames {frames.shape[1:]}, others have {size}: run the stage "
+                        "that makes this folder again"
+                    )
                 size = frames.shape[1:]
                 lengths.append(len(frames))
                 raw.write(frames.tobytes())

@@ -103,13 +103,15 @@ class LatentSet:
             try:
                 self._shards[row["Shard"]] = safe_open(path, framework="pt")
             except (OSError, SafetensorError) as e:
-                raise EchosynError(f"{path}: this latent shard cannot be read: {e}") from None
+                raise EchosynError(
+                    f"{path}: this latent shard cannot be read ({e}): run encode again"
+                ) from None
         try:
             return self._shards[row["Shard"]].get_slice(row["FileName"])
         except SafetensorError:
             raise EchosynError(
                 f"{self.folder / row['Shard']}: no latents of {row['FileName']}, which index.csv "
-                "places there"
+                "places there: run encode again"
             ) from None
 
     def mean(self, i: int, start: int = 0, stop: int | None = None) -> Tensor:

@@ -176,7 +176,9 @@ def encode_shard(codec: VideoCodec, videos: Recordings, rows: range, folder: Pat
 
 def _check_size(name: str, size: tuple[int, ...], others: tuple[int, ...] | None) -> None:
     if others is not None and size != others:
-        raise EchosynError(f"video {name}: frames {size}, those before have {others}")
+        raise EchosynError(
+            f"video {name}: frames {size}, those before have {others}: ingest the dataset again"
+        )
 
 
 def finish_encoding(

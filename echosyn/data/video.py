@@ -24,6 +24,9 @@ R = TypeVar("R")
 
 JPEG_QUALITY = 95
 THIRD = np.full((1, 3), 1 / 3)
+# Endings that a video may have in another release of a dataset than the one its list is of.
+VIDEOS = (".mp4", ".avi", ".AVI", ".MP4", ".m4v", ".mov", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg")
+NO_VIDEOS = (".nii.gz", ".nii", ".dcm", ".mhd", ".gif", ".npy", ".npz", ".h5", ".zip")
 
 
 class VideoStream:
@@ -98,7 +101,7 @@ def open_video(
     """
     path = Path(path)
     if not path.is_file():
-        raise EchosynError(f"{path}: the video does not exist")
+        raise EchosynError(f"{path}: the video does not exist{_beside(path)}")
     with path.open("rb") as f:
         start = f.read(12)
         size = f.seek(0, 2)
@@ -117,6 +120,20 @@ def open_video(
         yield VideoStream(path, capture, avi)
     finally:
         capture.release()
+
+
+def _beside(path: Path) -> str:
+    """What is there of the same name in another format, and what to do; nothing if none is."""
+    names = [path.stem, *(f"{path.stem}{suffix}" for suffix in (*VIDEOS, *NO_VIDEOS))]
+    there = next((n for n in names if n != path.name and path.with_name(n).is_file()), None)
+    if there is None:
+        plain = f"{Path(path.stem).stem}.avi"  # where a list has v1.mp4 or v1.AVI
+        if plain == path.name or not path.with_name(plain).is_file():
+            return ""
+        return f", but {plain} does: give its name in the list without an ending"
+    if there.endswith(NO_VIDEOS):
+        return f", but {there} does, which is no video: convert it to {path.name}"
+    return f", but {there} does: rename it to {path.name}"
 
 
 def grey(frame: np.ndarray) -> np.ndarray:

@@ -117,7 +117,10 @@ class ConditionSpec:
             _check_ef(ef)
         if self.published:
             if classes is not None and any(c is not None for c in classes):
-                raise EchosynError("a class is asked for, but the published model knows none")
+                raise EchosynError(
+                    "a class is asked for, but a video model of layout 'published' knows none: set "
+                    "layout: own of train_lvdm"
+                )
             return torch.zeros(n, 1) if ef is None else ef.float().nan_to_num(0.0)[:, None] / 100
         parts = []
         if self.ef:
@@ -126,7 +129,10 @@ class ConditionSpec:
             scaled = torch.where(given, (ef - EF_CENTRE) / EF_SCALE, 0.0)
             parts.append(torch.stack([scaled, given.float()], dim=1))
         elif ef is not None and not bool(ef.isnan().all()):
-            raise EchosynError("an EF is asked for, but this model was trained without EF")
+            raise EchosynError(
+                "an EF is asked for, but this model was trained without EF: train it on a dataset "
+                "with label: ef"
+            )
         if self.fps:
             if fps is None:
                 raise EchosynError("this model needs the frame rate that is asked for")

@@ -38,7 +38,9 @@ def ef_quantile(kind: str, real: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     known = np.asarray(real, np.float64)
     known = known[np.isfinite(known)]
     if len(known) == 0:
-        raise EchosynError(f"EF cannot be drawn as '{kind}': no TRAIN video has one")
+        raise EchosynError(
+            f"EF cannot be drawn as '{kind}': no TRAIN video has one: set ef: uniform of the stage"
+        )
     if kind == "real":
         return np.round(np.quantile(known, ranks), 1)
     parts = [part for band in ef_bands() if len(part := known[band.holds(known)])]

@@ -43,7 +43,10 @@ def draw_labels(
         return ef, None
     known = sorted(c for c in train.classes if c is not None)
     if not known:
-        raise EchosynError(f"{train.folder}: classes cannot be drawn: no TRAIN video has one")
+        raise EchosynError(
+            f"{train.folder}: classes cannot be drawn: no TRAIN video has one, but the image model "
+            "is told one: set `condition` of train_lidm to ef or none and train it again"
+        )
     return ef, tuple(known[int(rank * len(known))] for rank in ranks[:, 1])
 
 

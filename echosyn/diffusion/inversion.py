@@ -39,5 +39,8 @@ def invert(predict: Predict | Sequence[Predict], x: Tensor, steps: int, refine: 
         for _ in range(1 + refine):
             x = cleaner + acts[k](x, t) / steps
     if not bool(torch.isfinite(x).all()):
-        raise EchosynError("inverting gave values that are not finite; is the model trained?")
+        raise EchosynError(
+            "inverting gave values that are not finite: set precision: fp32, or train "
+            "the model longer"
+        )
     return x

@@ -137,13 +137,22 @@ def load_objective(folder: Path | str) -> Objective:
     """The objective a model was trained with, read from its scheduler folder.
 
     A published folder without one is the reference's: v-prediction DDPM.
+
+    Raises:
+        EchosynError: the scheduler's config is damaged.
     """
     config = Path(folder) / "scheduler" / "scheduler_config.json"
     if not config.is_file():
         return DdpmV()
     import json
 
-    return Flow() if json.loads(config.read_text())["_class_name"].startswith("Flow") else DdpmV()
+    try:
+        name = json.loads(config.read_text())["_class_name"]
+        return Flow() if name.startswith("Flow") else DdpmV()
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise EchosynError(
+            f"{config} is not a scheduler's config ({e!r}): train or download the model again"
+        ) from None
 
 
 def time_samples(

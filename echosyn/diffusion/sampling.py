@@ -50,7 +50,10 @@ def denoise(
     for t, act in zip(scheduler.timesteps, steps, strict=True):
         x = scheduler.step(act(x, t.to(x.device)), t, x, return_dict=False, **extra)[0]
     if not bool(torch.isfinite(x).all()):
-        raise EchosynError("sampling gave values that are not finite; is the model trained?")
+        raise EchosynError(
+            "sampling gave values that are not finite: set precision: fp32, or train "
+            "the model longer"
+        )
     return x
 
 

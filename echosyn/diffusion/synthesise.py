@@ -120,7 +120,10 @@ def plan_samples(
 def _draw_classes(known: list[str], n: int, rng: np.random.Generator) -> list[str]:
     """n of the sorted classes `known` at evenly spread, shuffled ranks."""
     if not known:
-        raise EchosynError("classes cannot be drawn: no TRAIN video has one")
+        raise EchosynError(
+            "classes cannot be drawn: no TRAIN video has one: set `label` of the dataset to ef "
+            "or none"
+        )
     ranks = (np.arange(n) + rng.random(n)) / max(n, 1)
     return rng.permutation(np.array(known)[(ranks * len(known)).astype(int)]).tolist()
 

@@ -46,7 +46,10 @@ def window_starts(frames: int, window: int, overlap: int) -> list[int]:
     if frames < window:
         raise EchosynError(f"{frames} frames asked for, but the video model's window is {window}")
     if not 0 <= overlap < window:
-        raise EchosynError(f"overlap {overlap} must be at least 0 and below the window {window}")
+        raise EchosynError(
+            f"overlap {overlap} of sample_videos must be at least 0 and below the model's window "
+            f"of {window} frames: set overlap: {window // 2}"
+        )
     last = frames - window
     return [*range(0, last, window - overlap), last]
 

@@ -63,7 +63,11 @@ class Sets:
         sets = vars(self)
         n = min(most, *map(len, sets.values()))
         if n < 2:
-            raise EchosynError("distances need at least two videos in TRAIN, TEST and the samples")
+            counts = ", ".join(f"{name} {len(s)}" for name, s in sets.items())
+            raise EchosynError(
+                "distances need at least two videos in TRAIN, TEST and the samples; there are "
+                f"{counts}: add patients to the split, or sample more"
+            )
         sizes = {name: s.data.shape[1:] for name, s in sets.items()}
         if len(set(sizes.values())) > 1:
             raise EchosynError(f"frames differ in size: {sizes}; sample at the size of the data")

@@ -125,5 +125,5 @@ def unet_folder(folder: Path | str) -> Path:
         if (folder / sub / "config.json").is_file():
             return folder / sub
     if not folder.is_dir():
-        raise EchosynError(f"{folder}: no such model folder")
+        raise EchosynError(f"{folder}: no such model folder; run the stage that trains it")
     return folder

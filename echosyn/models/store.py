@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import re
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +19,17 @@ from echosyn.files import read_json, write_bytes, write_json
 M = TypeVar("M", bound=nn.Module)
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+# What torch and safetensors raise of a file that is cut, damaged, or none of theirs.
+UNREADABLE = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    struct.error,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+)
+AGAIN = "train or download the model again"
 
 
 def save_model(folder: Path | str, model: nn.Module, config: dict[str, Any]) -> None:
@@ -63,9 +76,11 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     try:
         config = read_json(path)
     except FileNotFoundError:
-        raise EchosynError(f"{path} does not exist; {path.parent} is not a whole model") from None
+        raise EchosynError(
+            f"{path} does not exist; {path.parent} is not a whole model: {AGAIN}"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise EchosynError(f"{path} is not valid JSON: {e}") from None
+        raise EchosynError(f"{path} is not valid JSON ({e}): {AGAIN}") from None
     if not isinstance(config, dict):
         raise EchosynError(f"{path}: expected a mapping, found {type(config).__name__}")
     return config
@@ -87,13 +102,36 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as e:
-        raise EchosynError(f"{path} cannot be read as weights: {str(e).splitlines()[0]}") from None
+    except UNREADABLE as e:
+        raise EchosynError(f"{path} cannot be read as weights: {_no_weights(path, e)}") from None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise EchosynError(f"{path}: expected a mapping of names to tensors")
+        raise EchosynError(
+            f"{path}: expected a mapping of names to tensors, found {type(content).__name__}: give "
+            "a file of weights"
+        )
     return {str(k).removeprefix("module."): v for k, v in content.items()}
+
+
+def _no_weights(path: Path, e: Exception) -> str:
+    """What a file is that torch and safetensors refuse for the reason `e`, and what to do."""
+    with path.open("rb") as f:
+        start = f.read(64).lstrip()
+    if not start:
+        return "it is empty: download it again"
+    if start.startswith(b"version https://git-lfs"):
+        return (
+            "it is a pointer of Git LFS, not the file itself: run git lfs pull where it came from"
+        )
+    if start.lower().startswith((b"<!doctype html", b"<html")):
+        return "it is a web page: download the file itself"
+    if isinstance(e, pickle.UnpicklingError):  # whose own advice is to run what the file holds
+        holds = re.search(r"GLOBAL ([\w.]+)", str(e))
+        if holds is not None:
+            return f"it holds a {holds[1]}, which could run code: save the state_dict alone"
+        return f"it is damaged, or of another kind: {AGAIN}"
+    return f"{str(e).splitlines()[0]}: {AGAIN}"
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor], where: Path | str) -> None:

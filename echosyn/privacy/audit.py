@@ -32,7 +32,7 @@ def false_rejection(
         EchosynError: no hearts, or a tau that is not finite.
     """
     if not np.isfinite([tau.value, tau.lo, tau.hi]).all():
-        raise EchosynError(f"tau is {tau}; calibrate it again")
+        raise EchosynError(f"tau is {tau}, not finite: run privacy_filter again")
     at = [
         share_interval(~accepted(similarities, t), people, level)
         for t in (tau.lo, tau.value, tau.hi)

@@ -135,7 +135,10 @@ def filter_hearts(
     sets = {name: LatentSet(latents, name) for name in ("TRAIN", "VAL", "TEST")}
     for name, found in sets.items():
         if len(found) == 0:
-            raise EchosynError(f"{latents}: no {name} videos; the privacy filter needs all splits")
+            raise EchosynError(
+                f"{latents}: no {name} videos; the privacy filter needs all splits: put patients "
+                f"into {name}"
+            )
     gallery = Gallery.of(encoder, sets["TRAIN"], cfg.gallery_frames, cfg.mirrors)
     if cfg.calibration.rule == "symmetric":
         val, people = join([sets["VAL"]], cfg.heldout_frames)
@@ -226,7 +229,9 @@ class AcceptedHearts:
         found = self.indices[np.minimum(rows, len(self) - 1)] == indices
         if not np.all(found):
             missing = np.asarray(indices)[~found][0]
-            raise EchosynError(f"{self.path}: heart {missing} is not among those accepted")
+            raise EchosynError(
+                f"{self.path}: heart {missing} is not among those accepted: run sample_videos again"
+            )
         with safe_open(self.path, framework="pt") as file:
             hearts = file.get_slice("hearts")
             return torch.cat([hearts[int(r) : int(r) + 1] for r in rows])

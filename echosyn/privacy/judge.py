@@ -48,7 +48,10 @@ class RealVideos:
         encoded = LatentSet(latents)
         rates = encoded.table["FPS"].unique()
         if len(rates) != 1:
-            raise EchosynError(f"{latents}: latents at {rates.tolist()} frames a second; want one")
+            raise EchosynError(
+                f"{latents}: latents at {rates.tolist()} frames a second, not at one rate: run "
+                "encode again"
+            )
         frames = load_frames(videos, float(rates[0]), cache, label)
         same = np.array_equal(encoded.table["FileName"], frames.table["FileName"])
         if not same or not np.array_equal(encoded.lengths, frames.lengths):
@@ -68,7 +71,8 @@ class RealVideos:
         found = RealVideos(LatentSet(self.latents.folder, name), self.frames.split(name))
         if len(found) == 0:
             raise EchosynError(
-                f"{self.latents.folder}: no {name} videos; the video filter needs TRAIN, VAL, TEST"
+                f"{self.latents.folder}: no {name} videos; the video filter needs TRAIN, VAL, "
+                f"TEST: put patients into {name}"
             )
         return found
 

@@ -162,7 +162,10 @@ def _refuse_real(samples: Path, table: pd.DataFrame, real: Path, label: str) -> 
             )
         path = video_path(samples, name)
         if not path.is_file():
-            raise EchosynError(f"{path}: the video is missing, though FileList.csv names it")
+            raise EchosynError(
+                f"{path}: the video is missing, though FileList.csv names it: run "
+                "sample_videos again"
+            )
         alike = by_size.get(path.stat().st_size, [])
         if alike and sha256_file(path) in map(sha256_file, alike):
             raise EchosynError(f"{path}: a real video, byte for byte: it must not be released")

@@ -31,7 +31,7 @@ def provenance(root: Path, dataset: str) -> dict[str, Any]:
                 f"{path} is not what dvc.lock recorded: run dvc repro before a release"
             )
     params = Params(root)
-    sources = {entry["path"] for entry in params.raw["datasets"].values()} - set(recorded)
+    sources = {params.dataset(name).path for name in params.raw["datasets"]} - set(recorded)
     hashes = {path: md5 for stage in stages for path, md5 in {**stage.deps, **stage.outs}.items()}
     # Loss curves hold seconds: the same release, made again, would have others.
     hashes = {path: md5 for path, md5 in hashes.items() if not path.startswith(f"{CURVES}/")}

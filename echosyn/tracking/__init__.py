@@ -179,7 +179,7 @@ def _closing(run: StageRun) -> Iterator[StageRun]:
         if left:
             print(
                 f"echosyn: {left} records of this run wait in {run.outbox.folder}: the next stage "
-                "sends them when the tracking server answers, or `echosyn sync` does",
+                "sends them once the tracking store takes them, or `echosyn sync` does",
                 file=sys.stderr,
             )
 

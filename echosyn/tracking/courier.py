@@ -9,7 +9,15 @@ from pathlib import Path
 from echosyn.errors import EchosynError
 from echosyn.files import read_json
 from echosyn.tracking.outbox import Outbox, outboxes
-from echosyn.tracking.store import NeverError, NoAnswerError, RunGoneError, Store, shown
+from echosyn.tracking.store import (
+    DamagedError,
+    NeverError,
+    NoAnswerError,
+    RunGoneError,
+    Store,
+    move_aside,
+    shown,
+)
 
 PAUSE = 0.5  # seconds between rounds
 LONGEST_PAUSE = 30.0  # between attempts at a server that does not answer
@@ -102,13 +110,10 @@ class Courier:
                 self._send(outbox, store)
         except Timeout:
             return True
-        except NoAnswerError as e:
-            self._fell_silent(uri, str(e))
-            return False
-        except EchosynError as e:
-            if raising:
+        except (NoAnswerError, EchosynError) as e:
+            if raising and isinstance(e, EchosynError):
                 raise
-            self._fell_silent(uri, str(e))
+            self._fell_silent(uri, e)
             return False
         if self._silent.pop(uri, None) and uri in self._used:
             _say(f"the tracking server {shown(uri)} answers again")
@@ -169,11 +174,18 @@ class Courier:
                 outbox.remove()
                 outbox.folder.with_name(f".{outbox.key}.lock").unlink(missing_ok=True)
 
-    def _fell_silent(self, uri: str, why: str) -> None:
+    def _fell_silent(self, uri: str, why: Exception) -> None:
         before = self._silent.get(uri)
         pause = min(2 * before[1], LONGEST_PAUSE) if before else PAUSE
         self._silent[uri] = (time.monotonic() + pause, pause)
-        if before is None and uri in self._used:
+        if before is not None or uri not in self._used:
+            return
+        if isinstance(why, DamagedError):
+            _say(
+                f"{why}: work goes on, and its records wait in {self.root}. Move that file aside "
+                f"({move_aside(why.file)}): `echosyn sync` then sends what waits"
+            )
+        else:
             _say(
                 f"the tracking server {shown(uri)} does not answer; work goes on, and what it logs "
                 f"is kept in {self.root} until it does ({why})"

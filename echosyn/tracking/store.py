@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,11 +23,27 @@ OUTBOX = "echosyn.outbox"  # tag that names the outbox a run came from
 MAX_METRICS = 1000
 MAX_PARAMS = 100
 MAX_VALUE = 5000
+# What SQLite says of a file that is no database of ours, or one that was cut or overwritten.
+DAMAGE = (
+    "file is not a database",
+    "malformed",
+    "unsupported file format",
+    "file is encrypted",
+    "no such table",
+)
 LAYERS = ("mlflow", "sqlalchemy", "requests", "urllib3", "sqlite3", "alembic")
 
 
 class NoAnswerError(Exception):
     """The server cannot be reached now, or is not able to answer: try again later."""
+
+
+class DamagedError(NoAnswerError):
+    """The SQLite file of the store is no database any more: it must be moved aside first."""
+
+    def __init__(self, file: Path, why: str) -> None:
+        super().__init__(f"{shown_file(file)} is damaged ({why})")
+        self.file = file
 
 
 class NeverError(Exception):
@@ -40,7 +57,8 @@ class RunGoneError(Exception):
 class Store:
     """A tracking store, opened on first use.
 
-    Every method raises NoAnswerError when trying later may help, NeverError when this operation is
+    Every method raises NoAnswerError when trying later may help (DamagedError once the user has
+    moved the file aside), NeverError when this operation is
     refused for good, and EchosynError for what the user must mend (address, login, MLflow itself).
     """
 
@@ -140,14 +158,44 @@ class Store:
                 raise
             text = str(e).strip().splitlines()[0][:200] if str(e).strip() else repr(e)
             message = re.sub(r"//[^@/\s]*@", "//***@", f"{shown(self.uri)} failed: {text}")
+            file = _sqlite_file(self.uri)
+            if file is not None and any(sign in str(e) for sign in DAMAGE):
+                raise DamagedError(file, text) from e
             kind = _meaning(e)
             if kind is EchosynError:
-                raise EchosynError(
-                    f"the MLflow tracking store {message}\nCheck MLFLOW_TRACKING_URI and its login "
-                    "(MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD), or unset it to use "
-                    "mlruns/mlflow.db of the project."
-                ) from e
+                fix = _fix(self.uri, file, text)
+                raise EchosynError(f"the MLflow tracking store {message}\n{fix}") from e
             raise kind(message) from e
+
+
+def _fix(uri: str, file: Path | None, text: str) -> str:
+    """What the user can do about a store that does not take our records, in one sentence."""
+    if file is None:
+        return (
+            "Check MLFLOW_TRACKING_URI and its login (MLFLOW_TRACKING_USERNAME, "
+            "MLFLOW_TRACKING_PASSWORD), or unset it to use mlruns/mlflow.db of the project."
+        )
+    if "schema" in text or "revision" in text:
+        return (
+            f"Another version of MLflow made it: bring it up to date (mlflow db upgrade {uri}), or "
+            f"move it aside ({move_aside(file)})."
+        )
+    return (
+        f"Let this user write {shown_file(file)} and its folder, or set MLFLOW_TRACKING_URI to "
+        "another store."
+    )
+
+
+def move_aside(file: Path) -> str:
+    """The command that moves a store's file out of the way and keeps it."""
+    name = shown_file(file)
+    return f"mv {shlex.quote(name)} {shlex.quote(name + '.damaged')}"
+
+
+def shown_file(file: Path) -> str:
+    """A store's file as a user would name it here."""
+    here = Path.cwd().resolve()
+    return str(file.relative_to(here) if file.is_relative_to(here) else file)
 
 
 def _meaning(e: Exception) -> type[Exception]:
@@ -187,6 +235,9 @@ def _connect(uri: str) -> Any:
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     }.items():
         os.environ.setdefault(name, value)
+    if _sqlite_file(uri) is not None:
+        # No connection stays open: a damaged file that is moved aside is let go of.
+        os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
     try:
         from mlflow.tracking import MlflowClient
     except ImportError as e:
@@ -210,13 +261,15 @@ def experiment_id(client: Any, uri: str, name: str) -> str:
         return client.create_experiment(name, _artifact_location(uri), tags=kind)
     if found.lifecycle_stage != "active":
         raise EchosynError(
-            f"the MLflow experiment '{name}' in {shown(uri)} was deleted: "
-            f"mlflow experiments restore --experiment-id {found.experiment_id}"
+            f"the MLflow experiment '{name}' in {shown(uri)} was deleted: restore it with "
+            f"MLFLOW_TRACKING_URI={shlex.quote(shown(uri))} mlflow experiments restore "
+            f"--experiment-id {found.experiment_id}"
         )
     return found.experiment_id
 
 
 def _sqlite_file(uri: str) -> Path | None:
+    """The file of a SQLite store; None of any other."""
     if not uri.startswith("sqlite:///"):
         return None
     return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).resolve()
@@ -243,7 +296,9 @@ def _creation_lock(uri: str) -> Iterator[None]:
         lock = FileLock(file.with_suffix(".lock"), timeout=300)
         lock.acquire()
     except (OSError, TimeoutError) as e:
-        raise EchosynError(f"cannot open the tracking store {uri}: {e}") from e
+        raise EchosynError(
+            f"cannot open the tracking store {shown_file(file)}: {e}\n{_fix(uri, file, str(e))}"
+        ) from e
     try:
         yield
     finally:

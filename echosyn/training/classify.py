@@ -87,7 +87,9 @@ def plan_jobs(
         )
     sizes = [x.frames.data.shape[1:] for x in (real, synthetic)]
     if sizes[0] != sizes[1]:
-        raise EchosynError(f"real frames are {sizes[0]}, synthetic ones {sizes[1]} pixels")
+        raise EchosynError(
+            f"real frames are {sizes[0]}, synthetic ones {sizes[1]} pixels: run sample_videos again"
+        )
 
     def job(arm: str, sources: list[Labelled], k: int) -> Job:
         state = int(np.random.SeedSequence([seed, FIT, k]).generate_state(1)[0])

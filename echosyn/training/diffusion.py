@@ -106,7 +106,11 @@ def video_spec(cfg: TrainLvdmConfig, sets: list[LatentSet]) -> ConditionSpec:
     ef = any(bool(np.isfinite(s.ef).any()) for s in sets)
     classes = sorted({c for s in sets for c in s.classes if c is not None})
     if not ef and not classes:
-        raise EchosynError("no video of TRAIN has an EF or a class: there is nothing to ask for")
+        folders = ", ".join(str(s.folder) for s in sets)
+        raise EchosynError(
+            f"{folders}: no video of TRAIN has an EF or a class, so there is nothing to ask for: "
+            "train on a dataset with label: ef or class"
+        )
     rates = [s.beats[:, 0] / 60 / s.table["FPS"].to_numpy(np.float64) for s in sets]
     known = np.concatenate(rates)
     known = known[np.isfinite(known)]
@@ -130,10 +134,16 @@ def heart_spec(cfg: TrainLidmConfig, train: LatentSet) -> ConditionSpec:
         EchosynError: the dataset lacks the label that `condition` names.
     """
     if cfg.condition == "ef" and not np.isfinite(train.ef).any():
-        raise EchosynError(f"{train.folder}: condition 'ef', but no TRAIN video has an EF")
+        raise EchosynError(
+            f"{train.folder}: condition 'ef', but no TRAIN video has an EF: set `condition` of "
+            "train_lidm to class or none"
+        )
     classes = sorted({c for c in train.classes if c is not None})
     if cfg.condition == "class" and not classes:
-        raise EchosynError(f"{train.folder}: condition 'class', but no TRAIN video has a class")
+        raise EchosynError(
+            f"{train.folder}: condition 'class', but no TRAIN video has a class: set `condition` "
+            "of train_lidm to ef or none"
+        )
     return ConditionSpec(
         ef=cfg.condition == "ef", classes=tuple(classes) if cfg.condition == "class" else ()
     )

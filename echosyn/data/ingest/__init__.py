@@ -10,6 +10,7 @@ from typing import Any
 from echosyn.config import build
 from echosyn.data.ingest import camus, cardiacnet, dicom, echonet, pediatric, table
 from echosyn.data.ingest.canonical import FRAME_SIZE, IngestOptions, IngestReport, write_dataset
+from echosyn.data.ingest.found import no_folder
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir
 
@@ -58,7 +59,7 @@ def ingest(
     if source not in ADAPTERS:
         raise EchosynError(f"source {source!r} is not one of {', '.join(ADAPTERS)}")
     if not raw.is_dir():
-        raise EchosynError(f"{raw}: the raw dataset's folder does not exist")
+        raise EchosynError(no_folder(raw))
     adapter = ADAPTERS[source]
     settings = build(adapter.Options, options, f"options of source {source}")
     with atomic_dir(out) as tmp:

@@ -23,16 +23,23 @@ from echosyn.data.filelist import PATIENT, SPLITS
 from echosyn.data.ingest.canonical import TURNED, Clip, Item, Plan, Reject
 from echosyn.data.ingest.echonet import TRACINGS
 from echosyn.data.ingest.fit import SquareFit, square_pixels
+from echosyn.data.ingest.found import holds, nearby
 from echosyn.data.ingest.nifti import Volume, grey_frames, read_nifti
 from echosyn.data.ingest.splits import Shares, split_patients
 from echosyn.data.ingest.tracing import trace
 from echosyn.errors import EchosynError
 from echosyn.files import write_text
+from echosyn.text import read_text
 
 VIEWS = ("2CH", "4CH")
 SUBGROUPS = dict(zip(SPLITS, ("training", "validation", "testing"), strict=True))
 VENTRICLE, ATRIUM = 1, 3
 LINES = ["FileName", "X1", "Y1", "X2", "Y2", "Frame"]
+NIFTI_FILE = "database_nifti/patient0001/patient0001_2CH_half_sequence.nii.gz"
+OLDER = (
+    "this is CAMUS's older release, as MetaImage (.mhd and .raw), which is not read: download the "
+    f"later one, as NIfTI ({NIFTI_FILE})"
+)
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,11 @@ def plan(raw: Path, label: str, options: Options) -> Plan:
     root = raw / "database_nifti" if (raw / "database_nifti").is_dir() else raw
     folders = sorted(f for f in root.glob("patient*") if f.is_dir())
     if not folders:
-        raise EchosynError(
-            f"{raw}: no folder 'patient*' in it or in its database_nifti; is it CAMUS as NIfTI?"
-        )
+        raise EchosynError(_no_patients(raw, root))
+    if not any(any(f.glob("*.nii*")) for f in folders):
+        old = next((file for f in folders for file in sorted(f.glob("*.mhd"))), None)
+        if old is not None:
+            raise EchosynError(f"{old}: {OLDER}")
     splits, rejects = _splits(raw, [f.name for f in folders], options)
     items = [
         _item(folder, view, splits[folder.name], options)
@@ -69,6 +78,18 @@ def plan(raw: Path, label: str, options: Options) -> Plan:
         for view in options.views
     ]
     return Plan(items, rejects, finish=_write_tracings)
+
+
+def _no_patients(raw: Path, root: Path) -> str:
+    """What is in a folder that has no patients where they are looked for."""
+    missing = f"{raw}: no folder 'patient*' in it or in its database_nifti"
+    old = sorted(f for part in ("training", "testing") for f in (raw / part).glob("*/*.mhd"))
+    if old:
+        return f"{missing}; {old[0]}: {OLDER}"
+    there = nearby(raw, "database_nifti")
+    if there is not None:
+        return f"{missing}, but {there} is there: set `path` of the dataset to {there.parent}"
+    return f"{missing}; {holds(root)}; CAMUS is read as NIfTI, in {NIFTI_FILE}"
 
 
 def _splits(raw: Path, patients: list[str], options: Options) -> tuple[dict[str, str], list]:
@@ -80,13 +101,19 @@ def _splits(raw: Path, patients: list[str], options: Options) -> tuple[dict[str,
     for split, file in lists.items():
         if not file.is_file():
             raise EchosynError(f"{file} is missing beside the other subgroups; download it again")
-        for patient in file.read_text().split():
-            if patient in splits:
-                raise EchosynError(f"{file}: {patient} is listed in {splits[patient]} already")
-            splits[patient] = split
+        for number, line in enumerate(read_text(file).splitlines(), 1):
+            for patient in line.split():
+                if patient in splits:
+                    raise EchosynError(
+                        f"{file}: line {number}: {patient} is listed in {splits[patient]} already: "
+                        "remove it from one of the lists"
+                    )
+                splits[patient] = split
     known = set(patients)
     rejects = [
-        Reject(p, f"listed for {splits[p]}, has no folder") for p in splits if p not in known
+        Reject(p, f"{lists[splits[p]].name} lists it, but it has no folder")
+        for p in splits
+        if p not in known
     ]
     rejects += [Reject(p, "in no list of database_split") for p in patients if p not in splits]
     return splits, rejects
@@ -102,6 +129,8 @@ def _read(folder: Path, view: str, options: Options) -> Clip:
     info_file = folder / f"Info_{view}.cfg"
     info = read_info(info_file)
     cine = _find(folder, f"{folder.name}_{view}_half_sequence")
+    if not cine.is_file():
+        raise EchosynError(f"{cine}: the file does not exist{_instead(folder, view)}")
     volume = read_nifti(cine)
     frames = grey_frames(volume, cine)
     if "NbFrame" in info and _number(info, "NbFrame", info_file) != len(frames):
@@ -120,6 +149,15 @@ def _read(folder: Path, view: str, options: Options) -> Clip:
     return Clip(frames, fps, facts, (TURNED,) if volume.turned else ())
 
 
+def _instead(folder: Path, view: str) -> str:
+    """What a patient's folder holds of a view in place of its cine."""
+    old = sorted(folder.glob(f"*_{view}_*.mhd"))
+    if old:
+        return f", but {old[0].name} does: {OLDER}"
+    others = ", ".join(sorted(f.name for f in folder.glob(f"*_{view}_*")))
+    return f"; of {view} there is {others or 'nothing'}: download the patient again"
+
+
 def read_info(path: Path) -> dict[str, str]:
     """The `Key: value` lines of an Info file.
 
@@ -127,11 +165,9 @@ def read_info(path: Path) -> dict[str, str]:
         EchosynError: the file is missing or not text, or a line is not of that form.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path).splitlines()
     except FileNotFoundError:
-        raise EchosynError(f"{path}: the file does not exist") from None
-    except UnicodeDecodeError:
-        raise EchosynError(f"{path}: not a text file") from None
+        raise EchosynError(f"{path}: the file does not exist: download the patient again") from None
     info = {}
     for number, line in enumerate(lines, 1):
         key, colon, value = line.partition(":")

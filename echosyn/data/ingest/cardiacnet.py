@@ -18,6 +18,7 @@ from echosyn.config import setting
 from echosyn.data.filelist import CLASS, PATIENT
 from echosyn.data.ingest.canonical import SKIPPED, TURNED, UNEVEN, Clip, Item, Note, Plan, Reject
 from echosyn.data.ingest.fit import fit_video
+from echosyn.data.ingest.found import ARCHIVES, holds
 from echosyn.data.ingest.names import file_names
 from echosyn.data.ingest.nifti import SUFFIXES as NIFTI
 from echosyn.data.ingest.nifti import grey_frames, read_nifti
@@ -57,14 +58,15 @@ def plan(raw: Path, label: str, options: Options) -> Plan:
     skipped: list[Reject] = []
     masks = 0
     for name in TASKS[options.task]:
-        folder = _class_folder(raw, name)
+        folder = _class_folder(raw, name, options.task)
         for file in _files(folder):
             if MASKS.search(file.name):
                 masks += 1
             elif file.name.lower().endswith((*NIFTI, *VIDEO)):
                 found.append((file, folder, name))
             else:
-                reason = "neither NIfTI nor a video"
+                packed = file.name.lower().endswith(ARCHIVES)
+                reason = "an archive: unpack it" if packed else "neither NIfTI nor a video"
                 skipped.append(Reject(str(file.relative_to(raw)), reason, SKIPPED))
     patients = {_patient(file, folder, name): name for file, folder, name in found}
     splits = split_patients(patients, options.split)
@@ -80,19 +82,37 @@ def plan(raw: Path, label: str, options: Options) -> Plan:
     return Plan(items, skipped, notes)
 
 
-def _class_folder(raw: Path, name: str) -> Path:
+def _class_folder(raw: Path, name: str, task: str) -> Path:
     """The folder of a class: the raw one's child, or in a folder such as CardiacNet-PAH."""
-    wanted = {name.lower(), name.lower().replace("non-", "none-")}
     folders = [f for f in (*sorted(raw.glob("*")), *sorted(raw.glob("*/*"))) if f.is_dir()]
-    matching = [f for f in folders if f.name.lower().replace("_", "-") in wanted]
+    matching = [f for f in folders if _is_class(f, name)]
     if not matching:
-        raise EchosynError(
-            f"{raw}: no folder {name!r} in it or one level below; CardiacNet has a folder per class"
-        )
+        missing = f"{raw}: no folder {name!r} in it or one level below"
+        raise EchosynError(f"{missing}{_instead(raw, name, task, folders)}")
     if len(matching) > 1:
         listed = ", ".join(str(f) for f in matching[:3])
         raise EchosynError(f"{raw}: several folders are named {name!r}: {listed}; keep one")
     return matching[0]
+
+
+def _is_class(folder: Path, name: str) -> bool:
+    wanted = {name.lower(), name.lower().replace("non-", "none-")}
+    return folder.name.lower().replace("_", "-") in wanted
+
+
+def _instead(raw: Path, name: str, task: str, folders: list[Path]) -> str:
+    """What is there in place of the folder of a class, and what to do."""
+    if _is_class(raw, name):
+        return f": it is that folder itself: set `path` of the dataset to {raw.parent}"
+    other = next(t for t in TASKS if t != task)
+    if any(_is_class(f, other) for f in folders):
+        return (
+            f", but one of {other!r}: set the option task: {other}, or `path` to where {name!r} is"
+        )
+    deeper = next((f for f in sorted(raw.glob("*/*/*")) if f.is_dir() and _is_class(f, name)), None)
+    if deeper is not None:
+        return f", but {deeper} is there: set `path` of the dataset to {deeper.parent}"
+    return f"; {holds(raw)}; CardiacNet has a folder per class"
 
 
 def _files(folder: Path) -> list[Path]:

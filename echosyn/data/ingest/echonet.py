@@ -25,11 +25,13 @@ from echosyn.data.filelist import (
 )
 from echosyn.data.ingest.canonical import Item, LazyItems, Plan, Reject
 from echosyn.data.ingest.fit import SquareFit
+from echosyn.data.ingest.found import holds, nearby
 from echosyn.errors import EchosynError
 from echosyn.files import write_text
 
 LIST = "FileList.csv"
 TRACINGS = "VolumeTracings.csv"
+LVH = "MeasurementsList.csv"  # of EchoNet-LVH
 SOURCE = ("SourceHeight", "SourceWidth", "SourceAspect")
 
 
@@ -44,11 +46,43 @@ def plan(raw: Path, label: str, options: Options) -> Plan:
     Raises:
         EchosynError: FileList.csv is missing, is not a CSV file, or lacks a column.
     """
-    cells = read_cells(raw / LIST)
+    cells = read_cells(the_list(raw))
+    if {"ESV", "EDV", "FPS"}.isdisjoint(cells.table) and {"Sex", "Age"} <= set(cells.table):
+        raise EchosynError(
+            f"{raw / LIST}: its columns ({', '.join(cells.table)}) are those of EchoNet-Pediatric: "
+            "set source: pediatric of the dataset"
+        )
     needed = [*COLUMNS, *([CLASS] if label == "class" else [])]
     check_columns(raw / LIST, list(cells.table.columns), needed)
     table, problems = check_rows(cells.table, label)
     return list_plan(raw, cells, table, problems)
+
+
+def the_list(raw: Path) -> Path:
+    """FileList.csv of a raw folder.
+
+    Raises:
+        EchosynError: it is not there, naming what is instead.
+    """
+    path = raw / LIST
+    if path.is_file():
+        return path
+    if (raw / LVH).is_file():
+        raise EchosynError(
+            f"{path} does not exist; {LVH} does: this is EchoNet-LVH, which has no EF; its videos "
+            "are read with source: table"
+        )
+    named = [f.name for f in sorted(raw.iterdir()) if f.stem.lower() == Path(LIST).stem.lower()]
+    if named:
+        raise EchosynError(f"{path} does not exist, but {named[0]} does: save it as {LIST}")
+    there = nearby(raw, LIST)
+    if there is not None:
+        source = "source: pediatric and " if there.parent.name in ("A4C", "PSAX") else ""
+        raise EchosynError(
+            f"{path} does not exist, but {there} does: set {source}`path` of the dataset to "
+            f"{there.parent}"
+        )
+    raise EchosynError(f"{path} does not exist; {holds(raw)}")
 
 
 def list_plan(
@@ -148,7 +182,9 @@ def keep_tracings(source: Path, target: Path, table: pd.DataFrame) -> None:
 def _unlisted(raw: Path, table: pd.DataFrame) -> list[str]:
     folder = raw / "Videos"
     if not folder.is_dir():
-        raise EchosynError(f"{folder}: the folder of the videos does not exist")
+        raise EchosynError(f"{folder}: the folder of the videos does not exist; {holds(raw)}")
     listed = {f"{name}.avi" for name in table["FileName"]}
-    unlisted = sum(f.name not in listed for f in folder.iterdir())
-    return [f"{unlisted} files in {folder} are not in {LIST}: left out"] if unlisted else []
+    unlisted = sorted(f.name for f in folder.iterdir() if f.name not in listed)
+    if not unlisted:
+        return []
+    return [f"{len(unlisted)} files in {folder} are not in {LIST}, {unlisted[0]} first: left out"]

@@ -15,6 +15,7 @@ from echosyn.config import setting
 from echosyn.data.filelist import (
     CLASS,
     MEASURES,
+    SPLITS,
     Problem,
     check_columns,
     check_rows,
@@ -22,10 +23,12 @@ from echosyn.data.filelist import (
     to_numbers,
 )
 from echosyn.data.ingest.canonical import Plan
-from echosyn.data.ingest.echonet import LIST, list_plan
+from echosyn.data.ingest.echonet import LIST, list_plan, the_list
+from echosyn.data.ingest.found import holds, nearby
 from echosyn.errors import EchosynError
 
 FOLDS = 10
+VIEWS = ("A4C", "PSAX")
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Options:
     """Which view, and which folds are held out."""
 
     view: str | None = setting(
-        None, choices=("A4C", "PSAX"), help="folder of the view; null: the path is that folder"
+        None, choices=VIEWS, help="folder of the view; null: the path is that folder"
     )
     val_fold: int = setting(8, lo=0, hi=FOLDS - 1, help="fold that becomes VAL")
     test_fold: int = setting(9, lo=0, hi=FOLDS - 1, help="fold that becomes TEST")
@@ -60,6 +63,11 @@ def plan(raw: Path, label: str, options: Options) -> Plan:
     """
     raw = find_view(raw, options.view)
     cells = read_cells(raw / LIST)
+    if {"ESV", "EDV", "FPS"} <= set(cells.table) and cells.table["Split"].isin(SPLITS).all():
+        raise EchosynError(
+            f"{raw / LIST}: its columns and splits are those of EchoNet-Dynamic, which has no "
+            "folds: set source: echonet of the dataset"
+        )
     needed = ["FileName", "Split", *{"ef": ["EF"], "class": [CLASS], "none": []}[label]]
     check_columns(raw / LIST, list(cells.table.columns), needed)
     text = cells.table.copy()
@@ -72,7 +80,11 @@ def plan(raw: Path, label: str, options: Options) -> Plan:
         odd = (text[column].str.strip() != "") & ~(to_numbers(text[column]) >= 0)
         text.loc[odd, column] = ""
         if odd.any():
-            notes.append(f"{odd.sum()} cells of {column} are no numbers: left empty")
+            first = int(np.flatnonzero(odd)[0])
+            notes.append(
+                f"{odd.sum()} cells of {column} are no numbers, the first on line "
+                f"{cells.lines[first]} ({cells.table[column][first]!r}): left empty"
+            )
     table, problems = check_rows(text, label)
     no_fold = np.flatnonzero(~known)
     if len(no_fold):
@@ -86,11 +98,26 @@ def find_view(raw: Path, view: str | None) -> Path:
     Raises:
         EchosynError: there is none.
     """
-    if view is None:
-        return raw
     inner = Path("pediatric_echo_avi")
-    places = [raw / view, raw / inner / view, raw / inner / inner / view]
+    places = (raw, raw / inner, raw / inner / inner)
+    if view is None:
+        views = [v for place in places for v in VIEWS if (place / v / LIST).is_file()]
+        if views and not (raw / LIST).is_file():
+            raise EchosynError(
+                f"{raw / LIST} does not exist, but {raw} holds {' and '.join(views)}: set the "
+                f"option view: {views[0]} of the dataset"
+            )
+        return the_list(raw).parent
     for place in places:
-        if (place / LIST).is_file():
-            return place
-    raise EchosynError(f"{raw}: no {view}/{LIST} in it or in its pediatric_echo_avi")
+        if (place / view / LIST).is_file():
+            return place / view
+    missing = f"{raw}: no {view}/{LIST} in it or in its pediatric_echo_avi"
+    there = nearby(raw, f"{view}/{LIST}")
+    if there is not None:
+        fix = f"set `path` of the dataset to {there.parent.parent}"
+        raise EchosynError(f"{missing}, but {there} is there: {fix}")
+    if (raw / LIST).is_file():
+        raise EchosynError(
+            f"{missing}: it is the folder of a view itself: set its option view: null"
+        )
+    raise EchosynError(f"{missing}; {holds(raw)}")

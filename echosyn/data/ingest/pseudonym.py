@@ -16,6 +16,7 @@ from pathlib import Path
 
 from echosyn.data.filelist import SPLITS
 from echosyn.errors import EchosynError
+from echosyn.text import kind_of
 
 LEAST_BYTES = 32
 # What marks a folder whose files are versioned, shared or published.
@@ -68,9 +69,17 @@ def read_key(path: Path | str, raw: Path) -> Pseudonymiser:
             f"{file}: the key can be used by others (mode {mode:o}); run: chmod 600 {file}"
         )
     try:
-        key = bytes.fromhex(file.read_text("ascii"))
-    except (ValueError, OSError):
-        raise EchosynError(f"{file}: the key is not hex digits alone; {MAKE}<new file>") from None
+        key = bytes.fromhex(file.read_text("utf-8-sig"))
+    except OSError as e:
+        raise EchosynError(
+            f"{file}: the key cannot be read ({e.strerror}); run: chmod 600 {file}"
+        ) from None
+    except ValueError:
+        kind = kind_of(file)
+        fix = f"restore it from your copy (another changes every pseudonym), or {MAKE}<new file>"
+        if kind is not None:
+            fix = f"it is {kind}: save it as plain text"
+        raise EchosynError(f"{file}: the key is not hex digits alone: {fix}") from None
     if len(key) < LEAST_BYTES:
         raise EchosynError(
             f"{file}: the key is too short: {len(key)} bytes, {LEAST_BYTES} or more are needed; "
