@@ -32,12 +32,15 @@ def traced_areas(path: Path) -> dict[str, dict[int, float]]:
             f"{', '.join(POINTS)}; found {', '.join(table)}: correct its first line, then "
             "ingest again"
         )
+    # EchoNet-Pediatric's "No Systolic" stands for a frame that was not traced.
+    untraced = table["Frame"].str.strip().str.lower().str.startswith("no ")
+    lines, table = cells.lines[~untraced], table[~untraced].reset_index(drop=True)
     for column in ("Frame", *columns):
         numbers = to_numbers(table[column])
         if (wrong := numbers.isna()).any():
             row = int(np.flatnonzero(wrong)[0])
             raise EchosynError(
-                f"{path}: line {cells.lines[row]}: {column} {table[column][row]!r} is no finite "
+                f"{path}: line {lines[row]}: {column} {table[column][row]!r} is no finite "
                 "number: correct or remove that line in the raw dataset and ingest again"
             )
         table[column] = numbers
