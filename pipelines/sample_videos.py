@@ -47,9 +47,9 @@ def main(dataset: str) -> None:
         del sampler
 
         def worker() -> Make:
-            sampler, codec, meter = models.open(cfg, plan.fps, own_fps, plan.has_ef)
+            sampler, codec, speckle, meter = models.open(cfg, plan.fps, own_fps, plan.has_ef)
             return lambda rows, folder: sample_shard(
-                sampler, codec, plan, rows, folder, params.seed, meter
+                sampler, codec, plan, rows, folder, params.seed, speckle, meter
             )
 
         shards = run_shards(work, len(plan.table), cfg.shard, worker, "sample_videos", "video")

@@ -35,13 +35,22 @@ FPS, FRAMES = 32.0, 24  # of the real videos; their latents are at half of that 
 SHORT = 4  # the first VAL video is cut to fewer frames than a synthetic one has
 ENCODING = EncodeConfig(fps=16.0, batch=16, shard=8)
 SAMPLING = SampleVideosConfig(
-    train=3, val=1, test=1, frames=10, overlap=0, steps=1, guidance=1.0, batch=2, shard=2
+    train=3,
+    val=1,
+    test=1,
+    frames=10,
+    overlap=0,
+    steps=1,
+    guidance=1.0,
+    batch=2,
+    shard=2,
+    speckle=False,
 )
 REID = {"encoder": "small", "widths": [8, 16], "embedding": 16}
 
 
 def models_in(root: Path) -> VideoModels:
-    folders = ("lvdm", "vae", "ef/phantom/real", "lidm/phantom")
+    folders = ("lvdm", "vae", "ef/phantom/real", "lidm/phantom", "speckle/phantom")
     return VideoModels(*(root / "models" / name for name in folders))
 
 

@@ -128,7 +128,7 @@ def made(sampled, cfg, folder, cuts=(range(4),)):
     folders = [folder / str(rows.start) for rows in cuts]
     for rows, one in zip(cuts, folders, strict=True):
         one.mkdir(parents=True)
-        sample_shard(sampler, Pixels(), plan, rows, one, 0, meter if cfg != CFG else None)
+        sample_shard(sampler, Pixels(), plan, rows, one, 0, None, meter if cfg != CFG else None)
     return folders, finish_samples(folders, plan, folder / "out")
 
 

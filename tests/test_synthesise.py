@@ -34,6 +34,7 @@ from echosyn.models.denoisers import UnetConfig
 from echosyn.models.published_video import PublishedVideoDenoiser
 from echosyn.models.vae import Vae, VaeConfig
 from echosyn.privacy.filter import HEARTS, AcceptedHearts
+from tests.plain_speckle import plain_speckle
 from tests.tiny_video import tiny_video
 
 SIZE, WINDOW, FPS = 8, 4, 16.0
@@ -54,7 +55,11 @@ def write_model(folder, spec=ConditionSpec(), objective="flow", **changes):  # n
         model = PublishedVideoDenoiser(UNetSpatioTemporalConditionModel.from_config(config))
     model.save(folder)
     make_objective(objective).save(folder)
-    return VideoModels(folder, folder.parent / "vae", folder.parent / "ef", folder.parent / "lidm")
+    speckle = folder.parent / "speckle"
+    speckle.mkdir()
+    plain_speckle().save(speckle)
+    names = ("vae", "ef", "lidm", "speckle")
+    return VideoModels(folder, *(folder.parent / name for name in names))
 
 
 @pytest.fixture(scope="module")
@@ -124,12 +129,12 @@ def test_files_are_the_same_however_the_work_is_cut(models, tmp_path):
     plan = plan_samples("set", CFG, accepted(tmp_path / "hearts"), real(), 0)
     tables = []
     for name, cuts in (("whole", [range(4)]), ("cut", [range(1), range(1, 4)])):
-        sampler, codec, meter = models.open(CFG, plan.fps, FPS, plan.has_ef)
+        sampler, codec, speckle, meter = models.open(CFG, plan.fps, FPS, plan.has_ef)
         assert meter is None
         folders = [tmp_path / name / str(r.start) for r in cuts]
         for rows, folder in zip(cuts, folders, strict=True):
             folder.mkdir(parents=True)
-            sample_shard(sampler, codec, plan, rows, folder, 0, meter)
+            sample_shard(sampler, codec, plan, rows, folder, 0, speckle, meter)
         tables.append(finish_samples(folders, plan, tmp_path / name / "out"))
     files = [
         {p.name: p.read_bytes() for p in (tmp_path / n / "out").rglob("*") if p.is_file()}

@@ -57,6 +57,7 @@ class SampleVideosConfig:
     image_steps: tuple[int, ...] = setting(
         (), lo=0, hi=999, help="steps, from 0, at which the image model acts (JVID)"
     )
+    speckle: bool = setting(True, help="paint the speckle that the VAE takes off")
     ef: str = setting("real", choices=EF_DRAWS, help="distribution that EF is drawn from")
     ef_truth: str = setting(
         "keep", choices=EF_TRUTHS, help="what happens to the EF asked for once it is measured"

@@ -13,6 +13,7 @@ from echosyn.diffusion.ef_truth import EfMeter
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.errors import EchosynError
+from echosyn.models.speckle import Speckle
 from echosyn.models.vae import Vae
 
 WRITERS = 2  # threads that encode and write videos while the next ones are sampled
@@ -24,13 +25,14 @@ class VideoModels:
     """The folders of what makes videos.
 
     regressor: the EF regressors that measure them, for `ef_truth`; image: the LIDM, for
-    `image_steps`.
+    `image_steps`; speckle: what they are painted with.
     """
 
     video: Path
     vae: Path
     regressor: Path
     image: Path
+    speckle: Path
 
     @classmethod
     def of(cls, cfg: SampleVideosConfig, dataset: str) -> "VideoModels":
@@ -41,8 +43,9 @@ class VideoModels:
         """
         root = Path("models")
         found = cls(
-            root / cfg.model, root / "vae", root / "ef" / dataset / "real", root / "lidm" / dataset
-        )
+            root / cfg.model, root / "vae", root / "ef" / dataset / "real",
+            root / "lidm" / dataset, root / "speckle" / dataset,
+        )  # fmt: skip
         if not found.video.is_dir():
             stage = "train_lvdm" if cfg.model == "lvdm" else "distill_lvdm"
             raise EchosynError(
@@ -54,13 +57,15 @@ class VideoModels:
     def read_by(self, cfg: SampleVideosConfig) -> list[Path]:
         """The folders that sampling with these settings reads."""
         folders = [self.video, self.vae]
+        if cfg.speckle:
+            folders.append(self.speckle)
         if cfg.ef_truth != "keep":
             folders.append(self.regressor)
         return [*folders, self.image] if cfg.image_steps else folders
 
     def open(
         self, cfg: SampleVideosConfig, fps: float, own_fps: float, measured: bool
-    ) -> tuple[VideoSampler, VideoCodec, EfMeter | None]:
+    ) -> tuple[VideoSampler, VideoCodec, Speckle | None, EfMeter | None]:
         """All that a worker makes videos with.
 
         Args:
@@ -70,7 +75,8 @@ class VideoModels:
         if measured and cfg.ef_truth != "keep":
             meter = EfMeter(self.regressor, cfg.precision)
         codec = VideoCodec(Vae.load(self.vae), precision=cfg.precision)
-        return self.sampler(cfg, fps, own_fps), codec, meter
+        speckle = Speckle.load(self.speckle) if cfg.speckle else None
+        return self.sampler(cfg, fps, own_fps), codec, speckle, meter
 
     def sampler(self, cfg: SampleVideosConfig, fps: float, own_fps: float) -> VideoSampler:
         """The video model, ready to be asked for `fps` frames per second.

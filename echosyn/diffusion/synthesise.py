@@ -29,6 +29,7 @@ from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.studio import VideoWriter
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir
+from echosyn.models.speckle import Speckle
 from echosyn.models.vae import FRAME_SIZE
 from echosyn.parallel import ahead, cores_apart
 from echosyn.privacy.filter import AcceptedHearts
@@ -170,9 +171,10 @@ def sample_shard(
     rows: range,
     folder: Path,
     seed: int,
+    speckle: Speckle | None = None,
     meter: EfMeter | None = None,
 ) -> None:
-    """Sample and decode the videos of these rows into `folder`.
+    """Sample and decode the videos of these rows into `folder`, painted with `speckle` if given.
 
     With a `meter` their EF is measured, and those that ef_truth 'reject' rejects are tried again
     with another noise; truth.csv says what was found.
@@ -184,7 +186,7 @@ def sample_shard(
     with VideoWriter(folder, plan.fps) as writer:
         while pending:
             again = []
-            with closing(_made(sampler, codec, plan, pending, seed, attempt)) as made:
+            with closing(_made(sampler, codec, speckle, plan, pending, seed, attempt)) as made:
                 for row, frames in made:
                     final = truth.settle(row, frames, attempt) if truth else frames
                     if final is None:
@@ -209,6 +211,7 @@ def noise_index(seed: int, index: int, attempt: int) -> int:
 def _made(
     sampler: VideoSampler,
     codec: VideoCodec,
+    speckle: Speckle | None,
     plan: SamplePlan,
     rows: list[int],
     seed: int,
@@ -235,7 +238,11 @@ def _made(
             plan.beat(part, seed),
         )
         frames = codec.decode(latents.flatten(0, 1))
-        return frames.reshape(*latents.shape[:2], *frames.shape[1:])
+        videos = frames.reshape(*latents.shape[:2], *frames.shape[1:])
+        if speckle is None:
+            return videos
+        chances = [np.random.default_rng([seed, 10, int(i), attempt]) for i in indices]
+        return np.stack([speckle.paint(v, c) for v, c in zip(videos, chances, strict=True)])
 
     if sampler.device.type != "cpu":
         size = sampler.cfg.batch

@@ -126,10 +126,12 @@ def filter_finished(
 
         def worker() -> Make:
             found = scorer()
-            sampler, codec, meter = sources.models.open(sampling, plan.fps, real.fps, plan.has_ef)
+            sampler, codec, speckle, meter = sources.models.open(
+                sampling, plan.fps, real.fps, plan.has_ef
+            )
 
             def make(rows: range, folder: Path) -> None:
-                sample_shard(sampler, codec, plan, rows, folder, seed, meter)
+                sample_shard(sampler, codec, plan, rows, folder, seed, speckle, meter)
                 names = part["FileName"].iloc[rows.start : rows.stop]
                 clips = (read_clip(folder / f"{name}.avi", real.fps) for name in names)
                 found.score(clips).save(folder / KEPT)

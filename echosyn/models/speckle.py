@@ -1,0 +1,228 @@
+"""Speckle: what a VAE takes from pictures, learned as statistics and painted on what it decodes.
+
+A decoder trained on squared error returns the mean of all speckle that a latent allows: smooth
+tissue. What it takes off is close to a Gaussian texture: its size depends on the brightness, its
+grain on the depth, and it follows the frame before only in part. These three are read off TRAIN's
+frames and their reconstructions; a painted frame is the decoded one plus a fresh draw.
+
+A network trained on smooth videos reads the flicker of real speckle as motion
+(docs/results/speckle.md).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from scipy import fft
+
+from echosyn.errors import EchosynError
+from echosyn.models.vae import FRAME_SIZE
+
+FILE = "speckle.safetensors"
+SMOOTH = 1.5  # pixels, sd of the blur whose value is called brightness here
+# Brightness at whose levels the size is known; fine where a picture is dark.
+KNOTS = np.array([0, 1, 2, 4, 6, 8, 12, 16, 24, 32, *range(48, 257, 16)], np.float32)
+LIT = 12.0  # brightness from which tissue is bright enough to read its grain
+DARK = 1.0  # a pixel that is never brighter lies outside the sector and stays as it is
+REACH = 8  # pixels to which the grain correlates
+BANDS = 3  # of depth
+LEAST = 500  # pixels of a brightness from which its size is read
+FAR = 8  # frames; what is alike over more stands still
+
+
+@dataclass(frozen=True, eq=False)
+class Speckle:
+    """Statistics of what reconstructions lack.
+
+    size: grey levels, sd at each of KNOTS (K,). grain: correlation of neighbours at each depth,
+    from the transducer down, (BANDS, 2 REACH + 1, 2 REACH + 1). still: share of the power that does
+    not change over time. memory: correlation of the rest with the frame before.
+    """
+
+    size: np.ndarray
+    grain: np.ndarray
+    still: float
+    memory: float
+
+    @classmethod
+    def learn(cls, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> "Speckle":
+        """From real videos and their reconstructions, uint8 (T, 112, 112) each; those of FAR frames
+        or fewer are left out.
+
+        Raises:
+            EchosynError: no video, or none with tissue bright enough.
+        """
+        sums = _Sums()
+        for real, rebuilt in pairs:
+            if len(real) > FAR:
+                sums.add_size(real, rebuilt)
+        size = sums.sizes()
+        for real, rebuilt in sums.kept:
+            sums.add_grain(real, rebuilt, size)
+        grain, near, far = sums.correlations()
+        still = float(np.clip(far, 0, 0.99))
+        return cls(size, grain, still, float(np.clip((near - still) / (1 - still), 0, 0.99)))
+
+    def paint(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Decoded frames uint8 (T, 112, 112) with speckle of their own, uint8."""
+        light = _brightness(frames)
+        inside = light.max(axis=0) > DARK
+        texture = self.texture(len(frames), rng)
+        painted = frames + _at(self.size, light) * texture * inside
+        return np.clip(np.rint(painted), 0, 255).astype(np.uint8)
+
+    def texture(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Gaussian texture of unit sd, float32 (n, 112, 112)."""
+        fresh = self._fields(n + 1, rng)
+        still, moving = fresh[0], fresh[1:]
+        for t in range(1, n):
+            moving[t] *= np.sqrt(1 - self.memory**2)
+            moving[t] += self.memory * moving[t - 1]
+        return np.sqrt(self.still) * still + np.sqrt(1 - self.still) * moving
+
+    def _fields(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        noise = rng.standard_normal((n, BANDS, FRAME_SIZE, FRAME_SIZE), dtype=np.float32)
+        waves = fft.rfft2(noise) * _amplitudes(self.grain)
+        fields = fft.irfft2(waves, s=(FRAME_SIZE, FRAME_SIZE))  # (n, BANDS, H, W)
+        return np.einsum("nbhw,bh->nhw", fields, np.sqrt(_weights()))
+
+    def numbers(self) -> dict[str, float]:
+        """Flat metrics: size in grey levels at brightness 64, correlation with the next pixel down
+        and beside in the middle band, and over time."""
+        middle = self.grain[BANDS // 2]
+        return {
+            "speckle/size_at_64": float(self.size[list(KNOTS).index(64)]),
+            "speckle/grain_axial": float(middle[REACH + 1, REACH]),
+            "speckle/grain_lateral": float(middle[REACH, REACH + 1]),
+            "speckle/still": self.still,
+            "speckle/memory": self.memory,
+        }
+
+    def save(self, folder: Path) -> None:
+        """folder/speckle.safetensors; the same statistics give the same bytes."""
+        tensors = {
+            "size": self.size.astype(np.float32),
+            "grain": self.grain.astype(np.float32),
+            "time": np.array([self.still, self.memory], np.float32),
+        }
+        save_file(tensors, folder / FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Speckle":
+        """Raises EchosynError where it is missing, or not what `save` writes."""
+        path = Path(folder) / FILE
+        if not path.is_file():
+            raise EchosynError(
+                f"{path} does not exist: run the stage speckle, or set speckle: false in "
+                "sample_videos"
+            )
+        try:
+            found = load_file(path)
+            side = 2 * REACH + 1
+            shapes = {"size": (len(KNOTS),), "grain": (BANDS, side, side), "time": (2,)}
+            if {k: v.shape for k, v in found.items()} != shapes:
+                raise ValueError("other tensors are in it")
+        except (SafetensorError, ValueError, OSError) as e:
+            raise EchosynError(f"{path}: not what the stage speckle writes ({e})") from None
+        return cls(found["size"], found["grain"], *map(float, found["time"]))
+
+
+class _Sums:
+    """What is added up over videos, in float64."""
+
+    def __init__(self) -> None:
+        self.count, self.square = np.zeros((2, len(KNOTS)))
+        self.kept: list[tuple[np.ndarray, np.ndarray]] = []
+        shape = (BANDS, 2 * FRAME_SIZE, FRAME_SIZE + 1)
+        self.power, self.there = np.zeros((2, *shape))
+        self.time = np.zeros((2, 2))  # products and norms, of neighbours and of far frames
+
+    def add_size(self, real: np.ndarray, rebuilt: np.ndarray) -> None:
+        light = _brightness(rebuilt)
+        lack = real.astype(np.float32) - rebuilt
+        nearest = np.searchsorted((KNOTS[1:] + KNOTS[:-1]) / 2, light.ravel())
+        self.count += np.bincount(nearest, minlength=len(KNOTS))
+        self.square += np.bincount(nearest, lack.ravel() ** 2, minlength=len(KNOTS))
+        self.kept.append((real, rebuilt))
+
+    def sizes(self) -> np.ndarray:
+        known = self.count >= LEAST
+        if not known.any():
+            raise EchosynError(
+                f"no TRAIN video has more than {FAR} frames, from which speckle is learned: set "
+                "speckle: false in sample_videos"
+            )
+        sizes = np.sqrt(self.square[known] / self.count[known])
+        return np.interp(KNOTS, KNOTS[known], sizes).astype(np.float32)
+
+    def add_grain(self, real: np.ndarray, rebuilt: np.ndarray, size: np.ndarray) -> None:
+        light = _brightness(rebuilt)
+        lit = light > LIT
+        unit = (real.astype(np.float32) - rebuilt) / np.maximum(_at(size, light), 1) * lit
+        for kind, lag in enumerate((1, FAR)):
+            a, b = unit[lag:], unit[:-lag]
+            self.time[0, kind] += float((a * b).sum(dtype=np.float64))
+            both = (a**2).sum(dtype=np.float64) * (b**2).sum(dtype=np.float64)
+            self.time[1, kind] += float(np.sqrt(both))
+        some = slice(None, None, FAR)
+        for band, rows in enumerate(np.array_split(np.arange(FRAME_SIZE), BANDS)):
+            part = np.zeros((FRAME_SIZE, 1), np.float32)
+            part[rows] = 1
+            for total, x in ((self.power, unit), (self.there, lit.astype(np.float32))):
+                waves = fft.rfft2(x[some] * part, s=(2 * FRAME_SIZE, 2 * FRAME_SIZE))
+                total[band] += (np.abs(waves) ** 2).sum(axis=0)
+
+    def correlations(self) -> tuple[np.ndarray, float, float]:
+        """Of neighbours in space by depth, in time, and of far frames."""
+        near = np.arange(-REACH, REACH + 1)
+        fade = np.exp(-0.5 * (near[:, None] ** 2 + near**2) / REACH**2)
+        grain = []
+        for power, there in zip(self.power, self.there, strict=True):
+            pairs = fft.irfft2(there)
+            if pairs[0, 0] < LEAST:
+                grain.append(None)
+                continue
+            found = fft.irfft2(power) / np.maximum(pairs, 1)
+            grain.append(fade * found[np.ix_(near, near)] / found[0, 0])
+        known = [g for g in grain if g is not None]
+        if not known:
+            raise EchosynError(
+                f"no pixel of TRAIN's videos is brighter than {LIT:g}, where speckle is learned: "
+                "set speckle: false in sample_videos"
+            )
+        mean = np.mean(known, axis=0)
+        whole = np.stack([mean if g is None else g for g in grain])
+        return whole.astype(np.float32), *(self.time[0] / np.maximum(self.time[1], 1e-9))
+
+
+def _brightness(frames: np.ndarray) -> np.ndarray:
+    """Frames uint8 (T, H, W), blurred, float32."""
+    return np.stack([cv2.GaussianBlur(f.astype(np.float32), (0, 0), SMOOTH) for f in frames])
+
+
+def _at(size: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Sizes at brightnesses, float32 of the shape of `light`."""
+    table = np.interp(np.arange(0, 256, 0.25), KNOTS, size).astype(np.float32)
+    return table[np.clip(light * 4, 0, len(table) - 1).astype(np.int32)]
+
+
+def _amplitudes(grain: np.ndarray) -> np.ndarray:
+    """Of the waves (BANDS, H, W // 2 + 1) that white noise has after filtering by the grain."""
+    near = np.arange(-REACH, REACH + 1) % FRAME_SIZE
+    wrapped = np.zeros((BANDS, FRAME_SIZE, FRAME_SIZE), np.float32)
+    wrapped[:, near[:, None], near] = grain
+    power = np.maximum(fft.rfft2(wrapped).real, 0)
+    # Cutting negative powers off adds to the variance, which is to stay 1.
+    variance = fft.irfft2(power, s=(FRAME_SIZE, FRAME_SIZE))[:, :1, :1]
+    return np.sqrt(power / variance).astype(np.float32)
+
+
+def _weights() -> np.ndarray:
+    """Share of each band of depth in each row, (BANDS, H); those of a row add to 1."""
+    centres = (np.arange(BANDS) + 0.5) * FRAME_SIZE / BANDS - 0.5
+    rows = np.arange(FRAME_SIZE)
+    return np.stack([np.interp(rows, centres, one) for one in np.eye(BANDS)])
