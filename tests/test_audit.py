@@ -128,7 +128,7 @@ def test_false_rejection_keeps_or_breaks_its_promise():
     never = false_rejection(similarity - 1, people, Estimate(0.95, 0.95, 0.95))
     assert (never.value, never.lo) == (0.0, 0.0)
     assert never.hi < 0.05
-    with pytest.raises(EchosynError, match="calibrate it again"):
+    with pytest.raises(EchosynError, match="not finite: run privacy_filter again"):
         false_rejection(similarity, people, Estimate(0.9, float("nan"), 1.0))
 
 

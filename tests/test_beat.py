@@ -82,7 +82,7 @@ def test_areas_are_those_of_both_kinds_of_tracing(tmp_path):
     rows = [f"b.avi,{x},{y},{f}" for f in (0, 1) for x, y in square]
     path.write_text("\n".join(["FileName,X,Y,Frame", *rows, "c.avi,0,0,5"]))
     assert traced_areas(path) == {"b": {0: 20.0, 1: 20.0}}  # c has but one frame
-    path.write_text(path.read_text() + "b.avi,1,1,No Systolic\n")
+    path.write_text(path.read_text() + "\nb.avi,1,1,No Systolic\n")
     assert traced_areas(path) == {"b": {0: 20.0, 1: 20.0}}
     assert traced_areas(tmp_path / "none.csv") == {}
     path.write_text("FileName,X,Y,Frame\na.avi,1,east,3\n")
