@@ -47,7 +47,7 @@ def test_what_was_painted_is_learned_back(size, lateral, still, memory):
 
 def test_texture_has_unit_size_the_grain_and_the_memory_asked_for():
     known = plain_speckle(still=0.2, memory=0.5)
-    x = known.texture(200, np.random.default_rng(0))
+    x = known.texture(200, 112, np.random.default_rng(0))
     assert x.std() == pytest.approx(1, abs=0.03)
 
     def correlation(a, b):

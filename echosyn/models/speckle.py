@@ -68,27 +68,27 @@ class Speckle:
         return cls(size, grain, still, float(np.clip((near - still) / (1 - still), 0, 0.99)))
 
     def paint(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Decoded frames uint8 (T, 112, 112) with speckle of their own, uint8."""
+        """Decoded frames uint8 (T, side, side) with speckle of their own, uint8."""
         light = _brightness(frames)
         inside = light.max(axis=0) > DARK
-        texture = self.texture(len(frames), rng)
+        texture = self.texture(len(frames), frames.shape[-1], rng)
         painted = frames + _at(self.size, light) * texture * inside
         return np.clip(np.rint(painted), 0, 255).astype(np.uint8)
 
-    def texture(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Gaussian texture of unit sd, float32 (n, 112, 112)."""
-        fresh = self._fields(n + 1, rng)
+    def texture(self, n: int, side: int, rng: np.random.Generator) -> np.ndarray:
+        """Gaussian texture of unit sd, float32 (n, side, side)."""
+        fresh = self._fields(n + 1, side, rng)
         still, moving = fresh[0], fresh[1:]
         for t in range(1, n):
             moving[t] *= np.sqrt(1 - self.memory**2)
             moving[t] += self.memory * moving[t - 1]
         return np.sqrt(self.still) * still + np.sqrt(1 - self.still) * moving
 
-    def _fields(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        noise = rng.standard_normal((n, BANDS, FRAME_SIZE, FRAME_SIZE), dtype=np.float32)
-        waves = fft.rfft2(noise) * _amplitudes(self.grain)
-        fields = fft.irfft2(waves, s=(FRAME_SIZE, FRAME_SIZE))  # (n, BANDS, H, W)
-        return np.einsum("nbhw,bh->nhw", fields, np.sqrt(_weights()))
+    def _fields(self, n: int, side: int, rng: np.random.Generator) -> np.ndarray:
+        noise = rng.standard_normal((n, BANDS, side, side), dtype=np.float32)
+        waves = fft.rfft2(noise) * _amplitudes(self.grain, side)
+        fields = fft.irfft2(waves, s=(side, side))  # (n, BANDS, H, W)
+        return np.einsum("nbhw,bh->nhw", fields, np.sqrt(_weights(side)))
 
     def numbers(self) -> dict[str, float]:
         """Flat metrics: size in grey levels at brightness 64, correlation with the next pixel down
@@ -210,19 +210,19 @@ def _at(size: np.ndarray, light: np.ndarray) -> np.ndarray:
     return table[np.clip(light * 4, 0, len(table) - 1).astype(np.int32)]
 
 
-def _amplitudes(grain: np.ndarray) -> np.ndarray:
+def _amplitudes(grain: np.ndarray, side: int) -> np.ndarray:
     """Of the waves (BANDS, H, W // 2 + 1) that white noise has after filtering by the grain."""
-    near = np.arange(-REACH, REACH + 1) % FRAME_SIZE
-    wrapped = np.zeros((BANDS, FRAME_SIZE, FRAME_SIZE), np.float32)
+    near = np.arange(-REACH, REACH + 1) % side
+    wrapped = np.zeros((BANDS, side, side), np.float32)
     wrapped[:, near[:, None], near] = grain
     power = np.maximum(fft.rfft2(wrapped).real, 0)
     # Cutting negative powers off adds to the variance, which is to stay 1.
-    variance = fft.irfft2(power, s=(FRAME_SIZE, FRAME_SIZE))[:, :1, :1]
+    variance = fft.irfft2(power, s=(side, side))[:, :1, :1]
     return np.sqrt(power / variance).astype(np.float32)
 
 
-def _weights() -> np.ndarray:
-    """Share of each band of depth in each row, (BANDS, H); those of a row add to 1."""
-    centres = (np.arange(BANDS) + 0.5) * FRAME_SIZE / BANDS - 0.5
-    rows = np.arange(FRAME_SIZE)
-    return np.stack([np.interp(rows, centres, one) for one in np.eye(BANDS)])
+def _weights(side: int) -> np.ndarray:
+    """Share of each band of depth in each row, float32 (BANDS, H); those of a row add to 1."""
+    centres = (np.arange(BANDS) + 0.5) * side / BANDS - 0.5
+    rows = np.arange(side)
+    return np.stack([np.interp(rows, centres, one) for one in np.eye(BANDS)]).astype(np.float32)
