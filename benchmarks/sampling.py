@@ -33,8 +33,8 @@ import torch  # noqa: E402
 
 from benchmarks.training import GUIDANCE, Rivals, arguments, opened, train  # noqa: E402
 from benchmarks.video_quality import Judge, Quality, frame_set  # noqa: E402
-from echosyn.beat.table import draw_beats  # noqa: E402
-from echosyn.data.filelist import HEART_RATE  # noqa: E402
+from echosyn.beat.table import draw_beats, first_phases  # noqa: E402
+from echosyn.data.filelist import HEART_RATE, PHASE  # noqa: E402
 from echosyn.data.frames import load_frames  # noqa: E402
 from echosyn.data.reconstruct import VideoCodec  # noqa: E402
 from echosyn.data.video import read_video, write_video  # noqa: E402
@@ -80,6 +80,7 @@ def plan_of(rivals: Rivals) -> SamplePlan:
     fps = float(train.table["FPS"].iloc[0])
     table = synthetic_table(names, ef, ["TRAIN"] * VIDEOS, FRAMES, fps)
     table[HEART_RATE] = draw_beats(train, ef, SEED)
+    table[PHASE] = first_phases(indices, SEED)
     return SamplePlan(AcceptedHearts(folder), indices, table)
 
 
@@ -95,7 +96,7 @@ class Side:
         """A batch sampled together, decoded in chunks of the batch's size, written in turn."""
         chosen = list(rows)
         ef = torch.from_numpy(plan.ef[chosen])
-        hearts, beat = plan.hearts.take(plan.indices[chosen]), plan.beat(chosen, SEED)
+        hearts, beat = plan.hearts.take(plan.indices[chosen]), plan.beat(chosen)
         made = self.sampler.animate(hearts, ef, chosen, SEED, fps=plan.fps, beat=beat)
         for row, z in zip(chosen, made, strict=True):
             frames = np.concatenate([self.codec.decode(part) for part in z.split(self.cfg.batch)])

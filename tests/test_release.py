@@ -2,12 +2,19 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from small_project import AUDITED, METRICS, REAL, SYNTHETIC, WORDS, make_project
 
 from echosyn.config import Params, build
-from echosyn.data.filelist import COLUMNS, read_filelist, video_path, write_filelist
+from echosyn.data.filelist import (
+    COLUMNS,
+    frame_phases,
+    read_filelist,
+    video_path,
+    write_filelist,
+)
 from echosyn.errors import EchosynError
 from echosyn.files import read_json, write_json
 from echosyn.privacy.verdict import Thresholds
@@ -129,6 +136,29 @@ def test_a_heart_rate_may_be_released_and_a_patient_may_not(release, tmp_path):
     assert "`HeartRate`: 60 to 100 beats a minute, what was asked" in card(manifest, table)
     write_filelist(folder / "FileList.csv", table.assign(Patient="someone"))
     assert "FileList.csv: column Patient is not one that a release may have" in verify(folder)
+
+
+def test_the_phases_of_a_release_follow_from_its_list(release, tmp_path):
+    folder = tmp_path / "phases"
+    shutil.copytree(release, folder)
+    table = read_filelist(folder / "FileList.csv")
+    n = int(table["NumberOfFrames"].iloc[0])
+    beats = {"HeartRate": [60.0, 72.5, np.nan, 90, 100, 75], "Phase": [0.9, 0, 0, 0.25, 0.5, 0.1]}
+    write_filelist(folder / "FileList.csv", table.assign(**beats))
+    said = [problem for problem in verify(folder) if "Phases.csv" in problem]
+    assert said == ["Phases.csv: missing, though FileList.csv has phases"]
+    phases = frame_phases(table.assign(**beats))
+    assert len(phases) == table["NumberOfFrames"].sum() - table["NumberOfFrames"].iloc[2]
+    first = phases[phases["FileName"] == table["FileName"][0]]["Phase"].to_numpy()
+    expected = (0.9 + np.arange(n) / table["FPS"].iloc[0]) % 1
+    assert np.abs((first - expected + 0.5) % 1 - 0.5).max() < 1e-4
+    (folder / "Phases.csv").write_text(phases.to_csv(index=False, lineterminator="\n"))
+    assert not [p for p in verify(folder) if "Phases.csv: not the phases" in p]
+    (folder / "Phases.csv").write_text(phases.iloc[1:].to_csv(index=False, lineterminator="\n"))
+    assert [p for p in verify(folder) if "Phases.csv: not the phases" in p]
+    assert "`Phases.csv` has that of every frame" in card(
+        read_json(folder / "manifest.json"), table.assign(**beats)
+    )
 
 
 def damage_flip(release: Path) -> None:

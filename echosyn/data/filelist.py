@@ -35,10 +35,12 @@ ABOUT_PATIENT = ("Sex", "Age", "Weight", "Height")  # optional: text, years, kil
 # Optional, of synthetic videos, percent: what the generator was asked for where EF is what a
 # regressor measured, and what it measured where EF is what was asked for.
 EF_TRUTH = ("EFAsked", "EFMeasured")
-HEART_RATE = "HeartRate"  # optional, of synthetic videos: asked for, beats a minute
+# Optional, of synthetic videos, as asked for: beats a minute, and beats from end-diastole to the
+# first frame, from 0 to below 1.
+HEART_RATE, PHASE = BEAT = ("HeartRate", "Phase")
 # Follow the others, in this order, when present.
-OPTIONAL = (PATIENT, CLASS, *ABOUT_PATIENT, *EF_TRUTH, HEART_RATE)
-RELEASED = (CLASS, *EF_TRUTH, HEART_RATE)  # those that a synthetic dataset may have
+OPTIONAL = (PATIENT, CLASS, *ABOUT_PATIENT, *EF_TRUTH, *BEAT)
+RELEASED = (CLASS, *EF_TRUTH, *BEAT)  # those that a synthetic dataset may have
 LABELS = ("ef", "class", "none")  # what every row of a FileList must state
 SPLITS = ("TRAIN", "VAL", "TEST")
 VOLUMES = ("ESV", "EDV")
@@ -151,8 +153,8 @@ def check_rows(cells: pd.DataFrame, label: str = "ef") -> tuple[pd.DataFrame, li
     refuse("Split", ~cells["Split"].isin(SPLITS), f"is not one of {', '.join(SPLITS)}")
     if label == "class":
         refuse(CLASS, cells[CLASS].astype(str).str.strip() == "", "is empty; it is the label")
-    may_be_empty = (*VOLUMES, *MEASURES, HEART_RATE, *(() if label == "ef" else ("EF",)))
-    for column in (name for name in (*NUMBERS, *MEASURES, *EF_TRUTH, HEART_RATE) if name in cells):
+    may_be_empty = (*VOLUMES, *MEASURES, *BEAT, *(() if label == "ef" else ("EF",)))
+    for column in (name for name in (*NUMBERS, *MEASURES, *EF_TRUTH, *BEAT) if name in cells):
         table[column] = to_numbers(cells[column])
         empty = cells[column].astype(str).str.strip() == ""
         refuse(
@@ -168,7 +170,7 @@ def check_rows(cells: pd.DataFrame, label: str = "ef") -> tuple[pd.DataFrame, li
         refuse(column, wrong & table[column].notna(), "is not a whole number of 1 or more")
     if "FPS" in cells:
         refuse("FPS", table["FPS"] <= 0, "is not above 0")
-    for column in (name for name in (*MEASURES, HEART_RATE) if name in cells):
+    for column in (name for name in (*MEASURES, *BEAT) if name in cells):
         refuse(column, table[column] < 0, "is below 0")
     return table[[name for name in (*COLUMNS, *OPTIONAL) if name in table]], problems
 
@@ -250,6 +252,21 @@ def _kept(table: pd.DataFrame) -> list[str]:
 def asked_ef(table: pd.DataFrame) -> pd.Series:
     """The EF that was asked of the generator, percent, of each row of a synthetic FileList."""
     return table[EF_TRUTH[0] if EF_TRUTH[0] in table else "EF"]
+
+
+def frame_phases(table: pd.DataFrame) -> pd.DataFrame:
+    """FileName, Frame (from 0) and Phase (beats since end-diastole, 0 to below 1) of every frame of
+    the videos whose HeartRate and Phase are known; no row where the FileList has neither.
+    """
+    parts = []
+    if set(BEAT) <= set(table):
+        known = table[table[list(BEAT)].notna().all(axis=1)]
+        facts = known[["FileName", *BEAT, "FPS", "NumberOfFrames"]]
+        for name, rate, phase, fps, n in facts.itertuples(index=False):
+            frames = np.arange(int(n))
+            at = np.round(phase + rate / 60 / fps * frames, 4) % 1
+            parts.append(pd.DataFrame({"FileName": name, "Frame": frames, PHASE: at}))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def video_path(folder: Path | str, name: str) -> Path:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from echosyn.beat.table import draw_beats, first_phases
-from echosyn.data.filelist import CLASS, HEART_RATE, read_filelist, write_filelist
+from echosyn.data.filelist import BEAT, CLASS, HEART_RATE, PHASE, read_filelist, write_filelist
 from echosyn.data.latents import LatentSet
 from echosyn.data.reconstruct import VideoCodec
 from echosyn.diffusion.ef_draw import draw_ef
@@ -62,13 +62,13 @@ class SamplePlan:
     def fps(self) -> float:
         return float(self.table["FPS"].iloc[0])
 
-    def beat(self, rows: list[int], seed: int) -> Tensor | None:
-        """Beats per frame and the first frame's phase of these rows, float32 (n, 2), NaN where no
-        rate is asked for; None without rates."""
-        if HEART_RATE not in self.table:
+    def beat(self, rows: list[int]) -> Tensor | None:
+        """Beats per frame and the first frame's phase of these rows, float32 (n, 2), NaN where none
+        is asked for; None without beats."""
+        if not set(BEAT) <= set(self.table):
             return None
         rate = self.table[HEART_RATE].to_numpy(np.float64)[rows] / 60 / self.fps
-        phase = first_phases(self.indices[rows], seed)
+        phase = self.table[PHASE].to_numpy(np.float64)[rows]
         return torch.from_numpy(np.column_stack([rate, phase])).float()
 
 
@@ -84,7 +84,8 @@ def plan_samples(
 
     What a heart was itself told, it keeps. Else EFs are drawn as `cfg.ef` says, where TRAIN has
     any, and for `label` "class" the classes by TRAIN's frequencies, in every split. Heart rates are
-    drawn as TRAIN's are at the EF, where TRAIN's beats are known.
+    drawn as TRAIN's are at the EF, and the phase of the first frame evenly, where TRAIN's beats are
+    known.
 
     Raises:
         EchosynError: fewer accepted hearts than videos wanted, with the numbers; an EF label, and
@@ -115,6 +116,7 @@ def plan_samples(
     table = as_hearts_are(table, hearts, chosen)
     if np.isfinite(real.beats[:, 0]).any():
         table[HEART_RATE] = draw_beats(real, table["EF"].to_numpy(np.float64), seed)
+        table[PHASE] = np.round(first_phases(chosen, seed), 4) % 1
     return SamplePlan(hearts, chosen, table)
 
 
@@ -235,7 +237,7 @@ def _made(
             seed,
             [classes[r] for r in part] if classes and knows else None,
             plan.fps,
-            plan.beat(part, seed),
+            plan.beat(part),
         )
         frames = codec.decode(latents.flatten(0, 1))
         videos = frames.reshape(*latents.shape[:2], *frames.shape[1:])

@@ -12,11 +12,12 @@ import pandas as pd
 from echosyn import __version__
 from echosyn.config import setting
 from echosyn.data.filelist import (
+    BEAT,
     CLASS,
     COLUMNS,
     EF_TRUTH,
-    HEART_RATE,
     PATIENT,
+    frame_phases,
     read_filelist,
     video_path,
     write_filelist,
@@ -27,7 +28,7 @@ from echosyn.privacy.verdict import Thresholds, judge
 from echosyn.progress import track
 from echosyn.release.card import card
 from echosyn.release.leaks import real_names, refuse_leaks
-from echosyn.release.manifest import MANIFEST, SCHEMA, file_table
+from echosyn.release.manifest import MANIFEST, PHASES, SCHEMA, file_table
 from echosyn.report.numbers import texts
 
 # https://semver.org, the suggested regular expression with its build part left out.
@@ -90,9 +91,11 @@ def build_release(
         (partial / "Videos").mkdir()
         for sample in track(table["FileName"], "release", "video"):
             shutil.copyfile(video_path(samples, sample), video_path(partial, sample))
-        columns = [*COLUMNS, *([CLASS] if label == "class" else []), *EF_TRUTH, HEART_RATE]
+        columns = [*COLUMNS, *([CLASS] if label == "class" else []), *EF_TRUTH, *BEAT]
         kept = table[[c for c in columns if c in table]]
         write_filelist(partial / "FileList.csv", kept)
+        if len(phases := frame_phases(kept)):
+            write_text(partial / PHASES, phases.to_csv(index=False, lineterminator="\n"))
         manifest = {
             "schema": SCHEMA,
             "name": name,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from echosyn.data.filelist import CLASS, EF_TRUTH, HEART_RATE, SPLITS
+from echosyn.data.filelist import BEAT, CLASS, EF_TRUTH, HEART_RATE, PHASE, SPLITS
 from echosyn.report.numbers import Table, privacy_sentences, tables
 
 
@@ -64,6 +64,11 @@ def _content(table: pd.DataFrame) -> str:
         lines.append(
             f"- `{HEART_RATE}`: {_range(table[HEART_RATE])} beats a minute, what was asked of the "
             "generator, not measured"
+        )
+    if set(BEAT) <= set(table) and table[PHASE].notna().any():
+        lines.append(
+            f"- `{PHASE}`: beats since end-diastole of the first frame, as asked; `Phases.csv` has "
+            "that of every frame"
         )
     return "\n".join(lines)
 

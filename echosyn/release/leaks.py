@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from echosyn.data.filelist import EF_TRUTH, HEART_RATE, NUMBERS, PATIENT, read_filelist
+from echosyn.data.filelist import BEAT, EF_TRUTH, NUMBERS, PATIENT, read_filelist
 from echosyn.errors import EchosynError
 from echosyn.release.contents import Contents, contents
 
@@ -33,7 +33,7 @@ TABLE = 3  # values of a score in a JSON file, beyond which they are a table
 LOCAL = "LOCAL ONLY"  # what pages say that show patients
 SHOWN = 5  # findings in the message
 RUN = re.compile(r"[^\W_]+")  # letters and digits; anything else ends a token
-NUMBER_COLUMNS = frozenset(name.casefold() for name in (*NUMBERS, *EF_TRUTH, HEART_RATE))
+NUMBER_COLUMNS = frozenset(name.casefold() for name in (*NUMBERS, *EF_TRUTH, *BEAT))
 # Columns and keys that hold one raw score or one real neighbour per item.
 SCORES = re.compile(r"similarit|nearest|neighbou?r|accepted|(^|[_ ])(score|distance|ncc)s?($|[_ ])")
 PLACES = {

@@ -8,11 +8,13 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from echosyn.data.filelist import COLUMNS, RELEASED, read_filelist
+import pandas as pd
+
+from echosyn.data.filelist import COLUMNS, RELEASED, frame_phases, read_filelist
 from echosyn.errors import EchosynError
 from echosyn.files import sha256_file
 
-MANIFEST = "manifest.json"
+MANIFEST, PHASES = "manifest.json", "Phases.csv"
 SCHEMA = 1
 
 
@@ -90,6 +92,18 @@ def _table_problems(folder: Path) -> list[str]:
         problems.append(f"FileList.csv: column {about[0]} is not one that a release may have")
     rows = set(table["FileName"])
     videos = {p.stem for p in (folder / "Videos").glob("*.avi")}
+    problems += _phase_problems(folder / PHASES, table)
     problems += [f"FileList.csv: {name} has no video" for name in sorted(rows - videos)]
     problems += [f"Videos/{name}.avi: has no row in FileList.csv" for name in sorted(videos - rows)]
     return problems
+
+
+def _phase_problems(path: Path, table: pd.DataFrame) -> list[str]:
+    """Whether the table of phases is that of the FileList."""
+    expected = frame_phases(table)
+    if not path.is_file():
+        return [f"{path.name}: missing, though FileList.csv has phases"] if len(expected) else []
+    wanted = expected.to_csv(index=False, lineterminator="\n") if len(expected) else ""
+    if path.read_bytes() == wanted.encode():
+        return []
+    return [f"{path.name}: not the phases that follow from HeartRate and Phase of FileList.csv"]

@@ -10,9 +10,9 @@ import pandas as pd
 
 from echosyn.config import setting
 from echosyn.data.filelist import (
+    BEAT,
     CLASS,
     COLUMNS,
-    HEART_RATE,
     MEASURES,
     OPTIONAL,
     SAFE_NAME,
@@ -274,7 +274,7 @@ def dataset_checks(
     empty = {
         *suite.may_be_empty,
         *MEASURES,
-        HEART_RATE,
+        *BEAT,
         *(("EF", "ESV", "EDV") if label != "ef" else ()),
     }
     if label != "class":

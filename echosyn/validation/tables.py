@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from echosyn.data.filelist import (
+    BEAT,
     CLASS,
     EF_TRUTH,
-    HEART_RATE,
     MEASURES,
     NUMBERS,
     PATIENT,
@@ -225,7 +225,7 @@ def _add_measured(values: pd.DataFrame, measured: pd.DataFrame) -> None:
 
 
 def _add_numbers(values: pd.DataFrame, text: pd.DataFrame) -> None:
-    for column in (c for c in (*NUMBERS, *MEASURES, *EF_TRUTH, HEART_RATE) if c in text.columns):
+    for column in (c for c in (*NUMBERS, *MEASURES, *EF_TRUTH, *BEAT) if c in text.columns):
         values[column] = to_numbers(text[column])
     if "FPS" in values:
         values["FPSDifference"] = (values["FPS"] - values["MeasuredFPS"]).abs()
