@@ -84,7 +84,7 @@ def _where(remote: str | None) -> str | None:
     """A remote as DVC takes it: a folder by its whole path, for any clone on this machine."""
     if remote is None or SCHEME.match(remote):
         return remote
-    return str(Path(remote).expanduser().absolute())
+    return str(Path(remote).expanduser().resolve())
 
 
 def _clone(root: Path, tmp: Path, notes: list[str]) -> str:
