@@ -20,7 +20,6 @@ from safetensors.numpy import load_file, save_file
 from scipy import fft
 
 from echosyn.errors import EchosynError
-from echosyn.models.vae import FRAME_SIZE
 
 FILE = "speckle.safetensors"
 SMOOTH = 1.5  # pixels, sd of the blur whose value is called brightness here
@@ -50,8 +49,8 @@ class Speckle:
 
     @classmethod
     def learn(cls, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> "Speckle":
-        """From real videos and their reconstructions, uint8 (T, 112, 112) each; those of FAR frames
-        or fewer are left out.
+        """From real videos and their reconstructions, uint8 (T, side, side) each; those of FAR
+        frames or fewer are left out.
 
         Raises:
             EchosynError: no video, or none with tissue bright enough.
@@ -137,8 +136,7 @@ class _Sums:
     def __init__(self) -> None:
         self.count, self.square = np.zeros((2, len(KNOTS)))
         self.kept: list[tuple[np.ndarray, np.ndarray]] = []
-        shape = (BANDS, 2 * FRAME_SIZE, FRAME_SIZE + 1)
-        self.power, self.there = np.zeros((2, *shape))
+        self.power, self.there = np.zeros((2, 1, 1, 1))
         self.time = np.zeros((2, 2))  # products and norms, of neighbours and of far frames
 
     def add_size(self, real: np.ndarray, rebuilt: np.ndarray) -> None:
@@ -169,12 +167,11 @@ class _Sums:
             both = (a**2).sum(dtype=np.float64) * (b**2).sum(dtype=np.float64)
             self.time[1, kind] += float(np.sqrt(both))
         some = slice(None, None, FAR)
-        for band, rows in enumerate(np.array_split(np.arange(FRAME_SIZE), BANDS)):
-            part = np.zeros((FRAME_SIZE, 1), np.float32)
-            part[rows] = 1
-            for total, x in ((self.power, unit), (self.there, lit.astype(np.float32))):
-                waves = fft.rfft2(x[some] * part, s=(2 * FRAME_SIZE, 2 * FRAME_SIZE))
-                total[band] += (np.abs(waves) ** 2).sum(axis=0)
+        side = real.shape[-1]
+        depth = np.arange(side)[:, None] * BANDS // side
+        parts = (depth == np.arange(BANDS)[:, None, None]).astype(np.float32)  # (BANDS, H, 1)
+        self.power = self.power + _power(unit[some], parts)
+        self.there = self.there + _power(lit[some].astype(np.float32), parts)
 
     def correlations(self) -> tuple[np.ndarray, float, float]:
         """Of neighbours in space by depth, in time, and of far frames."""
@@ -197,6 +194,14 @@ class _Sums:
         mean = np.mean(known, axis=0)
         whole = np.stack([mean if g is None else g for g in grain])
         return whole.astype(np.float32), *(self.time[0] / np.maximum(self.time[1], 1e-9))
+
+
+def _power(x: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Of the waves of x (T, H, W) within each part (P, H, 1), summed over time, padded to twice the
+    side: (P, 2 H, W + 1)."""
+    side = x.shape[-1]
+    waves = (fft.rfft2(x * part, s=(2 * side, 2 * side)) for part in parts)
+    return np.stack([(np.abs(w) ** 2).sum(axis=0, dtype=np.float64) for w in waves])
 
 
 def _brightness(frames: np.ndarray) -> np.ndarray:
