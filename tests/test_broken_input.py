@@ -315,14 +315,16 @@ def test_any_damage_to_a_video_is_survived(tmp_path, data):
 
 
 @pytest.mark.slow
-def test_a_list_of_a_million_rows(tmp_path):
-    rows = (f"0X{i:016X},60.5,39.5,100.0,112,112,50.0,200,{SPLITS[i % 4]}\n" for i in range(10**6))
+def test_a_list_of_hundreds_of_thousands_of_rows(tmp_path):
+    rows = (
+        f"0X{i:016X},60.5,39.5,100.0,112,112,50.0,200,{SPLITS[i % 4]}\n" for i in range(300_000)
+    )
     (tmp_path / "Videos").mkdir()
     with (tmp_path / "FileList.csv").open("w") as f:
         f.write(",".join(COLUMNS) + "\n")
         f.writelines(rows)
         f.write("0X0,60.5,39.5,100.0,112,112,50.0,200,train\n")
     plan = echonet.plan(tmp_path, "ef", echonet.Options())
-    assert len(plan.items) == 10**6
-    assert plan.items[999_999].name == f"0X{999_999:016X}"
-    assert plan.rejects[0].source == "FileList.csv line 1000002 (0X0)"
+    assert len(plan.items) == 300_000
+    assert plan.items[299_999].name == f"0X{299_999:016X}"
+    assert plan.rejects[0].source == "FileList.csv line 300002 (0X0)"

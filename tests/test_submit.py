@@ -96,6 +96,21 @@ def echosyn(project, *arguments, **variables):
     return process.returncode, out, err
 
 
+@pytest.fixture
+def typed(project, monkeypatch, capsys):
+    """`echosyn` with these arguments, in this process: status, what it printed, what it said."""
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def run(*arguments):
+        capsys.readouterr()
+        status = main([str(a) for a in arguments])
+        return status, *capsys.readouterr()
+
+    return run
+
+
 def until(condition, seconds=300):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -119,7 +134,9 @@ def family(stage):
 
 
 @pytest.mark.slow
-def test_a_job_runs_dvc_repro_and_its_logs_and_status_come_back(project, running):
+def test_a_job_runs_dvc_repro_and_its_logs_and_status_come_back(
+    project, running, typed, monkeypatch
+):
     status, out, err = echosyn(project, "submit", "--address", running.jobs_address, "phantom")
     assert status == 0, out + err
     assert "cluster: 2 nodes, 2 CPU" in out
@@ -127,66 +144,64 @@ def test_a_job_runs_dvc_repro_and_its_logs_and_status_come_back(project, running
     assert (project / "data" / "raw" / "phantom" / "FileList.csv").is_file()
     assert "succeeded" in err
     job = err.split(";")[0]
-    status, logs, _ = echosyn(project, "logs", "--address", running.jobs_address, job)
+    status, logs, _ = typed("logs", "--address", running.jobs_address, job)
     assert status == 0
     assert "Running stage 'phantom@phantom'" in logs
-    status, table, _ = echosyn(
-        project, "jobs", RAY_API_SERVER_ADDRESS=running.jobs_address + "/"
-    )  # the variable instead of the option
+    # The variable instead of the option.
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", running.jobs_address + "/")
+    status, table, _ = typed("jobs")
     assert status == 0
     assert re.search(rf"{job} +SUCCEEDED .* phantom\n", table)
 
 
 @pytest.mark.slow
-def test_a_failing_stage_gives_its_message_and_a_status(project, running):
-    status, out, err = echosyn(project, "submit", "--address", running.jobs_address, "failing")
+def test_a_failing_stage_gives_its_message_and_a_status(running, typed):
+    status, out, err = typed("submit", "--address", running.jobs_address, "failing")
     assert status not in (0, 1)  # dvc's own
     assert "no 'nowhere' under datasets" in out
     assert "failed" in err
 
 
 @pytest.mark.slow
-def test_a_folder_the_head_does_not_have(project, running):
-    status, out, _ = echosyn(
-        project, "submit", "--address", running.jobs_address, "--project", "/no/such folder"
+def test_a_folder_the_head_does_not_have(running, typed):
+    status, out, _ = typed(
+        "submit", "--address", running.jobs_address, "--project", "/no/such folder"
     )
     assert status == 1
     assert "echosyn: no folder /no/such folder on the head node; --project" in out
 
 
 @pytest.mark.slow
-def test_stop_lets_the_stage_save_and_leaves_no_process(clean, running):
+def test_stop_lets_the_stage_save_and_leaves_no_process(clean, running, typed):
     address = ("--address", running.jobs_address)
-    status, out, _ = echosyn(clean, "submit", *address, "--no-wait", "slow")
+    status, out, _ = typed("submit", *address, "--no-wait", "slow")
     job = out.strip()
     assert status == 0
     assert re.fullmatch(r"raysubmit_\w+", job)
     processes = family(started(clean))
-    status, out, err = echosyn(clean, "stop", *address, job)
+    status, out, err = typed("stop", *address, job)
     assert (status, out) == (0, f"{job} stopped\n"), err
     assert (clean / "saved").exists()
     _, alive = psutil.wait_procs(processes, timeout=120)
     assert not alive
-    assert echosyn(clean, "logs", *address, "--follow", job)[0] == 130
+    assert typed("logs", *address, "--follow", job)[0] == 130
 
 
 @pytest.mark.slow
-def test_a_killed_job_leaves_no_process(clean, running):
-    _, out, _ = echosyn(clean, "submit", "--address", running.jobs_address, "--no-wait", "slow")
+def test_a_killed_job_leaves_no_process(clean, running, typed):
+    _, out, _ = typed("submit", "--address", running.jobs_address, "--no-wait", "slow")
     processes = family(started(clean))
     (runner,) = [p for p in processes if "echosyn.cluster.job" in p.cmdline()]
     runner.kill()
     _, alive = psutil.wait_procs(processes, timeout=120)
     assert not alive
     assert (clean / "saved").exists()
-    status, _, _ = echosyn(
-        clean, "logs", "--address", running.jobs_address, "--follow", out.strip()
-    )
+    status, _, _ = typed("logs", "--address", running.jobs_address, "--follow", out.strip())
     assert status not in (0, 130)
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_looking_not_the_job(clean, running):
+def test_ctrl_c_stops_looking_not_the_job(clean, running, typed):
     popen = command(clean, "submit", "--address", running.jobs_address, "slow")
     with subprocess.Popen(**popen) as process:
         stage = started(clean)
@@ -198,9 +213,8 @@ def test_ctrl_c_stops_looking_not_the_job(clean, running):
     assert stage.is_running()
     (clean / "go on").write_text("")
     job = err.split(";")[0]
-    status, out, _ = echosyn(
-        clean, "logs", "--address", running.jobs_address, "--follow", job
-    )  # from its beginning to its end
+    # From its beginning to its end.
+    status, out, _ = typed("logs", "--address", running.jobs_address, "--follow", job)
     assert status == 0
     assert "line 0 of the stage" in out
 
