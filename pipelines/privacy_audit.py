@@ -20,9 +20,11 @@ def main(dataset: str) -> None:
     from echosyn.data.reconstruct import EncodeConfig
     from echosyn.diffusion.hearts import read_hearts
     from echosyn.diffusion.objectives import load_objective
+    from echosyn.diffusion.settings import SampleVideosConfig
     from echosyn.diffusion.synthesise import released_hearts
     from echosyn.files import atomic_dir, read_json, sha256_file, write_json, write_text
     from echosyn.models.denoisers import ImageDenoiser
+    from echosyn.models.speckle import Speckle
     from echosyn.privacy.calibration import read_taus
     from echosyn.privacy.disguise import augment_videos
     from echosyn.privacy.embedding import Gallery, HeartEncoder
@@ -31,6 +33,7 @@ def main(dataset: str) -> None:
     from echosyn.privacy.membership import denoising_losses
     from echosyn.privacy.release_audit import (
         AuditConfig,
+        as_released,
         audit_hearts,
         audit_videos,
         released_clips,
@@ -51,8 +54,10 @@ def main(dataset: str) -> None:
     latents, real = Path("latents/train") / dataset, Path("data/train") / dataset
     privacy, samples, out = (Path(p) / dataset for p in ("privacy", "samples", "audit"))
     reid, lidm, vae = Path("models/reid") / dataset, Path("models/lidm") / dataset, "models/vae"
-    beats = Path("beats/train") / dataset
+    beats, texture = Path("beats/train") / dataset, Path("models/speckle") / dataset
+    painted = params.stage("sample_videos", SampleVideosConfig).speckle
     inputs = [Path("hearts") / dataset, privacy, samples, latents, beats, reid, lidm, Path(vae)]
+    inputs += [texture] if painted else []
     settings = {**dataclasses.asdict(cfg), "seed": seed}
     with stage_run("privacy_audit", dataset, settings, inputs) as run:
         sets = {name: LatentSet(latents, name, beats) for name in ("TRAIN", "VAL", "TEST")}
@@ -75,9 +80,11 @@ def main(dataset: str) -> None:
         clips, people = training_clips(videos.split("TRAIN"), refuse.frames, copies, seed)
         released = released_latents(samples, cfg.frames_per_video, fps, refuse.scorer.embeddable)
         company = released_clips(samples, refuse.frames, COMPANY, fps, seed)
+        speckle = Speckle.load(texture) if painted else None
+        rebuild = as_released(refuse.scorer.rebuild, speckle, seed)
         finished = audit_videos(
-            sets, gallery, released, clips, people, company, refuse, augment_videos,
-            refuse.scorer.rebuild, cfg, seed,
+            sets, gallery, released, clips, people, company, refuse, augment_videos, rebuild,
+            cfg, seed,
         )  # fmt: skip
 
         measured = {**hearts.numbers, **finished.numbers}

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from finished_project import ENCODING, SAMPLING, SEED, make_project
+from plain_speckle import plain_speckle
 
 from echosyn.cluster import run_shards
 from echosyn.data.latents import LatentSet
@@ -25,6 +26,7 @@ from echosyn.privacy.planted import PlantedConfig
 from echosyn.privacy.release_audit import (
     AuditConfig,
     any_heart,
+    as_released,
     audit_hearts,
     audit_videos,
     one_per_person,
@@ -169,3 +171,17 @@ def test_one_page_shows_patients_and_the_other_names_nobody(world):
         assert "planted_light: 0.5 instead of 0.95" in page
         assert "copy detector" in page
         assert "Do not release" in page
+
+
+def test_a_copy_is_shown_to_the_filter_as_a_release_would_show_it():
+    clip = np.full((6, 112, 112), 90, np.uint8)
+
+    def rebuild(frames):
+        return frames + np.uint8(10)
+
+    assert np.array_equal(as_released(rebuild, None, 0)(clip), rebuild(clip))
+    one, again = (as_released(rebuild, plain_speckle(), 0) for _ in range(2))
+    first, second = one(clip), one(clip)
+    assert (first != rebuild(clip)).mean() > 0.5
+    assert (first != second).mean() > 0.5
+    assert np.array_equal(again(clip), first)

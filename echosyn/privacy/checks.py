@@ -72,8 +72,8 @@ CHECKS = (
         "privacy_videos/planted_rebuilt_recall",
         "at_least",
         "Copies that a generator would make are caught",
-        "The same videos of patients, unchanged but for a pass through the autoencoder, which is "
-        "how a generator would show a video that it knows by heart.",
+        "The same videos of patients after a pass through the autoencoder, painted with speckle as "
+        "synthetic ones are: as a generator would show a video that it knows by heart.",
         "A generator that memorises a patient's video would get it through the filter.",
         limit="planted_exact",
     ),

@@ -19,6 +19,7 @@ from echosyn.data.filelist import read_filelist, video_path
 from echosyn.data.latents import LatentSet
 from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate
+from echosyn.models.speckle import Speckle
 from echosyn.privacy.calibration import accepted
 from echosyn.privacy.coverage import coverage_numbers, nearest_to_videos, nearest_videos
 from echosyn.privacy.embedding import Gallery, frames_of, hearts_of, join, people_of
@@ -126,8 +127,7 @@ def audit_videos(
             encode them, and the video of each.
         clips: TRAIN clips of `people`, and `company` of released ones, (N, T, H, W) uint8.
         refuse: the filter on finished videos. augment: its disguises, in pixels.
-        rebuild: a clip through the autoencoder, which is how a generator would show what it knows
-            by heart.
+        rebuild: a clip as a generator would show what it knows by heart: see `as_released`.
     """
     planted = planted_curve(
         clips, people, company, refuse, cfg.planted_videos, seed, augment, "plant videos"
@@ -158,6 +158,18 @@ def audit_videos(
     ef = train.table["EF"].to_numpy()
     numbers |= coverage_numbers(synthetic, real, len(train), seed, ef, prefix="coverage/videos")
     return Audited(numbers, planted.curve.assign(level="videos"))
+
+
+def as_released(
+    rebuild: Callable[[np.ndarray], np.ndarray], speckle: Speckle | None, seed: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Clips uint8 (T, H, W) through the autoencoder, and painted where synthetic videos are."""
+    rng = np.random.default_rng([seed, 60])
+
+    def shown(clip: np.ndarray) -> np.ndarray:
+        return rebuild(clip) if speckle is None else speckle.paint(rebuild(clip), rng)
+
+    return shown
 
 
 def training_clips(
