@@ -26,6 +26,7 @@ import numpy as np  # noqa: E402
 from echosyn.config import Params, build  # noqa: E402
 from echosyn.data.frames import FrameSet, load_frames  # noqa: E402
 from echosyn.data.reconstruct import VideoCodec  # noqa: E402
+from echosyn.data.video import resample_indices  # noqa: E402
 from echosyn.device import set_threads  # noqa: E402
 from echosyn.errors import EchosynError  # noqa: E402
 from echosyn.evaluation.quality import clips_of, efnet  # noqa: E402
@@ -35,10 +36,11 @@ from echosyn.metrics.extract import extract  # noqa: E402
 from echosyn.metrics.features import RandomFeatures2d, RandomFeatures3d  # noqa: E402
 from echosyn.metrics.frechet import frechet_distance  # noqa: E402
 from echosyn.metrics.image import psnr_db, ssim  # noqa: E402
+from echosyn.metrics.interval import Estimate  # noqa: E402
 from echosyn.metrics.ultrasound import compare_statistics, image_statistics  # noqa: E402
 from echosyn.models.vae import Vae  # noqa: E402
 from echosyn.tracking import NullRun  # noqa: E402
-from echosyn.training.ef import measure_ef  # noqa: E402
+from echosyn.training.ef import load_seeds, measure_ef  # noqa: E402
 from echosyn.training.loop import fit  # noqa: E402
 from echosyn.training.vae import (  # noqa: E402
     TrainVaeConfig,
@@ -85,18 +87,34 @@ def measure(real: FrameSet, folder: Path, arm: Path) -> dict[str, float]:
     rebuilt = dataclasses.replace(
         real, data=np.concatenate(made), starts=_starts(made), content=None
     )
-    scores = ef_scores(real.ef, measure_ef(arm, rebuilt, CLIPS), SEED)["r2"]
+    scores = ef_r2(rebuilt, arm)
     numbers = {
         "psnr": float(np.mean([psnr_db(a, b) for a, b in zip(videos, made, strict=True)])),
         "ssim": float(np.mean([ssim(a, b) for a, b in zip(videos, made, strict=True)])),
         "r2": scores.value, "r2_lo": scores.lo, "r2_hi": scores.hi,
     }  # fmt: skip
     for space in (efnet(arm / "seed0"), RandomFeatures2d(), RandomFeatures3d()):
-        a, b = (extract(space, s, clips_of(space, s, 1, SEED)) for s in (real, rebuilt))
+        both = (s if space.name != "efnet" else as_regressor_sees(s, arm) for s in (real, rebuilt))
+        a, b = (extract(space, s, clips_of(space, s, 1, SEED)) for s in both)
         numbers[space.name] = frechet_distance(a, b)
     statistics = (np.stack([image_statistics(v) for v in some]) for some in (videos, made))
     numbers["spectrum"] = compare_statistics(*statistics)["us/spectrum_db"].value
     return numbers
+
+
+def as_regressor_sees(videos: FrameSet, arm: Path) -> FrameSet:
+    """The videos at the frame rate of an arm's regressors."""
+    fps = load_seeds(arm)[0].fps
+    frames = [np.array(videos.video(v)) for v in range(len(videos))]
+    made = [f[resample_indices(len(f), videos.fps, fps)] for f in frames]
+    lengths = np.array([len(f) for f in made])
+    return FrameSet(np.concatenate(made), videos.table, _starts(made), lengths, fps)
+
+
+def ef_r2(videos: FrameSet, arm: Path) -> Estimate:
+    """R2 of EF that an arm's regressors measure."""
+    found = measure_ef(arm, as_regressor_sees(videos, arm), CLIPS)
+    return ef_scores(videos.ef, found, SEED)["r2"]
 
 
 def _starts(videos: list[np.ndarray]) -> np.ndarray:
@@ -132,7 +150,7 @@ def main() -> None:
     source, rate = args.project / "data/train" / args.dataset, values.get("fps", 16.0)
     frames = load_frames(source, rate, args.work / "frames")
     sets = {split: frames.split(split) for split in ("TRAIN", "VAL", "TEST")}
-    found = ef_scores(sets["TEST"].ef, measure_ef(arm, sets["TEST"], CLIPS), SEED)["r2"]
+    found = ef_r2(sets["TEST"], arm)
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
     lines.append(f"| (no VAE) | | | {found.value:.3f} ({found.lo:.3f} to {found.hi:.3f}) | |||||||")
     for i, (name, change) in enumerate(ROWS.items()):
