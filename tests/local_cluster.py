@@ -91,6 +91,10 @@ class LocalCluster:
             "--include-log-monitor=false",  # the head's reads the logs of this machine
         )  # fmt: skip
         self.nodes.append(self._start(*options, inside=inside))
+        self._until_known()
+
+    def _until_known(self):
+        """Wait until the cluster knows which of its nodes are alive."""
         command = [sys.executable, "-c", AWAIT, self.address, str(len(self.nodes))]
         with subprocess.Popen(command, env=self.environment, stderr=subprocess.DEVNULL) as alive:
             try:
@@ -102,6 +106,11 @@ class LocalCluster:
         """Tell the cluster that a node will be taken away, as a cloud does before preemption."""
         code = DRAIN.format(address=self.address, name=f"node{index}", seconds=seconds)
         subprocess.run([sys.executable, "-c", code], env=self.environment, check=True)
+
+    def lose_node(self, index):
+        """kill -9 a node, and wait until the cluster gives it nothing more to do."""
+        self.kill_node(index)
+        self._until_known()
 
     def kill_node(self, index):
         """kill -9 a node with all of its processes."""
@@ -170,7 +179,7 @@ AWAIT = """
 import contextlib, sys, time
 from ray._raylet import GcsClient
 alive = 0
-while alive < int(sys.argv[2]):
+while alive != int(sys.argv[2]):
     time.sleep(0.1)
     with contextlib.suppress(Exception):  # asked anew, until this process is ended
         nodes = GcsClient(address=sys.argv[1]).get_all_node_info(timeout=60)

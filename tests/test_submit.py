@@ -254,7 +254,7 @@ def test_following_survives_a_lost_connection_and_repeats_no_line(clean, running
     assert len(numbers) > 4
 
 
-# Nodes that cannot work on the project; after the jobs, because it leaves a dead node
+# Nodes that cannot work on the project
 
 
 def can_unshare():
@@ -288,7 +288,7 @@ def test_a_node_without_the_folder_and_with_another_torch_is_named(project, runn
         assert "Running stage" not in out
         assert not list((project / ".echosyn" / "cluster").iterdir())
     finally:
-        running.kill_node(len(running.nodes) - 1)
+        running.lose_node(len(running.nodes) - 1)
 
 
 # What nodes report
