@@ -56,6 +56,7 @@ def people(split, n):
     return change  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_good_list_has_all_that_is_needed():
     assert judged() == (set(), "")
     assert judged(all_of("TEST"), role="guest", generated=False) == (set(), "")
@@ -121,6 +122,7 @@ def test_what_makes_a_poorer_end_is_a_warning(change, demands, words):
     assert words in says
 
 
+@pytest.mark.slow
 def test_a_remedy_is_named():
     _, says = judged(all_of("TRAIN"))
     assert "has role train and VAL has 0 of 60 people" in says

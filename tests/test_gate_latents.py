@@ -259,6 +259,7 @@ def test_the_suite_asks_for_what_encode_writes():
     assert [f"float16 {2 * LATENT_CHANNELS}x{n}x{n}" for n in (14, 28)] == list(SHAPES)
 
 
+@pytest.mark.slow
 def test_one_folder_has_latents_of_one_size(folder):
     """Either size passes, a few of the other do not."""
     for i in range(N):
@@ -276,6 +277,7 @@ def test_channels_are_those_of_train(folder):
     assert not failing(folder.judge())
 
 
+@pytest.mark.slow
 def test_a_guest_without_train_is_judged_whole(folder):
     folder.index["Split"] = folder.listed["Split"] = "TEST"
     folder.put(0, latent(0, offset=40.0))

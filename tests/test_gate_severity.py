@@ -120,6 +120,7 @@ def test_a_check_of_another_source_may_be_named():
     assert severities({"two_classes": "warn"}, "ds", SUITES, (), WHERE) == {"two_classes": "warn"}
 
 
+@pytest.mark.slow
 def test_suites_are_whole():
     """Each names real expectations, and severities of checks that it has."""
     import great_expectations as gx

@@ -276,6 +276,7 @@ token = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{4,9}[A-Za-z0-9]", fullmatch=Tr
 tokens = token.filter(lambda t: any(c.isdigit() for c in t) and any(c.isalpha() for c in t))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(tokens, min_size=1, max_size=5), st.text(max_size=30), st.data())
 def test_search_finds_what_a_regular_expression_finds(names, rest, data):

@@ -57,6 +57,7 @@ def test_pictures_of_a_moved_project_are_found_and_new_ones_lie_there(
     assert look(project / "mlruns") == left
 
 
+@pytest.mark.slow
 def test_what_waits_for_mlflow_moves_along(here, monkeypatch):
     """Records, and the state that a killed stage continues from."""
     (here / "state").mkdir()

@@ -381,6 +381,7 @@ def test_a_lidm_of_other_channels_or_labels_is_refused(project, tmp_path):
     refused("train_lidm", tmp_path / "foreign", "told a class in a way", "phantom")
 
 
+@pytest.mark.slow
 def test_a_lvdm_of_another_layout_or_window_is_refused(project, tmp_path):
     published_lvdm(tmp_path / "p", window=8)
     refused("train_lvdm", tmp_path / "p", "clips of 8 frames, .* window 4: set window: 8")

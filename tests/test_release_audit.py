@@ -123,6 +123,7 @@ def test_planted_tables_say_their_level(world):
     assert set(world["videos"].planted["copies"]) == {3}
 
 
+@pytest.mark.slow
 def test_the_audit_repeats(world):
     sets = world["sets"]
     assert torch.equal(any_heart(sets["TRAIN"], 1), any_heart(sets["TRAIN"], 1))

@@ -57,6 +57,7 @@ CODE |= {"echosyn/data/frames.py"}
 # Starting
 
 
+@pytest.mark.slow
 def test_a_project_has_the_code_its_history_and_where_data_is_shared(checkout, tmp_path):
     started = start_project(tmp_path / "ours", str(tmp_path / "storage"), checkout)
     assert kept(started.folder) == CODE
@@ -76,6 +77,7 @@ def test_later_code_comes_from_where_the_checkout_came_from(checkout, tmp_path):
     assert git(started.folder, "remote", "get-url", "echosyn") == "https://example.org/echosyn.git"
 
 
+@pytest.mark.slow
 def test_without_git_a_project_has_the_code_and_nothing_of_a_run(checkout, tmp_path):
     shutil.rmtree(checkout / ".git")
     started = start_project(tmp_path / "ours", "s3://bucket/echosyn", checkout)
