@@ -14,14 +14,18 @@ from pipelines._stage import command, params_here
 def main(dataset: str) -> None:
     from echosyn.data.speckle_pairs import train_pairs
     from echosyn.files import atomic_dir
-    from echosyn.models.speckle import Speckle
+    from echosyn.models.speckle import Speckle, UnlearnedError
     from echosyn.tracking import stage_run
 
     params_here()
     real, rebuilt = Path("data/train") / dataset, Path("reconstructions/train") / dataset
     out = Path("models/speckle") / dataset
     with stage_run("speckle", dataset, {}, inputs=[real, rebuilt]) as run:
-        learned = Speckle.learn(train_pairs(real, rebuilt))
+        try:
+            learned = Speckle.learn(train_pairs(real, rebuilt))
+        except UnlearnedError as e:
+            print(f"{dataset}: {e}: its synthetic videos stay unpainted")
+            learned = Speckle.none()
         with atomic_dir(out) as tmp:
             learned.save(tmp)
         run.output(out)

@@ -10,7 +10,7 @@ from plain_speckle import plain_speckle
 from echosyn.data.phantom import PhantomConfig, render_patient
 from echosyn.errors import EchosynError
 from echosyn.metrics.ultrasound import compare_statistics, image_statistics
-from echosyn.models.speckle import BANDS, FILE, KNOTS, REACH, Speckle
+from echosyn.models.speckle import BANDS, FILE, KNOTS, REACH, Speckle, UnlearnedError
 
 T = 24
 
@@ -113,5 +113,11 @@ def test_a_file_that_is_none_is_named(tmp_path, content):
 )
 def test_what_cannot_be_learned_from_is_said(frames, words):
     dark = np.zeros((frames, 112, 112), np.uint8)
-    with pytest.raises(EchosynError, match=words):
+    with pytest.raises(UnlearnedError, match=words):
         Speckle.learn([(dark, dark)])
+
+
+def test_without_speckle_nothing_is_painted(tmp_path):
+    video = smooth_videos(1)[0]
+    Speckle.none().save(tmp_path)
+    assert np.array_equal(Speckle.load(tmp_path).paint(video, np.random.default_rng(0)), video)

@@ -9,10 +9,8 @@ from echosyn.data.filelist import read_filelist, video_path
 from echosyn.data.video import map_videos, read_video, resample_indices
 from echosyn.errors import EchosynError
 
-VIDEOS, FRAMES = (
-    100,
-    32,
-)  # at most, spread over TRAIN, from the start of each: statistics need no more
+# At most, spread over TRAIN, from the start of each: statistics need no more.
+VIDEOS, FRAMES = 100, 32
 
 
 def train_pairs(real: Path, rebuilt: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -33,6 +33,10 @@ LEAST = 500  # pixels of a brightness from which its size is read
 FAR = 8  # frames; what is alike over more stands still
 
 
+class UnlearnedError(EchosynError):
+    """The videos have nothing that speckle can be learned from."""
+
+
 @dataclass(frozen=True, eq=False)
 class Speckle:
     """Statistics of what reconstructions lack.
@@ -53,7 +57,7 @@ class Speckle:
         frames or fewer are left out.
 
         Raises:
-            EchosynError: no video, or none with tissue bright enough.
+            UnlearnedError: no video is long enough, or no tissue bright enough.
         """
         sums = _Sums()
         for real, rebuilt in pairs:
@@ -65,6 +69,14 @@ class Speckle:
         grain, near, far = sums.correlations()
         still = float(np.clip(far, 0, 0.99))
         return cls(size, grain, still, float(np.clip((near - still) / (1 - still), 0, 0.99)))
+
+    @classmethod
+    def none(cls) -> "Speckle":
+        """Of no size: what is painted with it stays as it is."""
+        side = 2 * REACH + 1
+        grain = np.zeros((BANDS, side, side), np.float32)
+        grain[:, REACH, REACH] = 1
+        return cls(np.zeros(len(KNOTS), np.float32), grain, 0.0, 0.0)
 
     def paint(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Decoded frames uint8 (T, side, side) with speckle of their own, uint8."""
@@ -150,9 +162,8 @@ class _Sums:
     def sizes(self) -> np.ndarray:
         known = self.count >= LEAST
         if not known.any():
-            raise EchosynError(
-                f"no TRAIN video has more than {FAR} frames, from which speckle is learned: set "
-                "speckle: false in sample_videos"
+            raise UnlearnedError(
+                f"no TRAIN video has more than {FAR} frames, from which speckle is learned"
             )
         sizes = np.sqrt(self.square[known] / self.count[known])
         return np.interp(KNOTS, KNOTS[known], sizes).astype(np.float32)
@@ -187,9 +198,8 @@ class _Sums:
             grain.append(fade * found[np.ix_(near, near)] / found[0, 0])
         known = [g for g in grain if g is not None]
         if not known:
-            raise EchosynError(
-                f"no pixel of TRAIN's videos is brighter than {LIT:g}, where speckle is learned: "
-                "set speckle: false in sample_videos"
+            raise UnlearnedError(
+                f"no pixel of TRAIN's videos is brighter than {LIT:g}, where speckle is learned"
             )
         mean = np.mean(known, axis=0)
         whole = np.stack([mean if g is None else g for g in grain])
