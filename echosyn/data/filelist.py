@@ -40,6 +40,7 @@ EF_TRUTH = ("EFAsked", "EFMeasured")
 HEART_RATE, PHASE = BEAT = ("HeartRate", "Phase")
 # Follow the others, in this order, when present.
 OPTIONAL = (PATIENT, CLASS, *ABOUT_PATIENT, *EF_TRUTH, *BEAT)
+TRACINGS = "VolumeTracings.csv"  # beside a FileList: the ventricle in some frames
 RELEASED = (CLASS, *EF_TRUTH, *BEAT)  # those that a synthetic dataset may have
 LABELS = ("ef", "class", "none")  # what every row of a FileList must state
 SPLITS = ("TRAIN", "VAL", "TEST")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 CELLS = 4_000_000  # counts held at once: 32 MB
 
@@ -90,3 +91,11 @@ def blocks_of(groups: np.ndarray, blocks: int) -> np.ndarray:
     order = np.empty(len(first), np.int64)
     order[np.argsort(first, kind="stable")] = np.arange(len(first))
     return order[inverse] % min(blocks, len(first))
+
+
+def clopper_pearson(share: float, n: float, level: float = 0.95) -> Estimate:
+    """Exact binomial interval of a share of n trials; n need not be whole."""
+    hits, tail = share * n, (1 - level) / 2
+    lo = stats.beta.ppf(tail, hits, n - hits + 1) if share > 0 else 0.0
+    hi = stats.beta.ppf(1 - tail, hits + 1, n - hits) if share < 1 else 1.0
+    return Estimate(float(share), float(lo), float(hi))

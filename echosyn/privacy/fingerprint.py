@@ -39,8 +39,7 @@ from torch import Tensor
 
 from echosyn.config import setting
 from echosyn.errors import EchosynError
-from echosyn.metrics.interval import Estimate
-from echosyn.privacy.planted import clopper_pearson
+from echosyn.metrics.interval import Estimate, clopper_pearson
 
 Sampler = Callable[[Tensor, float], Tensor]  # (z_t (B, ...), t in (0, 1]) to samples (B, ...)
 Noisy = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]  # Objective.noisy

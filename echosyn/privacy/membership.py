@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from echosyn.config import setting
 from echosyn.errors import EchosynError
-from echosyn.metrics.interval import Estimate, percentile_interval, resample_counts
+from echosyn.metrics.interval import Estimate, clopper_pearson, percentile_interval, resample_counts
 from echosyn.metrics.roc import Roc, auc_interval
-from echosyn.privacy.planted import clopper_pearson
 from echosyn.privacy.similarity import BLOCK, max_similarity
 
 if TYPE_CHECKING:  # diffusers takes seconds to import

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from echosyn.config import setting
 from echosyn.errors import EchosynError
-from echosyn.metrics.interval import Estimate
+from echosyn.metrics.interval import Estimate, clopper_pearson
 from echosyn.models.reid import AugmentConfig, augment_latents
 from echosyn.progress import bar
 
@@ -177,11 +177,3 @@ def share_interval(hits: np.ndarray, people: np.ndarray, level: float = 0.95) ->
         df = stats.t.ppf(0.975, total - 1) / stats.t.ppf(0.975, n - 1)
         effective = min(total, share * (1 - share) * df**2 / max(variance, 1e-300))
     return clopper_pearson(share, effective, level)
-
-
-def clopper_pearson(share: float, n: float, level: float = 0.95) -> Estimate:
-    """Exact binomial interval of a share of n trials; n need not be whole."""
-    hits, tail = share * n, (1 - level) / 2
-    lo = stats.beta.ppf(tail, hits, n - hits + 1) if share > 0 else 0.0
-    hi = stats.beta.ppf(1 - tail, hits + 1, n - hits) if share < 1 else 1.0
-    return Estimate(float(share), float(lo), float(hi))

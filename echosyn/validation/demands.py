@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from echosyn.config import Params
 from echosyn.data.filelist import CLASS, PATIENT, SPLITS
 from echosyn.data.video import resample_indices
+from echosyn.metrics.interval import clopper_pearson
 
 HELD_OUT = ("VAL", "TEST")
 MARKED = 6  # people without a mark from whom a detector can be told from a coin (0.025^(1/n) > 1/2)
@@ -319,6 +319,6 @@ class _Dataset:
 def _least_people(widest: float) -> int:
     """People whose share without a miss has a 95 % interval (Clopper-Pearson) no wider."""
     n = 1
-    while n < 10_000 and 1 - stats.beta.ppf(0.025, n, 1) > widest:
+    while n < 10_000 and 1 - clopper_pearson(1.0, n).lo > widest:
         n += 1
     return n

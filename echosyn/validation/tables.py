@@ -17,6 +17,7 @@ from echosyn.data.filelist import (
     PATIENT,
     SAFE_NAME,
     SPLITS,
+    TRACINGS,
     VOLUMES,
     Cells,
     read_cells,
@@ -37,7 +38,6 @@ MEASURED = {
     "FPS": "MeasuredFPS",
     "NumberOfFrames": "MeasuredNumberOfFrames",
 }
-TRACINGS = "VolumeTracings.csv"
 FACTS = (*MEASURED.values(), "Contrast", "Motion")
 
 

@@ -19,9 +19,8 @@ import numpy as np
 import pandas as pd
 
 from echosyn.config import setting
-from echosyn.data.filelist import PATIENT, SPLITS
+from echosyn.data.filelist import PATIENT, SPLITS, TRACINGS
 from echosyn.data.ingest.canonical import TURNED, Clip, Item, Plan, Reject
-from echosyn.data.ingest.echonet import TRACINGS
 from echosyn.data.ingest.fit import SquareFit, square_pixels
 from echosyn.data.ingest.found import holds, nearby
 from echosyn.data.ingest.nifti import Volume, grey_frames, read_nifti

@@ -15,6 +15,7 @@ import pandas as pd
 from echosyn.data.filelist import (
     CLASS,
     COLUMNS,
+    TRACINGS,
     Cells,
     Problem,
     check_columns,
@@ -30,7 +31,6 @@ from echosyn.errors import EchosynError
 from echosyn.files import write_text
 
 LIST = "FileList.csv"
-TRACINGS = "VolumeTracings.csv"
 LVH = "MeasurementsList.csv"  # of EchoNet-LVH
 SOURCE = ("SourceHeight", "SourceWidth", "SourceAspect")
 
