@@ -1,4 +1,7 @@
-"""What the paper-size job costs on 1, 8 and 64 A100s: operations counted, seconds from known runs.
+"""What paper-size jobs cost on 1, 8 and 64 A100s: operations counted, seconds from known runs.
+
+Two jobs: scale `paper` as params.yaml has it, our video network, and the preset `reference`, the
+published one.
 
 Operations per item are counted on the networks that conf/paper builds (torch's FlopCounterMode on
 fake tensors: shapes only, nothing is computed). Seconds come from RATE, which an A100 reached on
@@ -24,16 +27,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from echosyn.config import Params
 from echosyn.data.reconstruct import EncodeConfig
-from echosyn.diffusion.condition import ConditionSpec
+from echosyn.diffusion.condition import NOTHING, ConditionSpec
 from echosyn.diffusion.sampling import guidance_passes
 from echosyn.diffusion.settings import SampleHeartsConfig, SampleVideosConfig
 from echosyn.diffusion.windows import frame_passes
-from echosyn.models.denoisers import ImageDenoiser
 from echosyn.models.r2plus1d import R2Plus1d
 from echosyn.models.reid import build_reid
 from echosyn.models.vae import FRAME_SIZE, Vae
+from echosyn.preset import find_preset, plan_change, write_change
 from echosyn.training.arms import ARMS
-from echosyn.training.diffusion import TrainLidmConfig, TrainLvdmConfig, new_video
+from echosyn.training.diffusion import TrainLidmConfig, TrainLvdmConfig, new_image, new_video
 from echosyn.training.ef import TrainEfConfig
 from echosyn.training.reid import TrainReidConfig
 from echosyn.training.vae import TrainVaeConfig
@@ -45,6 +48,7 @@ TRAINING = 3  # forward and backward together, in forwards
 WORKER_START = 30.0  # seconds until a worker has its models
 REAL_VIDEOS, REAL_FRAMES = 10_030, 176  # EchoNet-Dynamic: videos, mean frames
 TEST_VIDEOS = 1277
+BEAT = 0.04  # beats per frame, at 32 frames a second
 GPUS = (1, 8, 64)
 MILLION = 1_000_000
 
@@ -99,11 +103,13 @@ def forward_flops(
     return float(counter.get_total_flops()), sum(p.numel() for p in model.parameters())
 
 
-def paper_params(folder: Path) -> Params:
-    """This project's settings at scale `paper`, in a folder of their own."""
+def paper_params(folder: Path, preset: str | None = None) -> Params:
+    """This project's settings at scale `paper`, or of a preset, in a folder of their own."""
     copytree(ROOT / "conf", folder / "conf")
     values = {**yaml.safe_load((ROOT / "params.yaml").read_text()), "scale": "paper"}
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    if preset:
+        write_change(folder, plan_change(folder, find_preset(folder, preset)))
     return Params(folder)
 
 
@@ -123,10 +129,9 @@ def paper_job(params: Params, videos: int) -> list[Training | Shards]:
     z, side = (4, *[vae.model.latent_size] * 2), FRAME_SIZE // vae.model.patch
     image = (1, vae.model.colours * vae.model.patch**2, side, side)
     vae_flops, vae_size = forward_flops(lambda: Vae.create(vae.model), image, (1, *z))
-    lidm_flops, lidm_size = forward_flops(
-        lambda: ImageDenoiser.create(lidm.model, z[-1]), (1, *z), (1,)
-    )
-    window, spec = lvdm.window, ConditionSpec(published=lvdm.layout == "published")
+    lidm_flops, lidm_size = forward_flops(lambda: new_image(lidm, NOTHING, z[-1]), (1, *z), (1,))
+    published = lvdm.layout == "published"
+    window, spec = lvdm.window, ConditionSpec(published=published, beat=None if published else BEAT)
     lvdm_flops, lvdm_size = forward_flops(
         lambda: new_video(lvdm, spec, z[-1]),
         (1, window, *z), (1,), (1, *z), (1, spec.dim),
@@ -181,11 +186,10 @@ def table(stages: list[Training | Shards]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        params = paper_params(Path(folder))
-        job = paper_job(params, REAL_VIDEOS)
-        million = paper_job(params, MILLION)
+def report(name: str, params: Params) -> None:
+    """Print a job's networks and its tables."""
+    job = paper_job(params, REAL_VIDEOS)
+    print(f"\n## {name}\n")
     for stage in job:
         if isinstance(stage, Training):
             print(
@@ -193,9 +197,15 @@ def main() -> None:
             )
         else:
             print(f"{stage.name}: {stage.flops / 1e9:,.1f} GFLOP an item, {stage.items:,} items")
-    print(f"\nPaper-size job, {REAL_VIDEOS:,} synthetic videos\n\n{table(job)}")
-    sampling = [s for s in million if s.name.startswith("sample_")]
+    print(f"\n{REAL_VIDEOS:,} synthetic videos\n\n{table(job)}")
+    sampling = [s for s in paper_job(params, MILLION) if s.name.startswith("sample_")]
     print(f"\n{MILLION:,} videos from trained models\n\n{table(sampling)}")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        report("scale paper", paper_params(Path(folder) / "ours"))
+        report("preset reference", paper_params(Path(folder) / "reference", "reference"))
 
 
 if __name__ == "__main__":

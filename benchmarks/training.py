@@ -52,8 +52,8 @@ from echosyn.training.loop import Task, fit  # noqa: E402
 SEED = 0
 TIMES = 4  # noise levels at which every VAL clip is looked at
 GUIDANCE = 2.0
-# The reference's training of our network. Its layout is left out: at our widths its norms would
-# blind the network to time (models.denoisers), which at its own widths they do not.
+# The reference's training of our network. Its layout is left out: at our widths each group of its
+# norms would be one channel, and take the time away again, which is added to channels before them.
 REFERENCE = {
     "objective": "ddpm_v",
     "times": "uniform",

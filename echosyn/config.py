@@ -21,7 +21,7 @@ from echosyn.text import read_text, yaml_problem
 
 T = TypeVar("T")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-SCALES = ("smoke", "demo", "paper")
+SCALES = ("smoke", "demo", "study", "paper")
 SOURCES = ("phantom", "echonet", "pediatric", "cardiacnet", "camus", "dicom", "table")
 # Every section that dvc.yaml watches (one it did not watch could be changed without effect), and
 # `cluster` and `tune`, which change no result.

@@ -19,13 +19,13 @@ def main(dataset: str) -> None:
         LvAreaTask,
         area_curves,
         beat_table,
+        save_area,
         traced_frames,
         without_beats,
     )
     from echosyn.beat.table import write_beats
     from echosyn.data.latents import LatentSet
     from echosyn.files import atomic_dir
-    from echosyn.models.store import save_model
     from echosyn.tracking import stage_run
     from pipelines._train import train
 
@@ -56,7 +56,7 @@ def main(dataset: str) -> None:
         return {**numbers, "beats/area_unexplained": task.validate(model)["loss"]}
 
     def save(model, tmp: Path) -> None:  # noqa: ANN001
-        save_model(tmp, model, {"width": cfg.width, "size": latents.frame_size})
+        save_area(tmp, model, cfg.width, latents.frame_size)
         write_beats(tmp, found["table"])
 
     train("beats", dataset, cfg, params.seed, task, inputs, out, save, measure)

@@ -17,7 +17,10 @@ from pipelines._stage import command, torch_params
 def main(dataset: str) -> None:
     from echosyn.cluster import map_rows
     from echosyn.data.frames import VideoFolder, load_frames
+    from echosyn.data.latents import LatentSet
+    from echosyn.data.reconstruct import VideoCodec
     from echosyn.evaluation import (
+        BeatEvaluation,
         EfEvaluation,
         EvaluateConfig,
         ProtocolEvaluation,
@@ -27,6 +30,7 @@ def main(dataset: str) -> None:
     from echosyn.files import atomic_dir, read_json, write_bytes, write_json
     from echosyn.metrics.feature_cache import FeatureCache
     from echosyn.metrics.weights import locate
+    from echosyn.models.vae import Vae
     from echosyn.report import plots
     from echosyn.report.ef_plots import evaluation_figures
     from echosyn.runtime import state_root
@@ -41,7 +45,12 @@ def main(dataset: str) -> None:
     more = more_arms(params.raw, dataset)
     of, label = folders(dataset), params.dataset(dataset).label
     models = Path("models/ef") / dataset
-    inputs = [*of.values(), models]
+    latents, beats, vae = (
+        Path("latents/train") / dataset,
+        Path("beats/train") / dataset,
+        "models/vae",
+    )
+    inputs = [*of.values(), models, latents / "index.csv", beats, Path(vae)]
     settings = {**dataclasses.asdict(cfg), "seed": seed, "arms": list(more), "protocol": protocol}
     weights = {
         k: locate(k, v) if (v := getattr(cfg, k)) != "none" else None for k in ("inception", "i3d")
@@ -67,6 +76,12 @@ def main(dataset: str) -> None:
         sets = Sets.of(**videos)
         quality = QualityEvaluation(cfg, seed, over, FeatureCache(state / "features"))
         quality.measure(sets, None if none else models / "real/seed0")
+        beat = BeatEvaluation(
+            VideoCodec(Vae.load(vae), precision=cfg.precision), beats, cfg.resamples, seed
+        )
+        real = LatentSet(latents, "TEST")
+        rate = float(real.table["FPS"].iloc[0])
+        moving = beat.measure(real, load_frames(of["synthetic"], rate, state / "frames", label))
         published = ProtocolEvaluation(
             **weights, strict_names=cfg.strict_names, seed=seed, over=over
         )
@@ -76,6 +91,7 @@ def main(dataset: str) -> None:
         numbers = {
             **ef.numbers,
             **quality.numbers,
+            **moving,
             **published.numbers,
             **{
                 f"protocol/{m}/{k}": str(v)

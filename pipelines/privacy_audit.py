@@ -23,7 +23,7 @@ def main(dataset: str) -> None:
     from echosyn.diffusion.settings import SampleVideosConfig
     from echosyn.diffusion.synthesise import released_hearts
     from echosyn.files import atomic_dir, read_json, sha256_file, write_json, write_text
-    from echosyn.models.denoisers import ImageDenoiser
+    from echosyn.models.published_image import load_image
     from echosyn.models.speckle import Speckle
     from echosyn.privacy.calibration import read_taus
     from echosyn.privacy.disguise import augment_videos
@@ -65,7 +65,7 @@ def main(dataset: str) -> None:
         made_with = hearts_cfg.made_with(latents, encoder)
         tau = read_taus(privacy / "hearts" / TAUS, made_with)["hearts"]
         gallery = Gallery.of(encoder, sets["TRAIN"], hearts_cfg.gallery_frames, hearts_cfg.mirrors)
-        generator, objective = ImageDenoiser.load(lidm).to(encoder.device), load_objective(lidm)
+        generator, objective = load_image(lidm).to(encoder.device), load_objective(lidm)
         losses = partial(denoising_losses, generator, objective, cfg=cfg.attacks, seed=seed)
         hearts = audit_hearts(
             sets, gallery, tau, read_hearts(inputs[0]), released_hearts(accepted, samples),

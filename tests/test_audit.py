@@ -16,7 +16,7 @@ from echosyn.diffusion.objectives import Flow
 from echosyn.diffusion.sampling import denoise
 from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate
-from echosyn.models.denoisers import UnetConfig
+from echosyn.models.image import ImageConfig
 from echosyn.models.reid import AugmentConfig
 from echosyn.privacy.audit import false_rejection
 from echosyn.privacy.calibration import CalibrationConfig, accepted, calibrate_maxima
@@ -298,10 +298,10 @@ def generator(request, tmp_path_factory):
     torch.set_num_threads(1)
     people = hearts(request.param, 10)
     loop = LoopConfig(
-        steps=200, batch=16, lr=3e-3, ema=0.98, precision="fp32", checkpoint_every=1000
+        steps=300, batch=16, lr=6e-3, ema=0.98, precision="fp32", checkpoint_every=1000
     )
-    unet = UnetConfig(widths=(32, 32), attention=(False, False), heads=(1, 1))
-    cfg = TrainLidmConfig(unet, loop, validation_items=1)
+    sizes = ImageConfig(width=32, inner=64, inner_blocks=2, heads=2, told=64)
+    cfg = TrainLidmConfig(loop, sizes, validation_items=1)
     task = LidmTask(cfg, Latents(people), Latents(VAL[:1]))
     model = fit(task, loop, 0, tmp_path_factory.mktemp("lidm"), NullRun(), "lidm")
     noise = torch.randn(200, 4, 8, 8, generator=torch.Generator().manual_seed(0))

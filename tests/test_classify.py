@@ -13,7 +13,7 @@ from echonet_layout import make as make_echonet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echosyn.config import SECTIONS, Params, build
+from echosyn.config import SCALES, SECTIONS, Params, build
 from echosyn.data.filelist import CLASS, COLUMNS, PATIENT, read_filelist, video_path, write_filelist
 from echosyn.data.frames import FrameSet, load_frames
 from echosyn.data.ingest import ingest
@@ -622,11 +622,11 @@ def test_what_params_ask_is_checked_by_name(project):
         read_settings(params_of(project), "pah")
 
 
-@pytest.mark.parametrize("scale", ["smoke", "demo", "paper"])
+@pytest.mark.parametrize("scale", SCALES)
 def test_every_scale_has_its_sizes(scale, request, project):
     conf = request.config.rootpath / "conf" / scale / "classify.yaml"
     (project / "conf/smoke/classify.yaml").write_text(conf.read_text())
     _, cfg = read_settings(params_of(project), "pah")
     assert (cfg.frames, cfg.model.widths[-1]) == {
-        "smoke": (8, 4), "demo": (16, 64), "paper": (32, 512),
+        "smoke": (8, 4), "demo": (16, 64), "study": (16, 64), "paper": (32, 512),
     }[scale]  # fmt: skip

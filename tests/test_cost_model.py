@@ -5,19 +5,26 @@ import pytest
 from benchmarks.cost_model import Shards, Training, forward_flops, paper_job, paper_params
 
 
-@pytest.fixture(scope="module")
-def job(tmp_path_factory):
-    return {s.name: s for s in paper_job(paper_params(tmp_path_factory.mktemp("paper")), 10_030)}
+def job_of(folder, preset=None):
+    return {s.name: s for s in paper_job(paper_params(folder, preset), 10_030)}
 
 
 @pytest.mark.slow
-def test_the_networks_are_the_references(job):
+def test_the_networks_of_the_preset_are_the_references(tmp_path):
+    job = job_of(tmp_path, "reference")
     # EchoNet-Synthetic: its video UNet has 144 M parameters and takes 555 GFLOP a 64-frame pass.
     assert job["train_lvdm"].parameters == pytest.approx(144e6, rel=0.01)
     assert job["train_lvdm"].flops == pytest.approx(555e9, rel=0.01)
     # Of one video: 64 steps over the windows of 192 frames, and decoding.
     windows = (job["sample_videos"].flops - 192 * job["train_vae"].flops / 2) / (64 * 555.25e9)
-    assert windows == pytest.approx(8, abs=0.01)  # four windows, each with and without EF
+    assert windows == pytest.approx(5, abs=0.01)  # that overlap by half, each passed once
+
+
+@pytest.mark.slow
+def test_our_network_at_scale_paper_takes_half_the_operations(tmp_path):
+    ours, theirs = (job_of(tmp_path / str(p), p)["train_lvdm"] for p in (None, "reference"))
+    assert ours.parameters < theirs.parameters / 2
+    assert 0.4 < ours.flops / theirs.flops < 0.6
 
 
 def test_operations_are_counted_as_two_for_a_multiply_add():

@@ -7,7 +7,7 @@ import pytest
 from gate_list import ROWS, SPLIT, GoodList, failing
 from repro import ROOT
 
-from echosyn.config import Params
+from echosyn.config import SCALES, Params
 from echosyn.validation.demands import Demands, Task, read_demands
 
 BASE = Demands(
@@ -129,7 +129,7 @@ def test_a_remedy_is_named():
     assert "give splits, or role guest" in says
 
 
-@pytest.mark.parametrize("scale", ["smoke", "demo", "paper"])
+@pytest.mark.parametrize("scale", SCALES)
 def test_the_demands_are_those_of_the_settings(tmp_path, scale):
     text = (ROOT / "params.yaml").read_text().replace("scale: demo", f"scale: {scale}")
     (tmp_path / "params.yaml").write_text(text)
@@ -142,6 +142,7 @@ def test_the_demands_are_those_of_the_settings(tmp_path, scale):
     expected = {
         "smoke": (8, 4, 8, 6, 1),
         "demo": (28, 20, 40, 200, 8),
+        "study": (28, 20, 40, 200, 8),
         "paper": (64, 20, 40, 1000, 8),
     }
     window, hearts, videos, planted, _ = expected[scale]

@@ -15,7 +15,7 @@ from echosyn.diffusion.objectives import DdpmV, Flow
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.student import Student, read_student
 from echosyn.errors import EchosynError
-from echosyn.models.denoisers import UnetConfig
+from echosyn.models.published_image import UnetConfig
 from echosyn.models.published_video import PublishedVideoDenoiser
 from echosyn.tracking import NullRun
 from echosyn.training.diffusion import TrainLvdmConfig, video_spec

@@ -17,7 +17,7 @@ from echosyn.config import build
 from echosyn.data.latents import LatentSet, pack, write_index, write_shard
 from echosyn.diffusion.objectives import DdpmV, Flow
 from echosyn.errors import EchosynError
-from echosyn.models.denoisers import UnetConfig
+from echosyn.models.image import ImageConfig
 from echosyn.privacy.fingerprint import (
     FingerprintConfig,
     check_samples,
@@ -308,7 +308,7 @@ def write_latents(folder, people, videos=1):
     return folder
 
 
-UNET = {"widths": [32], "layers": 1, "attention": [False], "heads": [4]}
+SIZES = {"width": 32, "inner": 32, "inner_blocks": 1, "heads": 4, "told": 32}
 LOOP = {"steps": 250, "batch": 16, "lr": 5.0e-3, "warmup": 5, "ema": 0.98, "precision": "fp32"}
 
 
@@ -317,9 +317,9 @@ def training(objective="flow", steps=250, **mark):
     return MarkedConfig(
         FingerprintConfig(**settings),
         TrainLidmConfig(
-            build(UnetConfig, UNET, "test"),
             build(LoopConfig, {**LOOP, "steps": steps}, "test"),
-            objective,
+            build(ImageConfig, SIZES, "test"),
+            objective=objective,
             validation_items=8,
         ),
         steps=8,
@@ -388,7 +388,7 @@ def project(root, objective="flow", entry=None):
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     loop = {**LOOP, "steps": 6, "checkpoint_every": 3}
     confs = {
-        "train_lidm": {"model": UNET, "loop": loop, "validation_items": 4},
+        "train_lidm": {"model": SIZES, "loop": loop, "validation_items": 4},
         "sample_hearts": {"hearts": 8, "steps": 4},
         "fingerprint": {"share": 0.1, "times": [0.5, 1.0], "samples": 50},
     }

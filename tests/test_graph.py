@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from echosyn.config import SCALES
+
 ROOT = Path(__file__).parents[1]
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # These carry, record or draw, but compute nothing that a stage writes.
@@ -84,7 +86,7 @@ def test_declared_files_exist_and_params_are_tracked(stage):
             assert (ROOT / dep).exists(), dep
     name = spec["cmd"].split()[2].removeprefix("pipelines.")
     confs = {k for p in spec.get("params", []) if isinstance(p, dict) for k in p}
-    for scale in ("smoke", "demo", "paper"):
+    for scale in SCALES:
         if (ROOT / "conf" / scale / f"{name}.yaml").is_file():
             assert f"conf/${{scale}}/{name}.yaml" in confs
     sections = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -101,9 +103,9 @@ def test_the_seconds_of_a_forecast_are_those_of_stages():
 
 def test_every_conf_file_belongs_to_a_stage_and_loads_at_every_scale():
     scales = [p for p in (ROOT / "conf").iterdir() if p.name != "presets"]
-    assert {p.name for p in scales} == {"smoke", "demo", "paper"}
+    assert {p.name for p in scales} == set(SCALES)
     names = {p.name for folder in scales for p in folder.glob("*.yaml")} - {"seconds.yaml"}
     stages = {body(s)["cmd"].split()[2].removeprefix("pipelines.") for s in GRAPH}
     assert {n.removesuffix(".yaml") for n in names} <= stages
     for name in names:
-        assert all((ROOT / "conf" / s / name).is_file() for s in ("smoke", "demo", "paper")), name
+        assert all((ROOT / "conf" / s / name).is_file() for s in SCALES), name

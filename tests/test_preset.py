@@ -26,7 +26,8 @@ from echosyn.diffusion.hearts import HeartSampler
 from echosyn.diffusion.objectives import Flow
 from echosyn.diffusion.settings import SampleHeartsConfig, SampleVideosConfig
 from echosyn.errors import EchosynError
-from echosyn.models.denoisers import ImageDenoiser, UnetConfig
+from echosyn.models.image import ImageConfig, ImageDenoiser
+from echosyn.models.published_image import PublishedImageDenoiser, UnetConfig, load_image
 from echosyn.models.published_video import PublishedVideoDenoiser, load_video
 from echosyn.models.vae import Vae, VaeConfig
 from echosyn.preset import all_presets
@@ -120,6 +121,7 @@ def test_the_reference_is_what_the_paper_did(root):
     assert {lidm.objective, lvdm.objective} == {"ddpm_v"}
     assert {(c.sampler, c.steps, c.guidance) for c in (hearts, videos)} == {("ddpm", 64, 1.0)}
     assert (lidm.condition, lidm.loop.batch, lidm.loop.lr) == ("none", 256, 3e-4)
+    assert (lidm.layout, lidm.posterior, lvdm.posterior) == ("published", "sample", "sample")
     assert (lvdm.layout, lvdm.window, lvdm.noise_offset, lvdm.drop_label) == (
         "published", 64, 0.1, 0.1,
     )  # fmt: skip
@@ -193,7 +195,7 @@ def published_vae(folder, **changes):
 
 def published_lidm(folder, size=PADDED):
     """As an EMA's `save_pretrained` leaves it: more in config.json than the network's own."""
-    model = ImageDenoiser.create(UNET, size)
+    model = PublishedImageDenoiser.create(UNET, size)
     model.net.save_pretrained(folder / "unet_ema")
     rewrite(folder / "unet_ema/config.json", decay=0.9999, optimization_step=500000)
     return model
@@ -287,7 +289,7 @@ def test_a_published_vae_keeps_its_weights_and_its_scale(project, made):
 @pytest.mark.slow
 def test_a_published_lidm_draws_hearts_as_it_is(project, made):
     assert stage("train_lidm", "phantom")["train_lidm/val_loss"] > 0
-    assert same(ImageDenoiser.load("models/lidm/phantom"), made[1].lidm)
+    assert same(load_image("models/lidm/phantom"), made[1].lidm)
     cfg = dataclasses.replace(settings(project, "sample_hearts"), steps=3)
     train = LatentSet("latents/train/phantom", "TRAIN")
     sampler = HeartSampler(Path("models/lidm/phantom"), cfg, train)
@@ -367,18 +369,19 @@ def test_a_denoiser_of_another_objective_or_size_is_refused(project, tmp_path, n
 
 
 def test_a_lidm_of_other_channels_or_labels_is_refused(project, tmp_path):
-    config = {**ImageDenoiser.create(UNET, SIZE).net.config}
+    config = {**PublishedImageDenoiser.create(UNET, SIZE).net.config}
     del config["_use_default_values"]
     grey = {**config, "in_channels": 3, "out_channels": 3}
     UNet2DModel.from_config(grey).save_pretrained(tmp_path / "grey")
     refused("train_lidm", tmp_path / "grey", "3 channels to 3, but latents have 4", "phantom")
-    ImageDenoiser.create(UNET, SIZE, ConditionSpec()).save(tmp_path / "told")
-    refused(
-        "train_lidm", tmp_path / "told", "told EF, but .* tell it nothing: set `cond", "phantom"
-    )
+    own = ImageDenoiser(ImageConfig(), SIZE, ConditionSpec())
+    own.save(tmp_path / "told")
+    refused("train_lidm", tmp_path / "told", "'own', but .* 'published': set layout: o", "phantom")
+    refused("train_lidm", tmp_path / "told", "told EF, but .* it nothing: set `cond", "phantom",
+            layout="own")  # fmt: skip
     foreign = UNet2DModel.from_config({**config, "num_class_embeds": 3})
     foreign.save_pretrained(tmp_path / "foreign")
-    refused("train_lidm", tmp_path / "foreign", "told a class in a way", "phantom")
+    refused("train_lidm", tmp_path / "foreign", "told a class, in a way", "phantom")
 
 
 @pytest.mark.slow

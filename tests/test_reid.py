@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echosyn.config import build
+from echosyn.config import SCALES, build
 from echosyn.data.latents import LatentSet, pack, write_index, write_shard
 from echosyn.errors import EchosynError
 from echosyn.models.reid import (
@@ -454,7 +454,7 @@ def test_measures_of_disguised_people_are_named_and_lower(tmp_path):
     assert numbers["reid/disguised_recall_at_0p1pct_hi"] < plain["reid/recall_at_0p1pct_lo"]
 
 
-@pytest.mark.parametrize("scale", ["smoke", "demo", "paper"])
+@pytest.mark.parametrize("scale", SCALES)
 def test_presets_build_and_the_papers_is_the_references_network(scale):
     values = yaml.safe_load((ROOT / f"conf/{scale}/train_reid.yaml").read_text())
     cfg = build(TrainReidConfig, values, scale)

@@ -22,7 +22,7 @@ from echosyn.diffusion.synthesise import _draw_classes
 from echosyn.diffusion.windows import window_starts
 from echosyn.evaluation.quality import Sets
 from echosyn.metrics.interval import Estimate
-from echosyn.models.denoisers import unet_folder
+from echosyn.models.published_image import unet_folder
 from echosyn.models.store import read_config
 from echosyn.privacy.audit import false_rejection
 from echosyn.training.diffusion import heart_spec, video_spec

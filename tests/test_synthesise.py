@@ -30,7 +30,7 @@ from echosyn.diffusion.synthesise import (
     sample_shard,
 )
 from echosyn.errors import EchosynError
-from echosyn.models.denoisers import UnetConfig
+from echosyn.models.published_image import UnetConfig
 from echosyn.models.published_video import PublishedVideoDenoiser
 from echosyn.models.vae import Vae, VaeConfig
 from echosyn.privacy.filter import HEARTS, AcceptedHearts

@@ -18,7 +18,7 @@ from echosyn.data.video import read_video
 from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.objectives import make_objective
 from echosyn.errors import EchosynError
-from echosyn.models.denoisers import ImageDenoiser, UnetConfig
+from echosyn.models.published_image import PublishedImageDenoiser, UnetConfig
 from echosyn.models.published_video import PublishedVideoDenoiser, load_video
 from echosyn.models.reid import build_reid
 from echosyn.models.vae import Vae, VaeConfig, vae_loss
@@ -33,8 +33,8 @@ TINY = VaeConfig(widths=(8, 8, 8), groups=4)
 FINE = VaeConfig(widths=(8, 8), groups=4)  # latents of 28x28
 PAPER = Path(__file__).parents[1] / "conf" / "paper"
 KNOBS = {
-    "train_lidm": {"objective": "ddpm_v"},
-    "train_lvdm": {"objective": "ddpm_v", "drop_label": 0.1},
+    "train_lidm": {"layout": "published", "objective": "ddpm_v"},
+    "train_lvdm": {"layout": "published", "objective": "ddpm_v", "drop_label": 0.1},
 }
 
 SPEC, PUBLISHED = ConditionSpec(), ConditionSpec(published=True)
@@ -161,9 +161,9 @@ def test_vae_loss_is_zero_for_a_perfect_standard_normal_code():
     assert loss == pytest.approx(0.25 + 0.05 * 0.5 + 0.1 * 392)
 
 
-def test_denoisers_keep_14x14_and_see_their_condition(tmp_path):
+def test_denoisers_keep_14x14_and_their_folders(tmp_path):
     cfg = UnetConfig(widths=(32, 32), attention=(False, True), heads=(1, 1))
-    image, video = ImageDenoiser.create(cfg, 14).eval(), tiny_video(8, SPEC, 14)
+    image, video = PublishedImageDenoiser.create(cfg, 14).eval(), tiny_video(8, SPEC, 14)
     x, t = torch.randn(2, 4, 14, 14), torch.tensor([10.0, 900.0])
     assert image(x, t).shape == x.shape
     clip, heart = torch.randn(2, 8, 4, 14, 14), torch.randn(2, 4, 14, 14)
@@ -195,7 +195,7 @@ def test_paper_models_have_the_references_sizes():
     with torch.device("meta"):
         lvdm_cfg = paper("train_lvdm", TrainLvdmConfig)
         lvdm = PublishedVideoDenoiser.create(lvdm_cfg.unet, lvdm_cfg.window)
-        lidm = ImageDenoiser.create(paper("train_lidm", TrainLidmConfig).model, 14)
+        lidm = PublishedImageDenoiser.create(paper("train_lidm", TrainLidmConfig).unet, 14)
     assert round(parameters(lvdm) / 1e6) == 144
     assert lvdm_cfg.layout == "published"
     assert (lvdm.net.config.in_channels, lvdm.window, lvdm.spec.dim) == (8, 64, 1)
@@ -209,7 +209,7 @@ def test_paper_denoisers_take_a_training_step(stage):
     torch.manual_seed(0)
     if stage == "train_lidm":
         cfg = paper(stage, TrainLidmConfig)
-        model, x, extra = ImageDenoiser.create(cfg.model, 14), torch.randn(1, 4, 14, 14), ()
+        model, x, extra = PublishedImageDenoiser.create(cfg.unet, 14), torch.randn(1, 4, 14, 14), ()
     else:
         cfg = paper(stage, TrainLvdmConfig)
         model = PublishedVideoDenoiser.create(cfg.unet, cfg.window)

@@ -4,14 +4,15 @@ import json
 
 import pytest
 import torch
+import yaml
 
 from echosyn.config import build
 from echosyn.diffusion.condition import ConditionSpec
 from echosyn.errors import EchosynError
-from echosyn.models.denoisers import UnetConfig
+from echosyn.models.published_image import UnetConfig
 from echosyn.models.published_video import PublishedVideoDenoiser, is_own, load_video
 from echosyn.models.video import VideoConfig, VideoDenoiser
-from echosyn.training.diffusion import TrainLvdmConfig
+from echosyn.training.diffusion import TrainLvdmConfig, new_video
 from tests.tiny_video import TINY, tiny_video
 
 SPEC = ConditionSpec(beat=0.1)
@@ -47,6 +48,25 @@ def test_a_fresh_model_predicts_nothing_and_then_learns():
         optimizer.step()
     assert loss.item() < 0.6 * float(x.square().mean())
     assert all(p.grad is not None for p in model.parameters())  # as DDP wants it
+
+
+@pytest.mark.slow
+def test_the_network_of_scale_paper_takes_a_step_on_two_seconds(request):
+    values = yaml.safe_load((request.config.rootpath / "conf/paper/train_lvdm.yaml").read_text())
+    cfg = build(TrainLvdmConfig, values, "conf/paper/train_lvdm.yaml")
+    assert (cfg.window, cfg.model.inner, cfg.model.inner_blocks) == (64, 384, 12)
+    torch.manual_seed(0)
+    model = new_video(cfg, SPEC, 14)
+    x, t, heart, told = given(cfg.window, 6)  # smaller frames, which are the same network's
+    optimizer = torch.optim.Adam(model.parameters(), cfg.loop.lr)
+    losses = []
+    for _ in range(2):
+        loss = (model(x[:1], t[:1], heart[:1], told[:1]) - x[:1]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[1] < losses[0]
 
 
 def test_everything_told_reaches_every_frame():

@@ -11,10 +11,10 @@ from echosyn.diffusion.objectives import make_objective
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.student import Student
 from echosyn.errors import EchosynError
-from echosyn.models.denoisers import ImageDenoiser, UnetConfig
+from echosyn.models.image import ImageConfig, ImageDenoiser
 from tests.tiny_video import tiny_video
 
-SIZES = UnetConfig(widths=(32, 32), attention=(False, True), heads=(1, 1))
+SIZES = ImageConfig(width=8, inner=16, inner_blocks=1, heads=1, told=16)
 CFG = SampleVideosConfig(
     train=1, val=0, test=0, frames=12, steps=2, guidance=2.0, overlap=2, precision="fp32"
 )
@@ -28,7 +28,7 @@ def folders(tmp_path_factory):
     torch.manual_seed(0)
     spec = ConditionSpec(fps=True, classes=("a", "b"), beat=0.1)
     video = tiny_video(6, spec, continues=True)
-    image = ImageDenoiser.create(SIZES, size=6)
+    image = ImageDenoiser(SIZES, size=6)
     for name, model in (("lvdm", video), ("lidm", image)):
         model.save(root / name)
         make_objective("flow").save(root / name)

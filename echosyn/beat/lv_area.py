@@ -18,6 +18,7 @@ from echosyn.beat.curve import circular_mean, fit_beats
 from echosyn.beat.tracings import traced_areas
 from echosyn.config import setting
 from echosyn.data.latents import LatentSet
+from echosyn.models.store import CONFIG, load_model, save_model
 from echosyn.models.vae import LATENT_CHANNELS
 from echosyn.training.loop import LoopConfig
 
@@ -135,13 +136,31 @@ class LvAreaTask:
 
 
 @torch.no_grad()
-def area_curves(model: nn.Module, latents: LatentSet) -> list[np.ndarray]:
-    """What `model` makes of every frame of every video: float64 (T,) each."""
+def area_curve(model: nn.Module, frames: Tensor) -> np.ndarray:
+    """What `model` makes of a video's latents (T, 4, h, w): float64 (T,)."""
     device = next(model.parameters()).device
-    curves = []
-    for v in range(len(latents)):
-        curves.append(model(latents.mean(v).to(device)).double().cpu().numpy())
-    return curves
+    return model(frames.to(device)).double().cpu().numpy()
+
+
+def area_curves(model: nn.Module, latents: LatentSet) -> list[np.ndarray]:
+    """`area_curve` of every video."""
+    return [area_curve(model, latents.mean(v)) for v in range(len(latents))]
+
+
+def save_area(folder: Path, model: LvArea, width: int, size: int) -> None:
+    """Write a network of `width` for latents (4, size, size), which `load_area` reads."""
+    save_model(folder, model, {"width": width, "size": size})
+
+
+def load_area(folder: Path) -> LvArea | None:
+    """The network that the stage beats left in `folder`; None where a dataset had no tracings.
+
+    Raises:
+        EchosynError: a damaged or a half one.
+    """
+    if not (folder / CONFIG).is_file():
+        return None
+    return load_model(folder, lambda facts: LvArea(facts["width"], facts["size"]))
 
 
 def beat_table(

@@ -180,6 +180,9 @@ class ConditionSpec:
         return torch.where(drop[:, None], self.unbeaten(rows), rows)
 
 
+NOTHING = ConditionSpec(ef=False)  # of a model that is told nothing
+
+
 def _check_ef(ef: Tensor) -> None:
     wrong = (ef < 0) | (ef > 100) | ef.isinf()
     if bool(wrong.any()):

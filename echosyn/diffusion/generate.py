@@ -28,7 +28,7 @@ from echosyn.diffusion.windows import (
     shifted,
 )
 from echosyn.errors import EchosynError
-from echosyn.models.denoisers import ImageDenoiser
+from echosyn.models.published_image import load_image
 from echosyn.models.published_video import PublishedVideoDenoiser, load_video
 from echosyn.models.video import VideoDenoiser
 
@@ -67,7 +67,7 @@ class VideoSampler:
                     f"image_steps: {image or 'no image model'} does not share the objective "
                     f"'{self.objective.name}' of {folder}"
                 )
-            self.image = ImageDenoiser.load(image).to(self.device)
+            self.image = load_image(image).to(self.device)
         self.precision = trusted(cfg.precision, self.device, window_probe(self.model), str(folder))
 
     @torch.inference_mode()

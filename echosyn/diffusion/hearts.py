@@ -18,7 +18,8 @@ from echosyn.diffusion.sampling import denoise, guided, sample_generators, sampl
 from echosyn.diffusion.settings import SampleHeartsConfig
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir
-from echosyn.models.denoisers import ImageDenoiser
+from echosyn.models.image import ImageDenoiser
+from echosyn.models.published_image import PublishedImageDenoiser, load_image
 
 HEARTS = "hearts.safetensors"
 LABELS = 8  # stream of random numbers
@@ -66,7 +67,7 @@ class HeartSampler:
         self.objective = load_objective(folder)
         self.objective.scheduler(cfg.sampler, cfg.steps)  # refuses a sampler that does not fit
         self.device = pick_device()
-        self.model = ImageDenoiser.load(folder).to(self.device)
+        self.model = load_image(folder).to(self.device)
         self.shape = (4, self.model.size, self.model.size)
         if cfg.guidance != 1 and self.model.spec.dim == 0:
             raise EchosynError(
@@ -101,7 +102,7 @@ class HeartSampler:
         self.draw(indices, seed).write(folder / f"{indices.start:06d}.safetensors")
 
 
-def heart_probe(model: ImageDenoiser, hearts: int = 8) -> Probe:
+def heart_probe(model: ImageDenoiser | PublishedImageDenoiser, hearts: int = 8) -> Probe:
     """One pass of an image model, for a check of the arithmetic."""
     shape = (hearts, 4, model.size, model.size)
     told = torch.zeros(hearts, model.spec.dim)

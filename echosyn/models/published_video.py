@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from echosyn.diffusion.condition import ConditionSpec
 from echosyn.errors import EchosynError
-from echosyn.models.denoisers import UnetConfig, unet_folder
 from echosyn.models.padding import crop, pad_to_even
+from echosyn.models.published_image import UnetConfig, unet_folder
 from echosyn.models.store import CONFIG, read_config
 from echosyn.models.vae import LATENT_CHANNELS, load_diffusers
 from echosyn.models.video import VideoDenoiser

@@ -19,15 +19,24 @@ from torch import Tensor, nn
 from echosyn.config import build, setting
 from echosyn.diffusion.condition import ConditionSpec
 from echosyn.errors import EchosynError
+from echosyn.models.layers import (
+    TIME_DIM,
+    TIME_RANGE,
+    channels_first,
+    channels_last,
+    fold,
+    modulation,
+    norm,
+    sinusoids,
+    unfold,
+)
 from echosyn.models.padding import crop, pad_to_even
 from echosyn.models.store import load_model, save_model
 from echosyn.models.vae import LATENT_CHANNELS
 
-TIME_RANGE = 1000  # of the network's time
 FACTS = {"window", "size", "continues", "spans", "condition", "model"}  # of config.json
-TIME_DIM = 64  # sinusoids of the time, and of a step's length
-SLOWEST = 10_000.0  # longest period of those, and of rotary positions in frames: 100
-ROTARY = 100.0
+LABEL_GAIN = 3.0  # of the first weights that see labels and beat, over the usual ones
+ROTARY = 100.0  # longest period of rotary positions, frames
 
 
 @dataclass(frozen=True)
@@ -73,10 +82,14 @@ class VideoDenoiser(nn.Module):
         self.cfg, self.window, self.spec = cfg, window, spec
         self.size, self.continues, self.spans = size, continues, spans
         told, c = cfg.told, cfg.width
-        self.embed = nn.Sequential(
-            nn.Linear(spec.frame_dim + TIME_DIM, told), nn.SiLU(), nn.Linear(told, told)
+        # Apart and larger, or a few numbers would count for little beside the sinusoids of the time.
+        self.time = nn.Sequential(nn.Linear(TIME_DIM, told), nn.SiLU(), nn.Linear(told, told))
+        self.labels = nn.Sequential(
+            nn.Linear(spec.frame_dim, told), nn.SiLU(), nn.Linear(told, told)
         )
-        self.span = _modulation(TIME_DIM, told) if spans else None
+        with torch.no_grad():
+            self.labels[0].weight.mul_(LABEL_GAIN)
+        self.span = modulation(TIME_DIM, told) if spans else None
         self.enter = nn.Conv2d(2 * LATENT_CHANNELS + continues, c, 3, padding=1)
         self.before = nn.ModuleList(_Block(c, told) for _ in range(cfg.outer_blocks))
         self.down = nn.Linear(4 * c, cfg.inner)
@@ -85,7 +98,7 @@ class VideoDenoiser(nn.Module):
         )
         self.up = nn.Linear(cfg.inner, 4 * c)
         self.after = nn.ModuleList(_Block(c, told) for _ in range(cfg.outer_blocks))
-        self.last = _modulation(told, 2 * c)
+        self.last = modulation(told, 2 * c)
         self.leave = nn.Conv2d(c, LATENT_CHANNELS, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
@@ -141,20 +154,20 @@ class VideoDenoiser(nn.Module):
             inputs.append(mask[:, :, None, None, None].expand(-1, -1, 1, height, width))
         padded, pad = pad_to_even(torch.cat(inputs, dim=2).flatten(0, 1), 2)
         h = padded.contiguous(memory_format=torch.channels_last)
-        h = _last(self.enter(h)).unflatten(0, (b, frames))
+        h = channels_last(self.enter(h)).unflatten(0, (b, frames))
         for block in self.before:
             h = block(h, told)
         skip = h
-        h = self.down(_fold(h))
+        h = self.down(fold(h))
         turns = _turns(frames, self.cfg.inner // self.cfg.heads, h)
         for block in self.middle:
             h = block(h, told, turns)
-        h = skip + _unfold(self.up(h))
+        h = skip + unfold(self.up(h))
         for block in self.after:
             h = block(h, told)
         scale, shift = self.last(told)[:, :, None, None].chunk(2, dim=-1)
-        h = _norm(h) * (1 + scale) + shift
-        return crop(self.leave(_first(h.flatten(0, 1))), pad).unflatten(0, (b, frames))
+        h = norm(h) * (1 + scale) + shift
+        return crop(self.leave(channels_first(h.flatten(0, 1))), pad).unflatten(0, (b, frames))
 
     def _told(
         self,
@@ -166,10 +179,9 @@ class VideoDenoiser(nn.Module):
     ) -> Tensor:
         """What every frame's blocks are told, (B, T, told)."""
         per_frame = self.spec.per_frame(condition.float(), frames, start)
-        time = _sinusoids(t)[:, None].expand(-1, frames, -1)
-        told = self.embed(torch.cat([per_frame, time], dim=-1))
+        told = self.time(sinusoids(t))[:, None] + self.labels(per_frame)
         if self.span is not None and span is not None:
-            told = told + self.span(_sinusoids(TIME_RANGE * span.to(t)))[:, None]
+            told = told + self.span(sinusoids(TIME_RANGE * span.to(t)))[:, None]
         return F.silu(told)
 
 
@@ -181,7 +193,7 @@ class _Block(nn.Module):
     def __init__(self, channels: int, told: int, heads: int = 0) -> None:
         super().__init__()
         self.heads = heads
-        self.modulation = _modulation(told, (6 if heads else 3) * channels)
+        self.modulation = modulation(told, (6 if heads else 3) * channels)
         self.space = nn.Conv2d(channels, channels, 3, padding=1)
         self.time = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
         if heads:
@@ -197,16 +209,16 @@ class _Block(nn.Module):
         scale, shift, gate, *more = self.modulation(told)[:, :, None, None].chunk(
             6 if self.heads else 3, dim=-1
         )
-        h = _norm(x) * (1 + scale) + shift
-        h = F.silu(_last(self.space(_first(h.flatten(0, 1)))))
+        h = norm(x) * (1 + scale) + shift
+        h = F.silu(channels_last(self.space(channels_first(h.flatten(0, 1)))))
         # Frames and pixels as the two axes of an image: the same memory, so nothing is copied.
         h = h.reshape(b, frames, height * width, -1)
-        h = _last(self.time(_first(h))).reshape(b, frames, height, width, -1)
+        h = channels_last(self.time(channels_first(h))).reshape(b, frames, height, width, -1)
         x = x + h * (1 + gate)
         if turns is None:
             return x
         scale, shift, gate = more
-        h = _norm(x) * (1 + scale) + shift
+        h = norm(x) * (1 + scale) + shift
         return x + (self._attention(h, turns) + self._feed_forward(h)) * (1 + gate)
 
     def _attention(self, h: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
@@ -218,48 +230,6 @@ class _Block(nn.Module):
 
     def _feed_forward(self, h: Tensor) -> Tensor:
         return self.narrow(F.silu(self.widen(h)))
-
-
-def _modulation(told: int, channels: int) -> nn.Linear:
-    """Scales, shifts and gates that start without effect."""
-    made = nn.Linear(told, channels)
-    nn.init.zeros_(made.weight)
-    nn.init.zeros_(made.bias)
-    return made
-
-
-def _norm(x: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:])
-
-
-def _first(x: Tensor) -> Tensor:
-    """Channels from last to first, as convolutions name them; the memory stays."""
-    return x.permute(0, 3, 1, 2)
-
-
-def _last(x: Tensor) -> Tensor:
-    return x.permute(0, 2, 3, 1)
-
-
-def _fold(x: Tensor) -> Tensor:
-    """(B, T, h, w, C) to (B, T, h/2, w/2, 4 C)."""
-    b, t, h, w, c = x.shape
-    x = x.reshape(b, t, h // 2, 2, w // 2, 2, c).permute(0, 1, 2, 4, 3, 5, 6)
-    return x.reshape(b, t, h // 2, w // 2, 4 * c)
-
-
-def _unfold(x: Tensor) -> Tensor:
-    b, t, h, w, c = x.shape
-    x = x.reshape(b, t, h, w, 2, 2, c // 4).permute(0, 1, 2, 4, 3, 5, 6)
-    return x.reshape(b, t, 2 * h, 2 * w, c // 4)
-
-
-def _sinusoids(t: Tensor) -> Tensor:
-    """Of times t (B,) in 0 .. 1000, (B, TIME_DIM)."""
-    half = TIME_DIM // 2
-    rates = torch.exp(-math.log(SLOWEST) * torch.arange(half, device=t.device) / half)
-    angles = t.float()[:, None] * rates
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
 def _turns(frames: int, dim: int, like: Tensor) -> tuple[Tensor, Tensor]:

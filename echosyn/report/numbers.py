@@ -18,6 +18,7 @@ TITLES = {
     "coverage": "Coverage of the training data",
     "quality": "Distance to the real videos",
     "us": "Ultrasound texture",
+    "beat": "The beat",
 }
 REFERENCES = {
     "_floor": "floor: real data",
@@ -51,6 +52,12 @@ LABELS = {
     "irs_adjusted": "IRS over that of real videos",
     "chao1": "Lower bound of that share (Chao 1)",
     "recall_at_0p1pct": "Recall at 0.1% false matches",
+    "rate_q25": "Beats a minute, lower quartile",
+    "rate_median": "Beats a minute, median",
+    "rate_q75": "Beats a minute, upper quartile",
+    "rate_off": "Off the rate asked for (%), median",
+    "sure": "Share with a regular beat",
+    "motion": "Variance within a video over that of real ones",
     "real": "Real",
     "reconstructed": "Reconstructed",
     "synthetic": "Synthetic",

@@ -16,21 +16,25 @@ from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.objectives import make_objective, time_samples
 from echosyn.diffusion.settings import OBJECTIVES, WEIGHTINGS, check_weighting
 from echosyn.errors import EchosynError
-from echosyn.models.denoisers import ImageDenoiser, UnetConfig
+from echosyn.models.image import ImageConfig, ImageDenoiser
+from echosyn.models.published_image import PublishedImageDenoiser, UnetConfig
 from echosyn.models.published_video import PublishedVideoDenoiser
 from echosyn.models.video import VideoConfig, VideoDenoiser
 from echosyn.training.loop import LoopConfig
 
 # The mean is easier to learn; samples keep the VAE's whole posterior in the target.
 POSTERIORS = ("mean", "sample")
+LAYOUTS = ("own", "published")
 
 
 @dataclass(frozen=True)
 class TrainLidmConfig:
-    """Section `train_lidm`."""
+    """Section `train_lidm`. Its sizes are `model` for layout 'own', `unet` for 'published'."""
 
-    model: UnetConfig
     loop: LoopConfig
+    model: ImageConfig | None = setting(None, help="sizes of the network of layout 'own'")
+    unet: UnetConfig | None = setting(None, help="sizes of the network of layout 'published'")
+    layout: str = setting("own", choices=LAYOUTS, help="our network, or the reference's")
     objective: str = setting("flow", choices=OBJECTIVES)
     times: str = setting("uniform", choices=("uniform", "logit_normal"))
     time_shift: float = setting(0.0, lo=-3.0, hi=3.0, help="mean of logit_normal; above 0: noisier")
@@ -42,23 +46,25 @@ class TrainLidmConfig:
     weights: str = setting("none", help="none, or a folder of published weights, used as they are")
 
     def check(self) -> str | None:
+        if self.layout == "published" and self.condition != "none":
+            return f"layout 'published' is told nothing: condition '{self.condition}' needs 'own'"
         if self.condition != "none" and not 0 < self.drop_label < 1:
             return (
                 f"drop_label {self.drop_label:g} with condition '{self.condition}': guidance and "
                 "the privacy audit ask the model without a label too; choose a share in between"
             )
-        return check_weighting(self.objective, self.weighting)
+        return _sizes_missing(self) or check_weighting(self.objective, self.weighting)
 
 
 @dataclass(frozen=True)
 class TrainLvdmConfig:
-    """Section `train_lvdm`. `model` is of layout 'own', `unet` of layout 'published'."""
+    """Section `train_lvdm`. Its sizes are `model` for layout 'own', `unet` for 'published'."""
 
     loop: LoopConfig
     model: VideoConfig | None = setting(None, help="sizes of the network of layout 'own'")
     unet: UnetConfig | None = setting(None, help="sizes of the network of layout 'published'")
     window: int = setting(16, lo=2, help="frames of a clip; at the latents' rate, a beat or more")
-    layout: str = setting("own", choices=("own", "published"), help="what the network is told, how")
+    layout: str = setting("own", choices=LAYOUTS, help="our network, or the reference's")
     objective: str = setting("flow", choices=OBJECTIVES)
     times: str = setting("uniform", choices=("uniform", "logit_normal"))
     time_shift: float = setting(0.0, lo=-3.0, hi=3.0, help="mean of logit_normal; above 0: noisier")
@@ -80,12 +86,14 @@ class TrainLvdmConfig:
     def check(self) -> str | None:
         if self.layout == "published" and (self.continues or self.strides != (1,)):
             return "layout 'published' knows no frame rate and no given frames: use layout 'own'"
-        wanted, other = ("unet", "model") if self.layout == "published" else ("model", "unet")
-        if getattr(self, wanted) is None or getattr(self, other) is not None:
-            return f"layout '{self.layout}' takes its sizes from `{wanted}`, and no `{other}`"
-        if self.unet is not None and self.unet.groups != 32:
-            return f"unet: groups {self.unet.groups}: the published layout has 32"
-        return check_weighting(self.objective, self.weighting)
+        return _sizes_missing(self) or check_weighting(self.objective, self.weighting)
+
+
+def _sizes_missing(cfg: TrainLidmConfig | TrainLvdmConfig) -> str | None:
+    wanted = "unet" if cfg.layout == "published" else "model"
+    if getattr(cfg, wanted) is None:
+        return f"layout '{cfg.layout}' takes its sizes from `{wanted}`, which is not set"
+    return None
 
 
 class Pool:
@@ -122,9 +130,18 @@ def new_video(
     cfg: TrainLvdmConfig, spec: ConditionSpec, size: int
 ) -> VideoDenoiser | PublishedVideoDenoiser:
     """A fresh video model of these sizes for latents (4, size, size)."""
-    if cfg.unet is not None:
+    if cfg.layout == "published":
         return PublishedVideoDenoiser.create(cfg.unet, cfg.window, size)
     return VideoDenoiser(cfg.model, cfg.window, spec, size, cfg.continues > 0)
+
+
+def new_image(
+    cfg: TrainLidmConfig, spec: ConditionSpec, size: int
+) -> ImageDenoiser | PublishedImageDenoiser:
+    """A fresh image model of these sizes for latents (4, size, size)."""
+    if cfg.layout == "published":
+        return PublishedImageDenoiser.create(cfg.unet, size)
+    return ImageDenoiser(cfg.model, size, spec)
 
 
 def heart_spec(cfg: TrainLidmConfig, train: LatentSet) -> ConditionSpec:
@@ -203,7 +220,7 @@ class LidmTask:
         return len(self.pool)
 
     def build(self) -> nn.Module:
-        return ImageDenoiser.create(self.cfg.model, self.frame_size, self.spec)
+        return new_image(self.cfg, self.spec, self.frame_size)
 
     def _draw(
         self, cfg: TrainLidmConfig, pool: Pool, indices: np.ndarray, rng: np.random.Generator

@@ -18,7 +18,12 @@ from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.objectives import DdpmV, load_objective
 from echosyn.errors import EchosynError
 from echosyn.files import read_json
-from echosyn.models.denoisers import ImageDenoiser, unet_folder
+from echosyn.models.published_image import (
+    PublishedImageDenoiser,
+    is_own_image,
+    load_image,
+    unet_folder,
+)
 from echosyn.models.published_video import PublishedVideoDenoiser, is_own, load_video
 from echosyn.models.store import read_config
 from echosyn.models.vae import FRAME_SIZE, INPUT_LAYOUTS, LATENT_CHANNELS, Vae
@@ -95,23 +100,19 @@ class PublishedLidm(_Untrained, LidmTask):
         super().__init__(cfg, train, val)
 
     def build(self) -> nn.Module:
-        """Raises EchosynError: no UNet2DModel, or one that the settings or latents do not fit."""
+        """Raises EchosynError: no image model, or one that the settings or latents do not fit."""
         folder = self.folder
-        facts = _facts(folder, "UNet2DModel")
+        own = is_own_image(folder)
+        facts = {} if own else _facts(folder, "UNet2DModel")
         _check_objective(folder, self.cfg.objective, "train_lidm")
-        model = ImageDenoiser.load(folder)
+        _check_layout(folder, own, self.cfg.layout, "train_lidm")
         channels = facts.get("in_channels", 3), facts.get("out_channels", 3)
-        if channels != (LATENT_CHANNELS, LATENT_CHANNELS):
+        if facts and channels != (LATENT_CHANNELS, LATENT_CHANNELS):
             raise EchosynError(
                 f"{folder}: a network of {channels[0]} channels to {channels[1]}, but latents have "
                 f"{LATENT_CHANNELS}: choose one that was trained on latents of this VAE"
             )
-        told = facts.get("class_embed_type") or facts.get("num_class_embeds")
-        if model.project is None and told:
-            raise EchosynError(
-                f"{folder}: an image model that is told a class in a way that is not known here: "
-                "choose one that is told nothing, or train one with weights: none"
-            )
+        model = load_image(folder)
         _check_told(folder, model.spec, self.spec, "set `condition` of train_lidm to what it knows")
         _fit_size(folder, model, self.frame_size)
         return model
@@ -131,12 +132,7 @@ class PublishedLvdm(_Untrained, LvdmTask):
             _facts(folder, "UNetSpatioTemporalConditionModel")
         _check_objective(folder, cfg.objective, "train_lvdm")
         model = load_video(folder)
-        layout = "own" if isinstance(model, VideoDenoiser) else "published"
-        if layout != cfg.layout:
-            raise EchosynError(
-                f"{folder}: a network of layout '{layout}', but train_lvdm has layout "
-                f"'{cfg.layout}': set layout: {layout}"
-            )
+        _check_layout(folder, isinstance(model, VideoDenoiser), cfg.layout, "train_lvdm")
         _check_told(folder, model.spec, self.spec, "choose a model of these datasets' labels")
         if model.window != cfg.window:
             raise EchosynError(
@@ -148,10 +144,7 @@ class PublishedLvdm(_Untrained, LvdmTask):
                 f"{folder}: a network that is {'' if model.continues else 'not '}given frames: set "
                 f"continues of train_lvdm {'above' if model.continues else 'to'} 0"
             )
-        if layout == "published":
-            _fit_size(folder, model, self.frame_size)
-        elif model.size != self.frame_size:
-            raise EchosynError(_other_size(folder, model.size, self.frame_size))
+        _fit_size(folder, model, self.frame_size)
         return model
 
 
@@ -195,6 +188,15 @@ def _check_objective(folder: Path, wanted: str, stage: str) -> None:
                 )
 
 
+def _check_layout(folder: Path, own: bool, wanted: str, stage: str) -> None:
+    found = "own" if own else "published"
+    if found != wanted:
+        raise EchosynError(
+            f"{folder}: a network of layout '{found}', but {stage} has layout '{wanted}': set "
+            f"layout: {found}"
+        )
+
+
 def _check_told(folder: Path, found: ConditionSpec, wanted: ConditionSpec, fix: str) -> None:
     if _told(found) != _told(wanted):
         raise EchosynError(
@@ -216,8 +218,13 @@ def _told(spec: ConditionSpec) -> str:
     return ", ".join([*names, *(f"class {c}" for c in spec.classes)]) or "nothing"
 
 
-def _fit_size(folder: Path, model: ImageDenoiser | PublishedVideoDenoiser, size: int) -> None:
-    """Latents of `size` are what the model is for; it may name the size that they are padded to."""
+def _fit_size(folder: Path, model: nn.Module, size: int) -> None:
+    """Latents of `size` are what the model is for; a UNet may name the size that they are padded
+    to."""
+    if not isinstance(model, PublishedImageDenoiser | PublishedVideoDenoiser):
+        if model.size != size:
+            raise EchosynError(_other_size(folder, model.size, size))
+        return
     named = model.net.config.sample_size
     padded = -(-size // model.multiple) * model.multiple
     sides = {named} if isinstance(named, int) else set(named or ())
