@@ -232,6 +232,7 @@ def animate_video(request: Request) -> dict:
             f"{request.video}: {len(clip.frames)} frames at {models.fps:g} per second are too few "
             "to measure the EF that it has: give --from-ef"
         )
+    models.sampler.warn(request.efs)
     try:
         made = models.make(clip, request, own_ef)
     except EchosynError as e:

@@ -67,6 +67,7 @@ def main(dataset: str) -> None:
         latents = LatentSet(latents_folder, beats=beats)
         codec = VideoCodec(Vae.load("models/vae"), precision=sample.precision)
         sampler = VideoSampler(lvdm, sample, image)
+        sampler.warn(cfg.ef)
         people = Identities(latents, codec, HeartEncoder.load(reid))
         fps = EfRegressor.load(regressor / "seed0").fps
         real = load_frames(data, fps, cache, entry.label)

@@ -43,6 +43,7 @@ def main(dataset: str) -> None:
         own_fps = float(real.table["FPS"].iloc[0])
         sampler = models.sampler(cfg, plan.fps, own_fps)  # refuses here what no worker could do
         print(sampler.cost())
+        sampler.warn(plan.ef)
         passes = {"sample_videos/frames_through_network": sampler.frame_passes()}
         del sampler
 

@@ -153,12 +153,19 @@ def test_the_rate_outlives_a_dropped_label():
 
 
 def test_a_condition_survives_its_folder_and_must_fit_the_network(tmp_path):
-    spec = ConditionSpec(fps=True, classes=("a", "b"))
+    spec = ConditionSpec(fps=True, classes=("a", "b"), ef_range=(21.5, 80.0))
     spec.save(tmp_path)
     assert ConditionSpec.load(tmp_path, 5) == spec
     with pytest.raises(EchosynError, match=r"takes 2 numbers .* describes 5"):
         ConditionSpec.load(tmp_path, 2)
     assert ConditionSpec.load(tmp_path / "published", 1).published
+
+
+def test_efs_that_train_never_had_are_said():
+    spec = ConditionSpec(ef_range=(21.5, 80.0))
+    said = spec.beyond([10.0, 21.48, 50.0, 80.04, 85.5, np.nan])
+    assert said.startswith("2 of 6 EFs asked for, 10 to 85.5, are outside the 21.5 to 80.0 percent")
+    assert spec.beyond([21.46, 80.04]) == ConditionSpec().beyond([3.0]) == ""
 
 
 @pytest.mark.parametrize("ef", [-1.0, 101.0, float("inf")])

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,7 @@ EF_SCALE = 12.0
 FPS_CENTRE = 32.0
 BEAT_OCTAVES = 3.5  # added to those of beats per frame: 85 a minute at 16 frames a second is 0
 HARMONICS = 2  # of the phase
+ROUNDING = 0.05  # percent, of an EF that is asked for
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class ConditionSpec:
     classes: tuple[str, ...] = ()
     published: bool = False  # the reference's single column
     beat: float | None = None  # the usual beats per frame, for a model that is told the beat
+    ef_range: tuple[float, float] | None = None  # least and greatest of TRAIN, percent, if known
 
     @classmethod
     def load(cls, folder: Path | str, dim: int) -> "ConditionSpec":
@@ -46,7 +49,8 @@ class ConditionSpec:
         spec = cls(published=True)
         if path.is_file():
             facts = read_json(path)
-            spec = cls(**{**facts, "classes": tuple(facts["classes"])})
+            tuples = {k: tuple(v) for k, v in facts.items() if isinstance(v, list)}
+            spec = cls(**{**facts, **tuples})
         if spec.dim != dim:
             raise EchosynError(
                 f"{folder}: the network takes {dim} numbers as its condition, but "
@@ -149,6 +153,21 @@ class ConditionSpec:
             given = beat.isfinite().all(dim=1, keepdim=True)
             parts.append(torch.cat([torch.where(given, beat, 0.0), given.float()], dim=1))
         return torch.cat(parts, dim=1) if parts else torch.zeros(n, 0)
+
+    def beyond(self, ef: Sequence[float] | np.ndarray) -> str:
+        """What to say of EFs (percent) outside TRAIN's, which the model never saw; else nothing."""
+        if self.ef_range is None:
+            return ""
+        lo, hi = self.ef_range
+        asked = np.asarray(ef, np.float64)
+        outside = asked[(asked < lo - ROUNDING) | (asked > hi + ROUNDING)]
+        if not len(outside):
+            return ""
+        return (
+            f"{len(outside)} of {len(asked)} EFs asked for, {outside.min():g} to "
+            f"{outside.max():g}, are outside the {lo:.1f} to {hi:.1f} percent of TRAIN: such videos "
+            "are a guess; look at the EF that is measured on them"
+        )
 
     def unlabelled(self, rows: Tensor) -> Tensor:
         """The rows without EF and class, as classifier-free guidance needs them; frame rate and

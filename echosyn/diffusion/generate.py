@@ -1,9 +1,11 @@
 """Videos from the LVDM: one seed per sample index."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -128,6 +130,11 @@ class VideoSampler:
             evaluations = len(self._scheduler().timesteps)
             steps = [self.windowed(self._step_of(e), predict) for e in range(evaluations)]
             return denoise(steps, noise, self._scheduler(), generators).cpu()
+
+    def warn(self, ef: Sequence[float] | np.ndarray) -> None:
+        """Say on stderr which EFs (percent) are none that the model saw."""
+        if note := self.model.spec.beyond(ef):
+            print(f"warning: {note}", file=sys.stderr)
 
     def cost(self) -> str:
         """What a video takes, in frames through the network."""

@@ -82,7 +82,7 @@ class VideoDenoiser(nn.Module):
         self.cfg, self.window, self.spec = cfg, window, spec
         self.size, self.continues, self.spans = size, continues, spans
         told, c = cfg.told, cfg.width
-        # Apart and larger, or a few numbers would count for little beside the sinusoids of the time.
+        # Apart and larger, or few numbers would count for little beside the sinusoids of the time.
         self.time = nn.Sequential(nn.Linear(TIME_DIM, told), nn.SiLU(), nn.Linear(told, told))
         self.labels = nn.Sequential(
             nn.Linear(spec.frame_dim, told), nn.SiLU(), nn.Linear(told, told)

@@ -111,7 +111,9 @@ def video_spec(cfg: TrainLvdmConfig, sets: list[LatentSet]) -> ConditionSpec:
     """What a video model of these datasets is told: the labels that they have."""
     if cfg.layout == "published":
         return ConditionSpec(published=True)
-    ef = any(bool(np.isfinite(s.ef).any()) for s in sets)
+    efs = np.concatenate([s.ef for s in sets]) if sets else np.zeros(0)
+    efs = efs[np.isfinite(efs)]
+    ef = len(efs) > 0
     classes = sorted({c for s in sets for c in s.classes if c is not None})
     if not ef and not classes:
         folders = ", ".join(str(s.folder) for s in sets)
@@ -123,7 +125,8 @@ def video_spec(cfg: TrainLvdmConfig, sets: list[LatentSet]) -> ConditionSpec:
     known = np.concatenate(rates)
     known = known[np.isfinite(known)]
     beat = round(float(np.median(known)), 4) if len(known) else None
-    return ConditionSpec(ef=ef, fps=cfg.strides != (1,), classes=tuple(classes), beat=beat)
+    span = (round(float(efs.min()), 2), round(float(efs.max()), 2)) if ef else None
+    return ConditionSpec(ef, cfg.strides != (1,), tuple(classes), beat=beat, ef_range=span)
 
 
 def new_video(
