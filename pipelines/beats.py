@@ -8,8 +8,14 @@ beats/<role>/<dataset>. Without VolumeTracings.csv no beat is known, and videos 
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines._stage import command, torch_params
+
+if TYPE_CHECKING:
+    from echosyn.report.beat_plots import FoundBeat
+
+PICTURES = 6  # videos in the picture that is kept with the run
 
 
 def main(dataset: str) -> None:
@@ -25,7 +31,9 @@ def main(dataset: str) -> None:
     )
     from echosyn.beat.table import write_beats
     from echosyn.data.latents import LatentSet
-    from echosyn.files import atomic_dir
+    from echosyn.files import atomic_dir, write_bytes
+    from echosyn.report.beat_plots import beat_figure
+    from echosyn.report.plots import png
     from echosyn.tracking import stage_run
     from pipelines._train import train
 
@@ -50,16 +58,36 @@ def main(dataset: str) -> None:
     task, found = LvAreaTask(cfg, fit, held_out), {}
 
     def measure(model) -> dict[str, float]:  # noqa: ANN001
-        found["table"], numbers = beat_table(
-            latents, area_curves(model, latents), fit, _rows(latents, "TRAIN")
-        )
+        found["curves"] = area_curves(model, latents)
+        found["table"], numbers = beat_table(latents, found["curves"], fit, _rows(latents, "TRAIN"))
         return {**numbers, "beats/area_unexplained": task.validate(model)["loss"]}
 
     def save(model, tmp: Path) -> None:  # noqa: ANN001
         save_area(tmp, model, cfg.width, latents.frame_size)
         write_beats(tmp, found["table"])
 
-    train("beats", dataset, cfg, params.seed, task, inputs, out, save, measure)
+    def draw(tmp: Path) -> None:
+        write_bytes(tmp / "beats.png", png(beat_figure(_some(latents, data, found))))
+
+    train("beats", dataset, cfg, params.seed, task, inputs, out, save, measure, draw=draw)
+
+
+def _some(latents, data: Path, found: dict) -> "list[FoundBeat]":  # noqa: ANN001
+    """Videos for the picture, evenly spread over the dataset."""
+    import numpy as np
+
+    from echosyn.data.filelist import video_path
+    from echosyn.data.video import read_video, resample_indices
+    from echosyn.report.beat_plots import FoundBeat
+
+    some = []
+    for v in np.unique(np.linspace(0, len(latents) - 1, PICTURES).round().astype(int)):
+        row, rate = found["table"].iloc[v], float(latents.table["FPS"][v])
+        frames, fps = read_video(video_path(data, row["FileName"]))
+        shown = frames[resample_indices(len(frames), fps, rate)]
+        beat = (row["HeartRate"], row["Phase"], row["Share"])
+        some.append(FoundBeat(row["FileName"], shown, rate, found["curves"][v], *beat))
+    return some
 
 
 def _rows(latents, split: str):  # noqa: ANN001

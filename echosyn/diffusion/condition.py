@@ -165,8 +165,8 @@ class ConditionSpec:
             return ""
         return (
             f"{len(outside)} of {len(asked)} EFs asked for, {outside.min():g} to "
-            f"{outside.max():g}, are outside the {lo:.1f} to {hi:.1f} percent of TRAIN: such videos "
-            "are a guess; look at the EF that is measured on them"
+            f"{outside.max():g}, are outside the {lo:.1f} to {hi:.1f} percent of TRAIN: what is "
+            "made of them is a guess; look at the EF that is measured on it"
         )
 
     def unlabelled(self, rows: Tensor) -> Tensor:
