@@ -7,14 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from small_project import REAL, SYNTHETIC, write_dataset
 
 from echosyn.data.filelist import COLUMNS, read_filelist, write_filelist
 from echosyn.data.frames import FrameSet, load_frames
+from echosyn.data.latents import pack, write_index, write_shard
 from echosyn.evaluation import EvaluateConfig, QualityEvaluation, Sets
 from echosyn.files import write_json
 from echosyn.metrics.feature_cache import FeatureCache
+from echosyn.models.vae import Vae, VaeConfig
 from echosyn.release.build import ReleaseConfig, build_release
 from echosyn.tracking import NullRun
 from echosyn.training.arms import read_none
@@ -65,6 +68,13 @@ def project(tmp_path, monkeypatch):
         conf = tmp_path / f"conf/smoke/{stage}.yaml"
         conf.parent.mkdir(parents=True, exist_ok=True)
         conf.write_text(yaml.safe_dump(values))
+    latents = {name: pack(torch.randn(16, 4, 2, 2), torch.zeros(16, 4, 2, 2)) for name in REAL}
+    (tmp_path / "latents/train/pah").mkdir(parents=True)
+    write_shard(tmp_path / "latents/train/pah/s.safetensors", latents)
+    listed = pd.read_csv(tmp_path / "reconstructions/train/pah/FileList.csv")
+    write_index(tmp_path / "latents/train/pah", listed.assign(Shard="s.safetensors"))
+    (tmp_path / "beats/train/pah").mkdir(parents=True)
+    Vae.create(VaeConfig(widths=(8, 8, 8), groups=4)).save(tmp_path / "models/vae")
     for stage in SOURCES:
         (tmp_path / f"metrics/{stage}").mkdir(parents=True)
         (tmp_path / f"metrics/{stage}/pah.json").write_text(json.dumps({f"{stage}/n": 1.0}))
@@ -90,6 +100,9 @@ def test_an_arm_without_ef_says_so_and_the_evaluation_leaves_ef_out(project, cap
     assert not [k for k in numbers if k.startswith("ef") or "efnet" in k or "_ef_" in k]
     assert "quality/fd_rand2d_n4x4_floor" in numbers
     assert "us/snr" in numbers
+    assert {k for k in numbers if k.startswith("beat/")} == {
+        "beat/motion", "beat/motion_lo", "beat/motion_hi",
+    }  # fmt: skip
     assert numbers["privacy_filter/n"] == 1.0
     assert np.isfinite([v for v in numbers.values() if not isinstance(v, str)]).all()
     assert read_none(project / "evaluation/pah") == read_none(folder)

@@ -127,7 +127,7 @@ def test_conf_and_params_make_a_stage(tmp_path):
     ("params", "conf", "message"),
     [
         ("scale: demo\nreleaze: {}\n", None, "unknown section 'releaze'; did you mean 'release'?"),
-        ("scale: huge\n", None, "scale: 'huge' is not one of smoke, demo, paper"),
+        ("scale: huge\n", None, "scale: 'huge' is not one of smoke, demo, study, paper"),
         ("seed: 1\n", None, "scale: 'None'"),
         ("scale: demo\nseed: -1\n", None, "seed: -1"),
         ("scale: demo\nseed: x\n", None, "seed: 'x'"),
