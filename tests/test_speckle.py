@@ -45,6 +45,20 @@ def test_what_was_painted_is_learned_back(size, lateral, still, memory):
         )
 
 
+def test_edges_that_are_off_by_much_do_not_count_as_size():
+    known, rng = plain_speckle(8.0), np.random.default_rng(1)
+    pairs = []
+    for v in smooth_videos():
+        real = known.paint(v, rng)
+        edges = rng.random(v.shape) < 0.03
+        pairs.append((np.where(edges, 255 - v, real).astype(np.uint8), v))
+    found = Speckle.learn(pairs)
+    lit = (KNOTS >= 64) & (KNOTS <= 112) | (KNOTS == 176)
+    off = np.mean([(r.astype(float) - v)[(v > 60) & (v < 180)].std() for r, v in pairs])
+    assert off > 1.2 * 8
+    assert found.size[lit] == pytest.approx(known.size[lit], rel=0.12)
+
+
 def test_texture_has_unit_size_the_grain_and_the_memory_asked_for():
     known = plain_speckle(still=0.2, memory=0.5)
     x = known.texture(200, 112, np.random.default_rng(0))
