@@ -94,6 +94,7 @@ def _stores(tmp_path_factory):
 # out the tests starts it, so that every worker may wait for it and none takes it along.
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist tells that this worker has collected
 def pytest_collection_finish(session):
     config = session.config
     names = {name for item in session.items for name in item.fixturenames}
