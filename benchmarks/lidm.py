@@ -54,7 +54,7 @@ from echosyn.training.checkpoint import load_checkpoint  # noqa: E402
 from echosyn.training.diffusion import LidmTask, TrainLidmConfig  # noqa: E402
 from echosyn.training.loop import fit  # noqa: E402
 
-# In 480 steps as many seconds of a CPU as our network takes in the 1,100 of the demo.
+# In 480 steps as many seconds of a CPU as our network takes in 1,100; the demo has 450.
 UNET = UnetConfig(widths=(32, 64, 96), attention=(False, True, True), heads=(4, 8, 12))
 HEARTS, PER_VIDEO, DRAWS = 400, 4, 3
 COLUMNS = ("pixels", "pixels to TRAIN", "latents", "latents to TRAIN", "precision", "recall")
