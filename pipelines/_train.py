@@ -17,7 +17,7 @@ from echosyn.device import pick_device
 from echosyn.files import atomic_dir
 from echosyn.runtime import state_root
 from echosyn.shards import finish, work_dir
-from echosyn.tracking import nested_run, stage_run
+from echosyn.tracking import StageRun, nested_run, stage_run
 from echosyn.training.curve import FOLDER, write_curves
 from echosyn.training.loop import Task
 
@@ -34,10 +34,12 @@ def train(
     measure: Callable[[nn.Module], dict[str, float]],
     as_built: bool = False,
     draw: Callable[[Path], None] | None = None,
+    first: Callable[[StageRun, Path], None] | None = None,
 ) -> None:
     """Fit `task`, resuming a killed run; write the model with `save`, then log `measure`.
 
     Args:
+        first: done before, given the run and the folder of what can be resumed from.
         as_built: do not fit: the task builds a model that was trained elsewhere.
         draw: given a folder, puts pictures there of the model that now is at `out`; they are kept
             with the run.
@@ -45,6 +47,8 @@ def train(
     settings = {**dataclasses.asdict(cfg), "seed": seed}
     work = work_dir(state_root(), stage, subject, settings, inputs)
     with stage_run(stage, subject, settings, inputs, work) as run:
+        if first is not None:
+            first(run, work)
         if as_built:
             model = task.build().to(pick_device()).eval()
         else:

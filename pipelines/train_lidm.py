@@ -30,21 +30,38 @@ def prepare(params: Params, cfg: "TrainLidmConfig", dataset: str) -> "tuple[Lidm
 
 
 def main(dataset: str) -> None:
+    from echosyn.cluster import fit
+    from echosyn.diffusion.hearts import GUIDE
+    from echosyn.tracking import nested_run
     from echosyn.training.diffusion import TrainLidmConfig
     from pipelines._train import train
 
     params = torch_params()
     cfg = params.stage("train_lidm", TrainLidmConfig)
     task, folders = prepare(params, cfg, dataset)
+    published = cfg.weights != "none"
+    guides = []
+
+    def train_guide(run, work: Path) -> None:  # noqa: ANN001
+        loop, part = cfg.guide_loop, f"train_lidm/{dataset}/{GUIDE}"
+        with nested_run(run, part, {"steps": loop.steps}) as log:
+            title = f"train_lidm {dataset} {GUIDE}"
+            model = fit(task, loop, params.seed, work / GUIDE, log, title, "train_lidm")
+            log.final(
+                {"train_lidm/val_loss": task.validate(model)["loss"]}, work / GUIDE / "final.json"
+            )
+            guides.append(model)
 
     def save(model, folder: Path) -> None:  # noqa: ANN001
         model.save(folder)
         task.objective.save(folder)
+        for guide in guides:
+            guide.save(folder / GUIDE)
 
     train(
         "train_lidm", dataset, cfg, params.seed, task, folders, Path("models/lidm") / dataset,
         save, lambda model: {"train_lidm/val_loss": task.validate(model)["loss"]},
-        as_built=cfg.weights != "none",
+        as_built=published, first=train_guide if cfg.guide and not published else None,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from echosyn.errors import EchosynError
 from echosyn.models.published_image import UnetConfig
 from echosyn.models.published_video import PublishedVideoDenoiser
 from echosyn.tracking import NullRun
-from echosyn.training.diffusion import TrainLvdmConfig, video_spec
+from echosyn.training.diffusion import LvdmTask, TrainLvdmConfig, video_spec
 from echosyn.training.distill import DistillConfig, DistillTask, drawn_pieces, student_path
 from echosyn.training.loop import LoopConfig, fit
 from tests.tiny_video import TINY, tiny_video
@@ -75,8 +75,22 @@ class Recorded(Straight):
 
 
 def batch_of(task, n=2):
-    items = [task.batch(np.array([i]), np.random.default_rng(i)) for i in range(n)]
+    items = [task.batch(np.array([i % task.size]), np.random.default_rng(i)) for i in range(n)]
     return {k: torch.cat([item[k] for item in items]) for k in items[0]}
+
+
+def test_hearts_get_noise_in_training_and_none_in_validation(latents):
+    sds = []
+    for noise in (0.0, 0.5):
+        noisy = LvdmTask(settings(heart_noise=noise), *latents)
+        clean = LvdmTask(settings(), *latents)
+        assert torch.equal(noisy.val["heart"], clean.val["heart"])
+        off = batch_of(noisy, 40)["heart"] - batch_of(clean, 40)["heart"]
+        sds.append(off.std((1, 2, 3)))
+    assert sds[0].max() == 0
+    assert sds[1].max() < 0.55
+    assert sds[1].mean() == pytest.approx(0.25, abs=0.05)  # uniform up to 0.5
+    assert sds[1].min() < 0.1
 
 
 def test_pieces_cover_the_path_of_each_number_of_steps():

@@ -1,6 +1,7 @@
 """Hearts with labels: drawn per index, asked of the model, kept with the hearts."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from echosyn.data.latents import LatentSet, pack, write_index, write_shard
 from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.heart_file import Hearts
 from echosyn.diffusion.hearts import (
+    GUIDE,
     HeartSampler,
     draw_labels,
     finish_hearts,
@@ -20,6 +22,7 @@ from echosyn.diffusion.hearts import (
     read_shards,
 )
 from echosyn.diffusion.objectives import Flow
+from echosyn.diffusion.sampling import autoguided
 from echosyn.diffusion.settings import SampleHeartsConfig
 from echosyn.errors import EchosynError
 from echosyn.models.image import ImageConfig, ImageDenoiser
@@ -168,6 +171,38 @@ def test_guidance_needs_a_model_that_is_told_something(tmp_path, latents):
     model = untrained(tmp_path, ConditionSpec(ef=False))
     with pytest.raises(EchosynError, match=r"guidance 2 of sample_hearts.*`condition`"):
         HeartSampler(model, dataclasses.replace(CONFIG, guidance=2.0), latents[0])
+
+
+def test_autoguidance_goes_on_from_the_weaker_model_to_the_better():
+    """Karras et al. 2024, eq. 5, with the scale as guidance counts it: 1 is the better alone."""
+    better, weaker = (lambda x, t, starts, k=k: k * x for k in (2.0, 1.5))
+    x = torch.randn(3, 4, 2, 2)
+    for scale, factor in ((1.0, 2.0), (2.0, 2.5), (3.0, 3.0)):
+        steered = autoguided(better, weaker, scale)
+        assert torch.allclose(steered(x, torch.zeros(3)), factor * x)
+
+
+def test_a_guide_as_good_as_the_model_changes_nothing_and_a_worse_one_does(tmp_path, lidm, latents):
+    model = shutil.copytree(lidm, tmp_path / "m", ignore=shutil.ignore_patterns("work"))
+    plain = HeartSampler(model, CONFIG, latents[0]).draw(range(6), seed=1)
+    steered = dataclasses.replace(CONFIG, autoguidance=2.0)
+    with pytest.raises(EchosynError, match=r"m: autoguidance 2 of sample_hearts.*`guide`"):
+        HeartSampler(model, steered, latents[0])
+    shutil.copytree(model, tmp_path / "same")
+    (tmp_path / "same").rename(model / GUIDE)
+    same = HeartSampler(model, steered, latents[0]).draw(range(6), seed=1)
+    assert torch.allclose(same.latents, plain.latents, atol=1e-4)
+    assert same.classes == plain.classes
+    untrained(model / GUIDE, CLASS)
+    other = HeartSampler(model, steered, latents[0]).draw(range(6), seed=1)
+    assert (other.latents - plain.latents).abs().mean() > 0.1
+
+
+def test_a_guide_is_trained_for_its_share_of_the_steps():
+    cfg = TrainLidmConfig(dataclasses.replace(LOOP, warmup=30), SIZES, guide=0.25)
+    assert (cfg.guide_loop.steps, cfg.guide_loop.warmup) == (20, 19)
+    assert dataclasses.replace(cfg.guide_loop, steps=80, warmup=30) == cfg.loop
+    assert dataclasses.replace(cfg, guide=0.001).guide_loop.steps == 1
 
 
 def test_a_model_that_is_told_labels_must_also_learn_to_do_without(latents):

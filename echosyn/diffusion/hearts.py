@@ -14,14 +14,22 @@ from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.ef_draw import ef_quantile
 from echosyn.diffusion.heart_file import Hearts
 from echosyn.diffusion.objectives import load_objective
-from echosyn.diffusion.sampling import denoise, guided, sample_generators, sample_noise
+from echosyn.diffusion.sampling import (
+    autoguided,
+    denoise,
+    guided,
+    sample_generators,
+    sample_noise,
+)
 from echosyn.diffusion.settings import SampleHeartsConfig
+from echosyn.diffusion.windows import Predict
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir
 from echosyn.models.image import ImageDenoiser
 from echosyn.models.published_image import PublishedImageDenoiser, load_image
 
 HEARTS = "hearts.safetensors"
+GUIDE = "guide"  # folder, within a LIDM's, of the weaker one that autoguidance steers away from
 LABELS = 8  # stream of random numbers
 
 
@@ -58,8 +66,8 @@ class HeartSampler:
         train: TRAIN of the dataset that the model learned; labels are drawn from it.
 
     Raises:
-        EchosynError: a sampler that does not fit the model, or guidance of a model that is told
-            nothing.
+        EchosynError: a sampler that does not fit the model, guidance of a model that is told
+            nothing, or autoguidance without a model to steer away from.
     """
 
     def __init__(self, folder: Path, cfg: SampleHeartsConfig, train: LatentSet) -> None:
@@ -74,6 +82,15 @@ class HeartSampler:
                 f"{folder}: guidance {cfg.guidance:g} of sample_hearts, but this model is told "
                 "nothing: set guidance 1, or `condition` of train_lidm to ef or class"
             )
+        self.guide = None
+        if cfg.autoguidance != 1:
+            if not (folder / GUIDE).is_dir():
+                raise EchosynError(
+                    f"{folder}: autoguidance {cfg.autoguidance:g} of sample_hearts, but this model "
+                    "has none to steer away from: set autoguidance 1, or `guide` of train_lidm "
+                    "above 0 and train it again"
+                )
+            self.guide = load_image(folder / GUIDE).to(self.device)
         self.precision = trusted(cfg.precision, self.device, heart_probe(self.model), str(folder))
 
     @torch.inference_mode()
@@ -83,19 +100,25 @@ class HeartSampler:
         ef, classes = draw_labels(spec, self.cfg.ef, self.train, indices, seed)
         condition = spec.rows(n, None if ef is None else torch.from_numpy(ef), None, classes)
         condition = condition.to(self.device)
-        predict = guided(
-            lambda x, t, _, condition, start: self.model(x, t, condition),
-            condition.new_zeros(n, 0),  # an image model is given no heart
-            condition,
-            spec.unlabelled(condition),
-            self.cfg.guidance,
-        )
+        predict = self._predict(self.model, condition, self.cfg.guidance)
+        if self.guide is not None:
+            weak = self._predict(self.guide, condition, 1.0)
+            predict = autoguided(predict, weak, self.cfg.autoguidance)
         generators = sample_generators(seed, indices)
         noise = sample_noise(self.shape, generators).to(self.device)
         scheduler = self.objective.scheduler(self.cfg.sampler, self.cfg.steps)
         with autocast(self.device, self.precision):
             x = denoise(predict, noise, scheduler, generators)
         return Hearts(x.cpu(), ef, classes)
+
+    def _predict(self, model: torch.nn.Module, condition: Tensor, guidance: float) -> Predict:
+        return guided(
+            lambda x, t, _, condition, start: model(x, t, condition),
+            condition.new_zeros(len(condition), 0),  # an image model is given no heart
+            condition,
+            self.model.spec.unlabelled(condition),
+            guidance,
+        )
 
     def write_shard(self, indices: range, folder: Path, seed: int) -> None:
         """Draw hearts into one file in `folder`."""

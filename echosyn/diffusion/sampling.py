@@ -108,6 +108,20 @@ def guided(
     return predict
 
 
+def autoguided(predict: Predict, weak: Predict, scale: float) -> Predict:
+    """Steer away from a weaker model of the same data (Karras et al. 2024, "Guiding a diffusion
+    model with a bad version of itself", eq. 5): weak + scale (predict - weak).
+
+    Where the weaker model errs, the better one errs the same way, but less. Needs no labels.
+    """
+
+    def steered(x: Tensor, t: Tensor, starts: Sequence[int] = (0,)) -> Tensor:
+        base = weak(x, t, starts)
+        return base + scale * (predict(x, t, starts) - base)
+
+    return steered
+
+
 def guidance_passes(scale: float, heart_scale: float) -> int:
     """Times that each frame goes through the network at a step; see `guided`."""
     return 1 + (scale != 1 or heart_scale != 1) + (heart_scale != 1)

@@ -29,6 +29,9 @@ class SampleHeartsConfig:
     guidance: float = setting(
         1.0, lo=0.0, hi=20.0, help="classifier-free guidance on EF or class, 1 is none"
     )
+    autoguidance: float = setting(
+        1.0, lo=1.0, hi=10.0, help="away from the LIDM of the short training, 1 is none"
+    )
     ef: str = setting(
         "real", choices=EF_DRAWS, help="distribution of EF, if the hearts are told one"
     )

@@ -42,6 +42,9 @@ class TrainLidmConfig:
     posterior: str = setting("mean", choices=POSTERIORS, help="what of a latent is learned")
     condition: str = setting("none", choices=("none", "ef", "class"), help="what a heart is told")
     drop_label: float = setting(0.1, lo=0.0, hi=1.0, help="share of hearts that train without it")
+    guide: float = setting(
+        0.0, lo=0.0, hi=0.9, help="a second training for `autoguidance`: its share of the steps"
+    )
     validation_items: int = setting(64, lo=1, help="VAL hearts for the validation loss")
     weights: str = setting("none", help="none, or a folder of published weights, used as they are")
 
@@ -54,6 +57,13 @@ class TrainLidmConfig:
                 "the privacy audit ask the model without a label too; choose a share in between"
             )
         return _sizes_missing(self) or check_weighting(self.objective, self.weighting)
+
+    @property
+    def guide_loop(self) -> LoopConfig:
+        """How the second training runs: as the first, but for its length."""
+        steps = max(1, round(self.guide * self.loop.steps))
+        warmup = min(self.loop.warmup, steps - 1)
+        return dataclasses.replace(self.loop, steps=steps, warmup=warmup)
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,9 @@ class TrainLvdmConfig:
         0.1, lo=0.0, hi=1.0, help="share of clips that train without EF and class"
     )
     drop_heart: float = setting(0.0, lo=0.0, hi=1.0, help="share that trains without its heart")
+    heart_noise: float = setting(
+        0.0, lo=0.0, hi=2.0, help="sd, at most, of noise on the heart in training (Ho et al. 2022)"
+    )
     drop_beat: float = setting(0.1, lo=0.0, hi=1.0, help="share that trains without its beat")
     continues: float = setting(
         0.0, lo=0.0, hi=1.0, help="share of clips whose first frames are given, to continue them"
@@ -189,6 +202,7 @@ def _validation_batch(pool: Pool, cfg: Any, draw: Callable) -> dict[str, Tensor]
         "posterior": "mean",
         "drop_label": 0.0,
         "drop_heart": 0.0,
+        "heart_noise": 0.0,
         "drop_beat": 0.0,
         "continues": 0.0,
         "noise_offset": 0.0,
@@ -307,6 +321,9 @@ class LvdmTask:
             noise = noise + cfg.noise_offset * shared
         u = time_samples(len(x), cfg.times, generator, cfg.time_shift)
         heart = torch.stack(hearts)  # (B, 4, h, w)
+        if cfg.heart_noise:
+            sd = cfg.heart_noise * torch.rand(len(x), 1, 1, 1, generator=generator)
+            heart = heart + sd * torch.randn(heart.shape, generator=generator)
         if cfg.drop_heart:
             kept = torch.rand(len(x), generator=generator) >= cfg.drop_heart
             heart = heart * kept[:, None, None, None]
