@@ -30,6 +30,8 @@ from echosyn.parallel import ahead, cores_apart
 from echosyn.runtime import cores
 from echosyn.shards import gather
 
+# Frames through the VAE at once: a GPU wants many, the caches of a CPU hold few.
+BLOCK, BLOCK_CPU = 64, 8
 AHEAD = 2  # videos per thread that may wait for the VAE, and as many that may wait to be written
 
 
@@ -38,7 +40,7 @@ class EncodeConfig:
     """Section `encode`."""
 
     fps: float = setting(16.0, lo=1.0, hi=120.0, help="frame rate of the latents, so of all models")
-    batch: int = setting(64, lo=1, help="frames per forward pass")
+    batch: int = setting(0, lo=0, help="frames per forward pass; 0: 8 on a CPU, else 64")
     shard: int = setting(32, lo=1, help="videos per latent shard, the unit of resume")
     precision: str = setting("auto", choices=PRECISIONS)
 
@@ -75,12 +77,12 @@ class Kept:
 
 
 class VideoCodec:
-    """A trained VAE on the device, in the wanted precision."""
+    """A trained VAE on the device, in the wanted precision; `batch` as in EncodeConfig."""
 
-    def __init__(self, vae: Vae, batch: int = 64, precision: str = "auto") -> None:
+    def __init__(self, vae: Vae, batch: int = 0, precision: str = "auto") -> None:
         self.device = pick_device()
         self.vae = vae.to(self.device).eval()
-        self.batch = batch
+        self.batch = batch or (BLOCK_CPU if self.device.type == "cpu" else BLOCK)
         self.precision = trusted(precision, self.device, self.probe(), "VAE")
         # Several threads may use it at once, each for a video: of use where it has no GPU to feed.
         self.shared = self.device.type == "cpu"
