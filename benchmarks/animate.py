@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--project", type=Path, default=Path())
     parser.add_argument("--dataset", default="phantom")
     parser.add_argument("--videos", type=int, default=30)
-    parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--guidance", type=float, default=1.5)
     parser.add_argument("--refine", type=int, default=REFINE, help="iterations of inversion")
     args = parser.parse_args()
     set_threads(threads())

@@ -142,7 +142,8 @@ def paper_job(params: Params, videos: int) -> list[Training | Shards]:
     clip = (1, ef.model.in_channels, ef.frames, FRAME_SIZE, FRAME_SIZE)
     ef_flops, ef_size = forward_flops(lambda: R2Plus1d(ef.model), clip)
 
-    per_heart = guidance_passes(hearts.guidance, 1) * hearts.steps * lidm_flops
+    per_heart = guidance_passes(hearts.guidance, 1) + (hearts.autoguidance != 1)
+    per_heart *= hearts.steps * lidm_flops
     passes = guidance_passes(clips.guidance, clips.heart_guidance)
     seen = passes * frame_passes(clips.windows, clips.frames, window, clips.overlap, clips.steps)
     per_video = seen / window * lvdm_flops + clips.frames * vae_flops / 2
@@ -154,10 +155,11 @@ def paper_job(params: Params, videos: int) -> list[Training | Shards]:
     def training(name: str, cfg: object, flops: float, size: int) -> Training:
         return Training(name, cfg.loop.steps, cfg.loop.batch, flops, size)
 
+    drawn = lidm.loop.steps + (lidm.guide_loop.steps if lidm.guide else 0)
     return [
         training("train_vae", vae, vae_flops, vae_size),
         Shards("encode", REAL_VIDEOS, encode.shard, REAL_FRAMES * 1.5 * vae_flops),
-        training("train_lidm", lidm, lidm_flops, lidm_size),
+        Training("train_lidm", drawn, lidm.loop.batch, lidm_flops, lidm_size),
         training("train_reid", reid, 2 * reid_flops, reid_size),
         training("train_lvdm", lvdm, lvdm_flops, lvdm_size),
         Shards("sample_hearts", 2 * videos, hearts.shard, per_heart),

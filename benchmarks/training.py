@@ -51,7 +51,7 @@ from echosyn.training.loop import Task, fit  # noqa: E402
 
 SEED = 0
 TIMES = 4  # noise levels at which every VAL clip is looked at
-GUIDANCE = 2.0
+GUIDANCE = 1.5
 # The reference's training of our network. Its layout is left out: at our widths each group of its
 # norms would be one channel, and take the time away again, which is added to channels before them.
 REFERENCE = {

@@ -31,7 +31,7 @@ def prepare(params: Params, cfg: "TrainLidmConfig", dataset: str) -> "tuple[Lidm
 
 def main(dataset: str) -> None:
     from echosyn.cluster import fit
-    from echosyn.diffusion.hearts import GUIDE
+    from echosyn.models.image import GUIDE
     from echosyn.tracking import nested_run
     from echosyn.training.diffusion import TrainLidmConfig
     from pipelines._train import train

@@ -13,7 +13,6 @@ from echosyn.data.latents import LatentSet, pack, write_index, write_shard
 from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.heart_file import Hearts
 from echosyn.diffusion.hearts import (
-    GUIDE,
     HeartSampler,
     draw_labels,
     finish_hearts,
@@ -25,7 +24,7 @@ from echosyn.diffusion.objectives import Flow
 from echosyn.diffusion.sampling import autoguided
 from echosyn.diffusion.settings import SampleHeartsConfig
 from echosyn.errors import EchosynError
-from echosyn.models.image import ImageConfig, ImageDenoiser
+from echosyn.models.image import GUIDE, ImageConfig, ImageDenoiser
 from echosyn.tracking import NullRun
 from echosyn.training.diffusion import LidmTask, TrainLidmConfig
 from echosyn.training.loop import LoopConfig, fit

@@ -25,11 +25,10 @@ from echosyn.diffusion.settings import SampleHeartsConfig
 from echosyn.diffusion.windows import Predict
 from echosyn.errors import EchosynError
 from echosyn.files import atomic_dir
-from echosyn.models.image import ImageDenoiser
+from echosyn.models.image import GUIDE, ImageDenoiser
 from echosyn.models.published_image import PublishedImageDenoiser, load_image
 
 HEARTS = "hearts.safetensors"
-GUIDE = "guide"  # folder, within a LIDM's, of the weaker one that autoguidance steers away from
 LABELS = 8  # stream of random numbers
 
 

@@ -54,7 +54,7 @@ class SampleVideosConfig:
     steps: int = setting(10, lo=1, hi=1000, help="denoising steps")
     sampler: str = setting("euler", choices=ALL_SAMPLERS)
     guidance: float = setting(
-        2.0, lo=0.0, hi=20.0, help="classifier-free guidance on EF and class, 1 is none"
+        1.5, lo=0.0, hi=20.0, help="classifier-free guidance on EF and class, 1 is none"
     )
     heart_guidance: float = setting(1.0, lo=0.0, hi=20.0, help="the same on the heart")
     image_steps: tuple[int, ...] = setting(

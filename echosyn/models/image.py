@@ -31,6 +31,7 @@ from echosyn.models.padding import crop, pad_to_even
 from echosyn.models.store import load_model, save_model
 from echosyn.models.vae import LATENT_CHANNELS
 
+GUIDE = "guide"  # folder, within a model's, of the weaker one that autoguidance steers away from
 FACTS = {"size", "condition", "model"}  # of config.json
 
 
