@@ -22,6 +22,7 @@ def test_every_stage_ran_and_left_its_outputs(project):
     assert {name.split("@")[0] for name in ran} | {"animate"} == set(graph)  # a guest's
     for path in lock(project):
         assert (project / path).exists(), path
+    assert (project / "models/lidm/phantom/guide/config.json").is_file()
 
 
 def test_headline_numbers_are_there_under_their_names(project):
