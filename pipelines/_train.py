@@ -39,10 +39,10 @@ def train(
     """Fit `task`, resuming a killed run; write the model with `save`, then log `measure`.
 
     Args:
-        first: done before, given the run and the folder of what can be resumed from.
         as_built: do not fit: the task builds a model that was trained elsewhere.
         draw: given a folder, puts pictures there of the model that now is at `out`; they are kept
             with the run.
+        first: done before `task` is fitted, given the run and the folder of what can be resumed.
     """
     settings = {**dataclasses.asdict(cfg), "seed": seed}
     work = work_dir(state_root(), stage, subject, settings, inputs)
