@@ -17,7 +17,7 @@ help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## */  make \1\t/p' Makefile | expand -t 18
 
 install: .venv/.installed  ## make .venv and install Echosyn with its tools into it
-	@.venv/bin/python -m echosyn.place || \
+	@.venv/bin/python -m echosyn.runtime.place || \
 		{ echo "if .venv came from another machine, remove it and make again: rm -r .venv"; exit 1; }
 
 .venv/.installed: pyproject.toml constraints.txt

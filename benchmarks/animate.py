@@ -24,10 +24,10 @@ from echosyn.animate import (
 from echosyn.animate_video import Models, Request
 from echosyn.data.frames import load_frames
 from echosyn.data.latents import LatentSet
-from echosyn.device import set_threads
 from echosyn.diffusion.counterfactual import REFINE, counterfactuals
 from echosyn.metrics.image import ssim
-from echosyn.runtime import threads
+from echosyn.runtime.device import set_threads
+from echosyn.runtime.process import threads
 
 EFS = (25.0, 40.0, 55.0, 70.0)
 SHIFT = 15.0

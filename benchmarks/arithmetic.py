@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from echosyn.runtime import prepare, threads
+from echosyn.runtime.process import prepare, threads
 
 prepare()
 
@@ -23,8 +23,8 @@ from torch import Tensor, nn  # noqa: E402
 
 from echosyn.arithmetic.rehearsal import rehearsal  # noqa: E402
 from echosyn.arithmetic.trust import Probe, check_apart, described  # noqa: E402
-from echosyn.config import Params  # noqa: E402
-from echosyn.device import pick_device, pick_precision, set_threads  # noqa: E402
+from echosyn.runtime.config import Params  # noqa: E402
+from echosyn.runtime.device import pick_device, pick_precision, set_threads  # noqa: E402
 
 CHANNELS = ((16, 16), (115, 64))
 DEPTHS, SIDES = (1, 2, 3, 4, 8), (1, 2, 3, 4, 14)

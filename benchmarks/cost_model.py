@@ -25,16 +25,16 @@ import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from echosyn.config import Params
 from echosyn.data.reconstruct import EncodeConfig
-from echosyn.diffusion.condition import NOTHING, ConditionSpec
 from echosyn.diffusion.sampling import guidance_passes
 from echosyn.diffusion.settings import SampleHeartsConfig, SampleVideosConfig
 from echosyn.diffusion.windows import frame_passes
+from echosyn.models.condition import NOTHING, ConditionSpec
 from echosyn.models.r2plus1d import R2Plus1d
 from echosyn.models.reid import build_reid
 from echosyn.models.vae import FRAME_SIZE, Vae
-from echosyn.preset import find_preset, plan_change, write_change
+from echosyn.project.preset import find_preset, plan_change, write_change
+from echosyn.runtime.config import Params
 from echosyn.training.arms import ARMS
 from echosyn.training.diffusion import TrainLidmConfig, TrainLvdmConfig, new_image, new_video
 from echosyn.training.ef import TrainEfConfig

@@ -25,8 +25,8 @@ import numpy as np
 import yaml
 
 from benchmarks.harness import conclude, disagree
-from echosyn.lineage import dvc_md5
-from echosyn.runtime import prepare
+from echosyn.runtime.lineage import dvc_md5
+from echosyn.runtime.process import prepare
 
 ROOT = Path(__file__).parents[1]
 OUT = Path("samples/stand_in")

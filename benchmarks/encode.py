@@ -30,7 +30,6 @@ use_threads(THREADS)
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 
-from echosyn.config import build, read_yaml  # noqa: E402
 from echosyn.data.frames import VideoFolder, load_frames  # noqa: E402
 from echosyn.data.latents import pack, write_shard  # noqa: E402
 from echosyn.data.phantom import PhantomConfig, write_dataset  # noqa: E402
@@ -40,11 +39,12 @@ from echosyn.data.reconstruct import (  # noqa: E402
     encode_shard,
 )
 from echosyn.data.video import write_video  # noqa: E402
-from echosyn.device import autocast, set_threads  # noqa: E402
-from echosyn.files import write_text  # noqa: E402
 from echosyn.metrics.image import psnr_db, ssim  # noqa: E402
 from echosyn.models.vae import Vae, VaeConfig  # noqa: E402
-from echosyn.shards import Make, Shard, plan_shards, run_shards  # noqa: E402
+from echosyn.runtime.config import build, read_yaml  # noqa: E402
+from echosyn.runtime.device import autocast, set_threads  # noqa: E402
+from echosyn.runtime.files import write_text  # noqa: E402
+from echosyn.runtime.shards import Make, Shard, plan_shards, run_shards  # noqa: E402
 
 VIDEOS, FRAMES, FPS = 16, 128, 32.0
 CONFIG = EncodeConfig(fps=16.0, shard=8)

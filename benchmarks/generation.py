@@ -19,9 +19,9 @@ from echosyn.data.video import write_video
 from echosyn.diffusion.ef_draw import draw_ef
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.settings import SampleVideosConfig
-from echosyn.files import atomic_dir, fingerprint, read_json, write_json
 from echosyn.metrics.interval import Estimate
 from echosyn.models.vae import Vae
+from echosyn.runtime.files import atomic_dir, digest, read_json, write_json
 
 SEED, BATCH = 0, 4
 NUMBERS = {
@@ -89,7 +89,7 @@ class Bench:
     def row(self, name: str, cfg: SampleVideosConfig, kind: str) -> dict:
         """A finished row of the table `kind` is read from work/<kind>, not made again. Its first
         videos and its latents lie beside it."""
-        key = fingerprint({"cfg": asdict(cfg)}, [self.rivals.work / cfg.model])
+        key = digest({"cfg": asdict(cfg)}, [self.rivals.work / cfg.model])
         folder = self.rivals.work / kind / f"{name.replace(', ', '-').replace(' ', '_')}-{key[:8]}"
         if not (folder / "row.json").is_file():
             latents, seconds, passes = self.sample(cfg)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from echosyn.runtime import prepare, threads
+from echosyn.runtime.process import prepare, threads
 
 T = TypeVar("T")
 

@@ -35,12 +35,10 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn.functional import adaptive_avg_pool2d  # noqa: E402
 
-from echosyn.config import Params  # noqa: E402
 from echosyn.data.latents import LatentSet  # noqa: E402
 from echosyn.data.reconstruct import VideoCodec  # noqa: E402
 from echosyn.diffusion.hearts import HeartSampler  # noqa: E402
 from echosyn.diffusion.settings import SampleHeartsConfig  # noqa: E402
-from echosyn.files import atomic_dir  # noqa: E402
 from echosyn.metrics.features import RandomFeatures2d  # noqa: E402
 from echosyn.metrics.frechet import frechet_distance  # noqa: E402
 from echosyn.metrics.prdc import prdc  # noqa: E402
@@ -49,6 +47,8 @@ from echosyn.models.vae import Vae  # noqa: E402
 from echosyn.privacy.calibration import accepted, read_taus  # noqa: E402
 from echosyn.privacy.embedding import Gallery, HeartEncoder  # noqa: E402
 from echosyn.privacy.filter import TAUS, PrivacyConfig  # noqa: E402
+from echosyn.runtime.config import Params  # noqa: E402
+from echosyn.runtime.files import atomic_dir  # noqa: E402
 from echosyn.tracking import NullRun  # noqa: E402
 from echosyn.training.checkpoint import load_checkpoint  # noqa: E402
 from echosyn.training.diffusion import LidmTask, TrainLidmConfig  # noqa: E402

@@ -31,7 +31,7 @@ import numpy as np
 import yaml
 
 from benchmarks.harness import conclude, disagree
-from echosyn.runtime import prepare
+from echosyn.runtime.process import prepare
 from echosyn.tracking.store import MAX_METRICS, STAGES, Store
 
 ROOT = Path(__file__).parents[1]

@@ -30,9 +30,9 @@ import yaml  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from echosyn.config import SCALES, Params  # noqa: E402
-from echosyn.device import autocast, pick_device  # noqa: E402
-from echosyn.diffusion.condition import ConditionSpec  # noqa: E402
+from echosyn.models.condition import ConditionSpec  # noqa: E402
+from echosyn.runtime.config import SCALES, Params  # noqa: E402
+from echosyn.runtime.device import autocast, pick_device  # noqa: E402
 from echosyn.training.diffusion import TrainLvdmConfig, new_video  # noqa: E402
 
 ROOT = Path(__file__).parents[1]

@@ -38,18 +38,18 @@ from echosyn.data.filelist import HEART_RATE, PHASE  # noqa: E402
 from echosyn.data.frames import load_frames  # noqa: E402
 from echosyn.data.reconstruct import VideoCodec  # noqa: E402
 from echosyn.data.video import read_video, write_video  # noqa: E402
-from echosyn.device import pick_device  # noqa: E402
 from echosyn.diffusion.ef_draw import draw_ef  # noqa: E402
 from echosyn.diffusion.generate import VideoSampler  # noqa: E402
 from echosyn.diffusion.heart_file import Hearts  # noqa: E402
 from echosyn.diffusion.settings import SampleVideosConfig  # noqa: E402
 from echosyn.diffusion.synthesise import SamplePlan, sample_shard, synthetic_table  # noqa: E402
-from echosyn.errors import EchosynError  # noqa: E402
-from echosyn.files import atomic_dir, write_bytes  # noqa: E402
 from echosyn.models.vae import Vae  # noqa: E402
 from echosyn.privacy.filter import HEARTS, AcceptedHearts  # noqa: E402
 from echosyn.report.mosaic import webp  # noqa: E402
 from echosyn.report.sheet import contact_sheet  # noqa: E402
+from echosyn.runtime.device import pick_device  # noqa: E402
+from echosyn.runtime.errors import EchosynError  # noqa: E402
+from echosyn.runtime.files import atomic_dir, write_bytes  # noqa: E402
 
 DEVICE = pick_device()
 FRAMES, VIDEOS, SEED = 192, 20, 0

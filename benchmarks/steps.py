@@ -28,10 +28,10 @@ from benchmarks.generation import NUMBERS, Bench, first_video, table  # noqa: E4
 from benchmarks.training import GUIDANCE, arguments, opened, train  # noqa: E402
 from echosyn.data.video import read_video  # noqa: E402
 from echosyn.diffusion.student import read_student  # noqa: E402
-from echosyn.errors import EchosynError  # noqa: E402
-from echosyn.files import write_bytes  # noqa: E402
 from echosyn.report.plots import ARM_COLOURS, STYLE, figure_of, png  # noqa: E402
 from echosyn.report.sheet import contact_sheet  # noqa: E402
+from echosyn.runtime.errors import EchosynError  # noqa: E402
+from echosyn.runtime.files import write_bytes  # noqa: E402
 
 FRAMES = 28
 STEPS = (1, 2, 4, 8, 16, 32, 64)

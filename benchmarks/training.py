@@ -36,13 +36,13 @@ import torch  # noqa: E402
 from diffusers import DDPMScheduler  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from echosyn.config import Params, build  # noqa: E402
 from echosyn.data.latents import LatentSet  # noqa: E402
-from echosyn.device import pick_device, set_threads  # noqa: E402
 from echosyn.diffusion.objectives import TRAIN_STEPS, DdpmV  # noqa: E402
-from echosyn.errors import EchosynError  # noqa: E402
-from echosyn.files import atomic_dir, write_bytes  # noqa: E402
 from echosyn.report.plots import ARM_COLOURS, STYLE, figure_of, png  # noqa: E402
+from echosyn.runtime.config import Params, build  # noqa: E402
+from echosyn.runtime.device import pick_device, set_threads  # noqa: E402
+from echosyn.runtime.errors import EchosynError  # noqa: E402
+from echosyn.runtime.files import atomic_dir, write_bytes  # noqa: E402
 from echosyn.tracking import NullRun  # noqa: E402
 from echosyn.training.curve import write_curves  # noqa: E402
 from echosyn.training.diffusion import LvdmTask, TrainLvdmConfig  # noqa: E402

@@ -23,24 +23,25 @@ use_threads(threads())
 
 import numpy as np  # noqa: E402
 
-from echosyn.config import Params, build  # noqa: E402
 from echosyn.data.frames import FrameSet, load_frames  # noqa: E402
 from echosyn.data.reconstruct import VideoCodec  # noqa: E402
 from echosyn.data.video import resample_indices  # noqa: E402
-from echosyn.device import set_threads  # noqa: E402
-from echosyn.errors import EchosynError  # noqa: E402
 from echosyn.evaluation.quality import clips_of, efnet  # noqa: E402
-from echosyn.files import atomic_dir, read_json, write_json  # noqa: E402
 from echosyn.metrics.ef import ef_scores  # noqa: E402
+from echosyn.metrics.ef_meter import measure_ef  # noqa: E402
 from echosyn.metrics.extract import extract  # noqa: E402
 from echosyn.metrics.features import RandomFeatures2d, RandomFeatures3d  # noqa: E402
 from echosyn.metrics.frechet import frechet_distance  # noqa: E402
 from echosyn.metrics.image import psnr_db, ssim  # noqa: E402
 from echosyn.metrics.interval import Estimate  # noqa: E402
 from echosyn.metrics.ultrasound import compare_statistics, image_statistics  # noqa: E402
+from echosyn.models.ef_regressor import load_seeds  # noqa: E402
 from echosyn.models.vae import Vae  # noqa: E402
+from echosyn.runtime.config import Params, build  # noqa: E402
+from echosyn.runtime.device import set_threads  # noqa: E402
+from echosyn.runtime.errors import EchosynError  # noqa: E402
+from echosyn.runtime.files import atomic_dir, read_json, write_json  # noqa: E402
 from echosyn.tracking import NullRun  # noqa: E402
-from echosyn.training.ef import load_seeds, measure_ef  # noqa: E402
 from echosyn.training.loop import fit  # noqa: E402
 from echosyn.training.vae import (  # noqa: E402
     TrainVaeConfig,

@@ -15,16 +15,16 @@ import pandas as pd
 from torch import Tensor
 
 from echosyn.data.frames import FrameSet
-from echosyn.errors import EchosynError
 from echosyn.evaluation.quality import LEAST_MOTION, clips_of, efnet, spread
 from echosyn.metrics.ef import ef_scores, requested_vs_measured
+from echosyn.metrics.ef_meter import measure_ef
 from echosyn.metrics.extract import extract
 from echosyn.metrics.features import FeatureSpace
 from echosyn.metrics.frechet import frechet_interval
 from echosyn.metrics.interval import Estimate, bootstrap_sums, percentile_interval
 from echosyn.metrics.kernel import kernel_distance
 from echosyn.metrics.motion import MotionFeatures
-from echosyn.training.ef import measure_ef
+from echosyn.runtime.errors import EchosynError
 
 RESAMPLES = 10_000
 

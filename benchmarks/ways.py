@@ -30,11 +30,11 @@ from torch import Tensor  # noqa: E402
 from benchmarks.generation import Bench, table  # noqa: E402
 from benchmarks.training import GUIDANCE, SEED, Rivals, arguments, opened, train  # noqa: E402
 from benchmarks.video_quality import seam_score  # noqa: E402
-from echosyn.config import Params  # noqa: E402
 from echosyn.diffusion.windows import window_seams  # noqa: E402
-from echosyn.errors import EchosynError  # noqa: E402
-from echosyn.files import atomic_dir  # noqa: E402
 from echosyn.models.published_video import load_video  # noqa: E402
+from echosyn.runtime.config import Params  # noqa: E402
+from echosyn.runtime.errors import EchosynError  # noqa: E402
+from echosyn.runtime.files import atomic_dir  # noqa: E402
 from echosyn.tracking import NullRun  # noqa: E402
 from echosyn.training.diffusion import LvdmTask, TrainLvdmConfig  # noqa: E402
 from echosyn.training.loop import fit  # noqa: E402

@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from echosyn.config import setting
 from echosyn.data.filelist import COLUMNS, read_filelist, video_path, write_filelist
 from echosyn.data.frames import FrameSet
 from echosyn.data.latents import LatentSet
@@ -21,12 +20,13 @@ from echosyn.data.reconstruct import VideoCodec
 from echosyn.data.video import read_video, resample_indices, write_video
 from echosyn.diffusion.counterfactual import check_counterfactual, counterfactuals
 from echosyn.diffusion.generate import VideoSampler
-from echosyn.errors import EchosynError
 from echosyn.metrics.ef import ef_scores, requested_vs_measured
 from echosyn.metrics.image import ssim
 from echosyn.privacy.embedding import HeartEncoder, frames_of, people_of
 from echosyn.privacy.similarity import max_similarity
 from echosyn.privacy.verification import verification_scores
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
 
 UNCHANGED = "unchanged"
 COUNTERFACTUAL = "animate/counterfactual"  # metrics under it

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from echosyn.animate import UNCHANGED
-from echosyn.config import Params, build
 from echosyn.data.frames import FrameSet
 from echosyn.data.ingest.fit import fit_video
 from echosyn.data.latents import LatentSet
@@ -25,16 +24,18 @@ from echosyn.diffusion.counterfactual import check_counterfactual, counterfactua
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.student import read_student
-from echosyn.errors import EchosynError
-from echosyn.files import atomic_dir, write_bytes, write_json
 from echosyn.metrics.ef import ef_scores
+from echosyn.metrics.ef_meter import predict_clips
 from echosyn.metrics.image import ssim
+from echosyn.models.ef_regressor import load_seeds
 from echosyn.models.vae import Vae
 from echosyn.privacy.embedding import HeartEncoder, frames_of
 from echosyn.privacy.similarity import max_similarity
 from echosyn.report.mosaic import webp
 from echosyn.report.sheet import contact_sheet
-from echosyn.training.ef import load_seeds, predict_clips
+from echosyn.runtime.config import Params, build
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import atomic_dir, write_bytes, write_json
 
 EF_CLIPS = 4  # of a video, whose mean is its measured EF
 STILL = 0.9  # share of the picture that moves least, which end-diastole is not read from

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 if TYPE_CHECKING:
     from echosyn.cluster.submit import Jobs
@@ -233,7 +233,7 @@ def _server(args: argparse.Namespace) -> "Jobs":
 
 
 def _init(args: argparse.Namespace) -> int:
-    from echosyn.new_project import next_steps, start_project
+    from echosyn.project.new_project import next_steps, start_project
 
     print(next_steps(start_project(args.folder, args.remote), args.remote))
     return 0
@@ -303,7 +303,7 @@ def _stop(args: argparse.Namespace) -> int:
 
 def _tune(args: argparse.Namespace) -> int:
     from echosyn.cluster.search import search
-    from echosyn.runtime import prepare, project_root
+    from echosyn.runtime.process import prepare, project_root
 
     prepare()
     try:
@@ -315,8 +315,8 @@ def _tune(args: argparse.Namespace) -> int:
 
 
 def _preset(args: argparse.Namespace) -> int:
-    from echosyn import preset
-    from echosyn.runtime import project_root
+    from echosyn.project import preset
+    from echosyn.runtime.process import project_root
 
     root = project_root()
     if args.name is None:
@@ -340,11 +340,11 @@ def _preset(args: argparse.Namespace) -> int:
 
 
 def _animate(args: argparse.Namespace) -> int:
-    from echosyn.runtime import prepare, threads
+    from echosyn.runtime.process import prepare, threads
 
     prepare()
     from echosyn.animate_video import Request, animate_video, table
-    from echosyn.device import set_threads
+    from echosyn.runtime.device import set_threads
 
     set_threads(threads())
     out = args.out or Path(f"{args.video.stem}_animated")
@@ -369,10 +369,10 @@ def _weights(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from echosyn.runtime import prepare, project_root
+    from echosyn.runtime.process import prepare, project_root
 
     prepare()
-    from echosyn.runner import run
+    from echosyn.project.runner import run
 
     if args.jobs < 0:
         raise EchosynError(f"--jobs {args.jobs}: expected a number of stages, 1 or more")
@@ -385,11 +385,11 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from echosyn.runtime import prepare, project_root, threads
+    from echosyn.runtime.process import prepare, project_root, threads
 
     prepare()
-    from echosyn.device import set_threads
-    from echosyn.doctor import examine_arithmetic, examine_machine
+    from echosyn.project.doctor import examine_arithmetic, examine_machine
+    from echosyn.runtime.device import set_threads
 
     root, bad = project_root().resolve(), False
     set_threads(threads())

@@ -10,7 +10,7 @@ alike: each very video unchanged, then at each EF.
 import dataclasses
 from pathlib import Path
 
-from pipelines._stage import command, torch_params
+from echosyn.runtime.stage import command, torch_params
 
 
 def main(dataset: str) -> None:
@@ -30,19 +30,20 @@ def main(dataset: str) -> None:
         side_by_side,
         unchanged_ssim,
     )
-    from echosyn.config import build
     from echosyn.data.frames import load_frames
     from echosyn.data.latents import LatentSet
     from echosyn.data.reconstruct import VideoCodec
     from echosyn.diffusion.generate import VideoSampler
     from echosyn.diffusion.settings import SampleVideosConfig
-    from echosyn.files import atomic_dir, read_json, write_bytes
+    from echosyn.metrics.ef_meter import measure_ef
+    from echosyn.models.ef_regressor import EfRegressor
     from echosyn.models.vae import Vae
     from echosyn.privacy.embedding import HeartEncoder
     from echosyn.report.mosaic import webp
-    from echosyn.runtime import state_root
+    from echosyn.runtime.config import build
+    from echosyn.runtime.files import atomic_dir, read_json, write_bytes
+    from echosyn.runtime.process import state_root
     from echosyn.tracking import stage_run
-    from echosyn.training.ef import EfRegressor, measure_ef
 
     params = torch_params()
     cfg = build(AnimateConfig, params.entry("animate", dataset), f"params.yaml: animate.{dataset}")

@@ -10,7 +10,7 @@ beats/<role>/<dataset>. Without VolumeTracings.csv no beat is known, and videos 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines._stage import command, torch_params
+from echosyn.runtime.stage import command, torch_params
 
 if TYPE_CHECKING:
     from echosyn.report.beat_plots import FoundBeat
@@ -31,11 +31,11 @@ def main(dataset: str) -> None:
     )
     from echosyn.beat.table import write_beats
     from echosyn.data.latents import LatentSet
-    from echosyn.files import atomic_dir, write_bytes
     from echosyn.report.beat_plots import beat_figure
     from echosyn.report.plots import png
+    from echosyn.runtime.files import atomic_dir, write_bytes
     from echosyn.tracking import stage_run
-    from pipelines._train import train
+    from echosyn.training.run import train
 
     params = torch_params()
     cfg = params.stage("beats", BeatsConfig)

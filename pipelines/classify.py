@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines._stage import command, torch_params
+from echosyn.runtime.stage import command, torch_params
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from echosyn.config import Params
+    from echosyn.runtime.config import Params
     from echosyn.tracking import Log
     from echosyn.training.classify import ClassifyConfig, Job
     from echosyn.training.folds import ClassifyTask, Labelled
@@ -31,8 +31,8 @@ def read_settings(params: "Params", name: str) -> "tuple[ClassifyTask, ClassifyC
     Raises:
         EchosynError: no such task, or a dataset that is not generated.
     """
-    from echosyn.config import build, read_yaml
-    from echosyn.errors import EchosynError
+    from echosyn.runtime.config import build, read_yaml
+    from echosyn.runtime.errors import EchosynError
     from echosyn.training.classify import ClassifyConfig
     from echosyn.training.folds import ClassifyTask
 
@@ -81,7 +81,7 @@ def predict_job(
     import numpy as np
 
     from echosyn.cluster import fit
-    from echosyn.files import write_bytes
+    from echosyn.runtime.files import write_bytes
     from echosyn.training.classify import ClassifierTask, probabilities
 
     done, folder = work / f"{job.name}.npy", work / job.name
@@ -126,11 +126,11 @@ def roc_figure(table: "pd.DataFrame") -> "Figure":
 
 def main(name: str) -> None:
     from echosyn.data.frames import load_frames
-    from echosyn.files import atomic_dir, write_bytes
     from echosyn.metrics.classification import classification_numbers
     from echosyn.report.plots import png
-    from echosyn.runtime import state_root
-    from echosyn.shards import finish, work_dir
+    from echosyn.runtime.files import atomic_dir, write_bytes
+    from echosyn.runtime.process import state_root
+    from echosyn.runtime.shards import finish, work_dir
     from echosyn.tracking import stage_run
     from echosyn.training.classify import predict_all
     from echosyn.training.folds import label_videos

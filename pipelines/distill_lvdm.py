@@ -8,14 +8,15 @@ numbers of steps and the guidance that it learned.
 
 from pathlib import Path
 
-from pipelines._stage import command, subfolders, torch_params, trained_on
+from echosyn.data.training_sets import subfolders, trained_on
+from echosyn.runtime.stage import command, torch_params
 
 
 def main(name: str) -> None:
     from echosyn.report.sweeps import draw_sweeps
     from echosyn.training.diffusion import TrainLvdmConfig
     from echosyn.training.distill import DistillConfig, DistillTask
-    from pipelines._train import train
+    from echosyn.training.run import train
 
     params = torch_params()
     cfg = params.named("distill_lvdm", "distill", name, DistillConfig)

@@ -8,7 +8,7 @@ Writes latents/<role>/<dataset> and reconstructions/<role>/<dataset> (EchoNet la
 import dataclasses
 from pathlib import Path
 
-from pipelines._stage import command, torch_params
+from echosyn.runtime.stage import command, torch_params
 
 
 def main(dataset: str) -> None:
@@ -21,8 +21,8 @@ def main(dataset: str) -> None:
         finish_encoding,
     )
     from echosyn.models.vae import Vae
-    from echosyn.runtime import state_root
-    from echosyn.shards import Make, finish, work_dir
+    from echosyn.runtime.process import state_root
+    from echosyn.runtime.shards import Make, finish, work_dir
     from echosyn.tracking import stage_run
 
     params = torch_params()

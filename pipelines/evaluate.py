@@ -11,7 +11,7 @@ import dataclasses
 from functools import partial
 from pathlib import Path
 
-from pipelines._stage import command, torch_params
+from echosyn.runtime.stage import command, torch_params
 
 
 def main(dataset: str) -> None:
@@ -27,17 +27,17 @@ def main(dataset: str) -> None:
         QualityEvaluation,
         Sets,
     )
-    from echosyn.files import atomic_dir, read_json, write_bytes, write_json
     from echosyn.metrics.feature_cache import FeatureCache
     from echosyn.metrics.weights import locate
+    from echosyn.models.ef_regressor import EfRegressor
     from echosyn.models.vae import Vae
     from echosyn.report import plots
     from echosyn.report.ef_plots import evaluation_figures
-    from echosyn.runtime import state_root
-    from echosyn.shards import finish, work_dir
+    from echosyn.runtime.files import atomic_dir, read_json, write_bytes, write_json
+    from echosyn.runtime.process import state_root
+    from echosyn.runtime.shards import finish, work_dir
     from echosyn.tracking import stage_run
     from echosyn.training.arms import ARMS, NONE, folders, more_arms, parse_arm, read_none
-    from echosyn.training.ef import EfRegressor
 
     params = torch_params()
     cfg, seed = params.stage("evaluate", EvaluateConfig), params.seed

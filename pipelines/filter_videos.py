@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from pipelines._stage import command, torch_params
+from echosyn.runtime.stage import command, torch_params
 
 
 def main(dataset: str) -> None:
@@ -18,11 +18,11 @@ def main(dataset: str) -> None:
     from echosyn.data.reconstruct import EncodeConfig
     from echosyn.diffusion.settings import SampleVideosConfig
     from echosyn.diffusion.studio import VideoModels
-    from echosyn.files import atomic_dir
     from echosyn.privacy.finished import Sources, filter_finished
     from echosyn.privacy.videos import VideoFilterConfig
-    from echosyn.runtime import state_root
-    from echosyn.shards import Make, finish, work_dir
+    from echosyn.runtime.files import atomic_dir
+    from echosyn.runtime.process import state_root
+    from echosyn.runtime.shards import Make, finish, work_dir
     from echosyn.tracking import stage_run
 
     params = torch_params()

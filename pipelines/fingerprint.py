@@ -9,12 +9,12 @@ Writes metrics/fingerprint/<dataset>.json and privacy/<dataset>/fingerprint.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines._stage import command, torch_params
+from echosyn.runtime.stage import command, torch_params
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from echosyn.config import Params
+    from echosyn.runtime.config import Params
     from echosyn.training.fingerprint import MarkedConfig
 
 
@@ -37,12 +37,12 @@ def read_settings(params: "Params", dataset: str) -> "MarkedConfig":
 
 
 def main(dataset: str) -> None:
-    from echosyn.files import write_bytes, write_json, write_text
     from echosyn.privacy.fingerprint import FingerprintResult
     from echosyn.report.plots import png
     from echosyn.report.privacy_plots import fingerprint_plot
+    from echosyn.runtime.files import write_bytes, write_json, write_text
     from echosyn.training.fingerprint import MarkedLidm
-    from pipelines._train import train
+    from echosyn.training.run import train
 
     params = torch_params()
     cfg = read_settings(params, dataset)

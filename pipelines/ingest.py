@@ -5,7 +5,7 @@ What was not taken is listed, with reasons, in gates/docs/ingest/<dataset>/rejec
 
 from pathlib import Path
 
-from pipelines._stage import command, params_here
+from echosyn.runtime.stage import command, params_here
 
 
 def main(dataset: str) -> None:

@@ -5,12 +5,12 @@ python -m pipelines.phantom phantom
 
 from pathlib import Path
 
-from pipelines._stage import command, params_here
+from echosyn.runtime.stage import command, params_here
 
 
 def main(name: str) -> None:
     from echosyn.data.phantom import PhantomConfig, write_dataset
-    from echosyn.runtime import cores
+    from echosyn.runtime.process import cores
     from echosyn.tracking import stage_run
 
     params = params_here()

@@ -2,15 +2,15 @@
 
 python -m pipelines.privacy_audit phantom
 
-Writes audit/<dataset>: privacy.html for the data steward, which shows patients and stays local,
-and audit.json, without which there is no release.
+Writes audit/<dataset>: audit.json, without which there is no release, and what became of planted
+copies. `privacy_page` shows it.
 """
 
 import dataclasses
 from functools import partial
 from pathlib import Path
 
-from pipelines._stage import command, torch_params
+from echosyn.runtime.stage import command, torch_params
 
 COMPANY = 4  # released videos judged with planted ones: each is judged by itself
 
@@ -22,7 +22,6 @@ def main(dataset: str) -> None:
     from echosyn.diffusion.objectives import load_objective
     from echosyn.diffusion.settings import SampleVideosConfig
     from echosyn.diffusion.synthesise import released_hearts
-    from echosyn.files import atomic_dir, read_json, sha256_file, write_json, write_text
     from echosyn.models.published_image import load_image
     from echosyn.models.speckle import Speckle
     from echosyn.privacy.calibration import read_taus
@@ -32,6 +31,7 @@ def main(dataset: str) -> None:
     from echosyn.privacy.judge import RealVideos, VideoJudge
     from echosyn.privacy.membership import denoising_losses
     from echosyn.privacy.release_audit import (
+        PLANTED,
         AuditConfig,
         as_released,
         audit_hearts,
@@ -40,11 +40,10 @@ def main(dataset: str) -> None:
         released_latents,
         training_clips,
     )
-    from echosyn.privacy.verdict import judge
+    from echosyn.privacy.verdict import AUDIT, judge
     from echosyn.privacy.videos import VideoFilterConfig
-    from echosyn.release.build import AUDIT
-    from echosyn.report.privacy_build import PUBLIC, build_privacy_pages
-    from echosyn.runtime import state_root
+    from echosyn.runtime.files import atomic_dir, read_json, sha256_file, write_json
+    from echosyn.runtime.process import state_root
     from echosyn.tracking import stage_run
 
     params = torch_params()
@@ -97,17 +96,10 @@ def main(dataset: str) -> None:
         with atomic_dir(out) as tmp:
             listed = sha256_file(samples / "FileList.csv")
             write_json(tmp / AUDIT, {"filelist_sha256": listed, "numbers": numbers})
-            hearts.planted.to_csv(tmp / "planted_hearts.csv", index=False)
-            finished.planted.to_csv(tmp / "planted_videos.csv", index=False)
-            pages = build_privacy_pages(
-                dataset, verdict, cfg, numbers, [hearts.planted, finished.planted],
-                privacy, samples, videos,
-            )  # fmt: skip
-            for name, page in pages.items():
-                write_text(tmp / name, page)
-            run.artifact(tmp / PUBLIC)
+            hearts.planted.to_csv(tmp / PLANTED["hearts"], index=False)
+            finished.planted.to_csv(tmp / PLANTED["videos"], index=False)
         run.final({**measured, **verdict.numbers()}, Path(f"metrics/privacy_audit/{dataset}.json"))
-    print(f"privacy_audit: {len(verdict.failures())} checks stop a release; see {out}/privacy.html")
+    print(f"privacy_audit: {len(verdict.failures())} checks stop a release")
 
 
 if __name__ == "__main__":

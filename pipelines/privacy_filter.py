@@ -8,7 +8,7 @@ Writes privacy/<dataset>/hearts: the accepted hearts, tau, and scores.csv, which
 import dataclasses
 from pathlib import Path
 
-from pipelines._stage import command, torch_params
+from echosyn.runtime.stage import command, torch_params
 
 
 def main(dataset: str) -> None:
@@ -17,12 +17,12 @@ def main(dataset: str) -> None:
     from echosyn.diffusion.heart_file import Hearts
     from echosyn.diffusion.hearts import HeartSampler, load_hearts, read_shards
     from echosyn.diffusion.settings import SampleHeartsConfig, SampleVideosConfig
-    from echosyn.files import atomic_dir
     from echosyn.privacy.embedding import HeartEncoder
     from echosyn.privacy.filter import PrivacyConfig, filter_hearts
     from echosyn.report.plots import privacy_histogram
-    from echosyn.runtime import state_root
-    from echosyn.shards import Make, finish, work_dir
+    from echosyn.runtime.files import atomic_dir
+    from echosyn.runtime.process import state_root
+    from echosyn.runtime.shards import Make, finish, work_dir
     from echosyn.tracking import stage_run
 
     params = torch_params()

@@ -5,19 +5,19 @@ python -m pipelines.release phantom
 
 from pathlib import Path
 
-from pipelines._stage import command, params_here
+from echosyn.runtime.stage import command, params_here
 
 
 def main(dataset: str) -> None:
     import tempfile
 
-    from echosyn.config import build
-    from echosyn.files import read_json, sha256_file
     from echosyn.privacy.verdict import Thresholds
     from echosyn.release.build import ReleaseConfig, build_release, require_audit, require_gate
     from echosyn.release.evidence import write_evidence
     from echosyn.release.manifest import MANIFEST
     from echosyn.release.provenance import provenance
+    from echosyn.runtime.config import build
+    from echosyn.runtime.files import read_json, sha256_file
     from echosyn.tracking import release_run
 
     params = params_here()

@@ -5,16 +5,16 @@ python -m pipelines.report phantom
 
 from pathlib import Path
 
-from pipelines._stage import command, params_here
+from echosyn.runtime.stage import command, params_here
 
 
 def main(dataset: str) -> None:
     import pandas as pd
 
-    from echosyn import timing
-    from echosyn.files import read_json, write_text
     from echosyn.release.manifest import read_manifest
     from echosyn.report.build import build_report
+    from echosyn.runtime import timing
+    from echosyn.runtime.files import read_json, write_text
 
     params = params_here()
 

@@ -6,7 +6,7 @@ python -m pipelines.sample_hearts phantom
 import dataclasses
 from pathlib import Path
 
-from pipelines._stage import command, torch_params
+from echosyn.runtime.stage import command, torch_params
 
 
 def main(dataset: str) -> None:
@@ -14,8 +14,8 @@ def main(dataset: str) -> None:
     from echosyn.data.latents import LatentSet
     from echosyn.diffusion.hearts import HeartSampler, finish_hearts
     from echosyn.diffusion.settings import SampleHeartsConfig
-    from echosyn.runtime import state_root
-    from echosyn.shards import Make, finish, work_dir
+    from echosyn.runtime.process import state_root
+    from echosyn.runtime.shards import Make, finish, work_dir
     from echosyn.tracking import stage_run
 
     params = torch_params()

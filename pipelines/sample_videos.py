@@ -9,7 +9,7 @@ the one that the real-trained regressors measure. filter_videos decides which of
 import dataclasses
 from pathlib import Path
 
-from pipelines._stage import command, torch_params
+from echosyn.runtime.stage import command, torch_params
 
 
 def main(dataset: str) -> None:
@@ -24,8 +24,8 @@ def main(dataset: str) -> None:
         sample_shard,
     )
     from echosyn.privacy.filter import AcceptedHearts
-    from echosyn.runtime import state_root
-    from echosyn.shards import Make, finish, work_dir
+    from echosyn.runtime.process import state_root
+    from echosyn.runtime.shards import Make, finish, work_dir
     from echosyn.tracking import stage_run
 
     params = torch_params()

@@ -8,13 +8,13 @@ sample_videos paints synthetic videos with.
 
 from pathlib import Path
 
-from pipelines._stage import command, params_here
+from echosyn.runtime.stage import command, params_here
 
 
 def main(dataset: str) -> None:
     from echosyn.data.speckle_pairs import train_pairs
-    from echosyn.files import atomic_dir
     from echosyn.models.speckle import Speckle, UnlearnedError
+    from echosyn.runtime.files import atomic_dir
     from echosyn.tracking import stage_run
 
     params_here()

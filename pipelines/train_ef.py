@@ -14,8 +14,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echosyn.config import Params
-from pipelines._stage import command, torch_params
+from echosyn.runtime.config import Params
+from echosyn.runtime.stage import command, torch_params
 
 if TYPE_CHECKING:
     from echosyn.data.frames import FrameSet
@@ -60,7 +60,7 @@ def prepare(
 def sources_of(dataset: str, cfg: "TrainEfConfig") -> "Callable[[str], FrameSet]":
     """Reads `real`, `reconstructed`, `synthetic` or `synthetic_relabelled` videos, each once."""
     from echosyn.data.frames import load_frames
-    from echosyn.runtime import state_root
+    from echosyn.runtime.process import state_root
     from echosyn.training.arms import folders
     from echosyn.training.ef import relabelled
 
@@ -92,7 +92,7 @@ def train_arms(
     out: Path,
 ) -> None:
     """Train `arms` (folder under `out`: arm) with every seed."""
-    from pipelines._train import train_seeds
+    from echosyn.training.run import train_seeds
 
     videos = sources_of(dataset, cfg)
     made = cache(partial(prepare, params, cfg, dataset, videos=videos))
@@ -109,7 +109,7 @@ def train_arms(
 
 def leave_out(dataset: str, arm: str, reason: str, fps: float, out: Path) -> None:
     """The outputs of an arm that cannot be trained: why, in its folder, and no number."""
-    from echosyn.files import atomic_dir
+    from echosyn.runtime.files import atomic_dir
     from echosyn.tracking import stage_run
     from echosyn.training.arms import write_none
 

@@ -8,7 +8,7 @@ ones, and arms that start from another dataset's regressor (echosyn.training.arm
 
 from pathlib import Path
 
-from pipelines._stage import command, torch_params
+from echosyn.runtime.stage import command, torch_params
 
 
 def main(dataset: str) -> None:

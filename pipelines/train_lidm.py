@@ -7,8 +7,8 @@ python -m pipelines.train_lidm phantom
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echosyn.config import Params
-from pipelines._stage import command, torch_params
+from echosyn.runtime.config import Params
+from echosyn.runtime.stage import command, torch_params
 
 if TYPE_CHECKING:
     from echosyn.training.diffusion import LidmTask, TrainLidmConfig
@@ -18,7 +18,7 @@ def prepare(params: Params, cfg: "TrainLidmConfig", dataset: str) -> "tuple[Lidm
     """The task, and the folders it reads."""
     from echosyn.data.latents import LatentSet
     from echosyn.training.diffusion import LidmTask
-    from echosyn.training.published import PublishedLidm
+    from echosyn.training.published_denoiser import PublishedLidm
 
     folders = [Path("latents/train") / dataset, Path("beats/train") / dataset]
     latents, beats = folders
@@ -34,7 +34,7 @@ def main(dataset: str) -> None:
     from echosyn.models.image import GUIDE
     from echosyn.tracking import nested_run
     from echosyn.training.diffusion import TrainLidmConfig
-    from pipelines._train import train
+    from echosyn.training.run import train
 
     params = torch_params()
     cfg = params.stage("train_lidm", TrainLidmConfig)

@@ -7,8 +7,9 @@ python -m pipelines.train_lvdm
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echosyn.config import Params
-from pipelines._stage import command, subfolders, torch_params, trained_on
+from echosyn.data.training_sets import subfolders, trained_on
+from echosyn.runtime.config import Params
+from echosyn.runtime.stage import command, torch_params
 
 if TYPE_CHECKING:
     from echosyn.training.diffusion import LvdmTask, TrainLvdmConfig
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def prepare(params: Params, cfg: "TrainLvdmConfig") -> "tuple[LvdmTask, list[Path]]":
     """The task, and the folders it reads."""
     from echosyn.training.diffusion import LvdmTask
-    from echosyn.training.published import PublishedLvdm
+    from echosyn.training.published_denoiser import PublishedLvdm
 
     folders = [*subfolders(params, "latents/train"), *subfolders(params, "beats/train")]
     fit, held_out = trained_on(params, "TRAIN"), trained_on(params, "VAL")
@@ -30,7 +31,7 @@ def prepare(params: Params, cfg: "TrainLvdmConfig") -> "tuple[LvdmTask, list[Pat
 def main() -> None:
     from echosyn.report.sweeps import draw_sweeps
     from echosyn.training.diffusion import TrainLvdmConfig
-    from pipelines._train import train
+    from echosyn.training.run import train
 
     params = torch_params()
     cfg = params.stage("train_lvdm", TrainLvdmConfig)

@@ -8,8 +8,9 @@ python -m pipelines.train_reid phantom
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echosyn.config import Params
-from pipelines._stage import command, subfolders, torch_params
+from echosyn.data.training_sets import subfolders
+from echosyn.runtime.config import Params
+from echosyn.runtime.stage import command, torch_params
 
 if TYPE_CHECKING:
     from echosyn.training.reid import ReidTask, TrainReidConfig
@@ -32,7 +33,7 @@ def prepare(params: Params, cfg: "TrainReidConfig", dataset: str) -> "tuple[Reid
 def main(dataset: str) -> None:
     from echosyn.data.latents import LatentSet
     from echosyn.training.reid import TrainReidConfig, measure_reid, save_reid
-    from pipelines._train import train
+    from echosyn.training.run import train
 
     params = torch_params()
     cfg = params.stage("train_reid", TrainReidConfig)

@@ -7,8 +7,9 @@ python -m pipelines.train_vae
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echosyn.config import Params
-from pipelines._stage import command, subfolders, torch_params
+from echosyn.data.training_sets import subfolders
+from echosyn.runtime.config import Params
+from echosyn.runtime.stage import command, torch_params
 
 if TYPE_CHECKING:
     from echosyn.training.vae import TrainVaeConfig, VaeTask
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 def prepare(params: Params, cfg: "TrainVaeConfig") -> "tuple[VaeTask, list[Path]]":
     """The task, and what it reads."""
     from echosyn.data.frames import load_frames
-    from echosyn.runtime import state_root
-    from echosyn.training.published import PublishedVae
+    from echosyn.runtime.process import state_root
+    from echosyn.training.published_vae import PublishedVae
     from echosyn.training.vae import VaeTask
 
     folders = subfolders(params, "data/train")
@@ -33,8 +34,8 @@ def prepare(params: Params, cfg: "TrainVaeConfig") -> "tuple[VaeTask, list[Path]
 
 
 def main() -> None:
+    from echosyn.training.run import train
     from echosyn.training.vae import TrainVaeConfig, evenly_spaced_frames, standardise, vae_of
-    from pipelines._train import train
 
     params = torch_params()
     cfg = params.stage("train_vae", TrainVaeConfig)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipelines._stage import command, params_here
+from echosyn.runtime.stage import command, params_here
 
 
 def main(dataset: str) -> None:

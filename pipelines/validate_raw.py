@@ -5,7 +5,7 @@ python -m pipelines.validate_raw phantom
 
 from pathlib import Path
 
-from pipelines._stage import command, params_here
+from echosyn.runtime.stage import command, params_here
 
 
 def main(dataset: str) -> None:

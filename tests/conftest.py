@@ -14,7 +14,7 @@ import pytest
 
 os.environ.setdefault("ECHOSYN_THREADS", "1")
 
-from echosyn.runtime import prepare
+from echosyn.runtime.process import prepare
 
 prepare()
 

@@ -15,18 +15,18 @@ from echosyn.data.latents import LatentSet
 from echosyn.data.phantom import PhantomConfig, render_patient
 from echosyn.data.reconstruct import EncodeConfig, VideoCodec, encode_shard, finish_encoding
 from echosyn.data.video import write_video
-from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.objectives import make_objective
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.studio import VideoModels
 from echosyn.diffusion.synthesise import finish_samples, plan_samples, sample_shard
+from echosyn.models.condition import ConditionSpec
 from echosyn.models.reid import build_reid
 from echosyn.models.store import save_model
 from echosyn.models.vae import Vae, VaeConfig
 from echosyn.privacy.filter import AcceptedHearts
 from echosyn.privacy.finished import Sources
-from echosyn.shards import plan_shards
+from echosyn.runtime.shards import plan_shards
 from tests.tiny_video import tiny_video
 
 SEED = 3

@@ -2,7 +2,7 @@
 
 import pytest
 
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 
 def refused(call, *arguments, **options):

@@ -8,8 +8,8 @@ import yaml
 
 from echosyn.data.filelist import COLUMNS, PATIENT, video_path, write_filelist
 from echosyn.data.video import write_video
-from echosyn.files import sha256_file, write_json
-from echosyn.lineage import dvc_md5
+from echosyn.runtime.files import sha256_file, write_json
+from echosyn.runtime.lineage import dvc_md5
 
 REAL = [f"0XREAL{i}" for i in range(6)]
 SYNTHETIC = [f"synthetic{i}" for i in range(6)]

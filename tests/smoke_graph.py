@@ -18,8 +18,8 @@ import pydicom.examples
 import yaml
 from repro import ROOT, edit, environment, new_project
 
-from echosyn.files import write_text
-from echosyn.runtime import end_with_parent
+from echosyn.runtime.files import write_text
+from echosyn.runtime.process import end_with_parent
 
 CLIPS = ROOT.parent / "shared" / "real_echo"
 ARMS = ["few_real_50_plus_synthetic", "synthetic_from_phantom"]

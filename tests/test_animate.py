@@ -18,7 +18,6 @@ from echosyn.animate_video import end_diastole
 from echosyn.cli import main
 from echosyn.data.latents import LatentSet, pack, write_index, write_shard
 from echosyn.data.video import read_video, write_video
-from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.counterfactual import counterfactuals, noise_of
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.inversion import invert
@@ -26,7 +25,8 @@ from echosyn.diffusion.objectives import Flow, make_objective
 from echosyn.diffusion.sampling import denoise
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.student import Student
-from echosyn.errors import EchosynError
+from echosyn.models.condition import ConditionSpec
+from echosyn.models.ef_regressor import EfRegressor
 from echosyn.models.r2plus1d import SMALL, R2Plus1d
 from echosyn.models.reid import build_reid
 from echosyn.models.store import save_model
@@ -34,7 +34,7 @@ from echosyn.models.vae import Vae, VaeConfig
 from echosyn.models.video import VideoDenoiser
 from echosyn.privacy.similarity import unit_rows
 from echosyn.report.sheet import contact_sheet
-from echosyn.training.ef import EfRegressor
+from echosyn.runtime.errors import EchosynError
 from tests.tiny_video import tiny_video
 
 SAMPLING = SampleVideosConfig(

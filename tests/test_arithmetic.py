@@ -18,10 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from echosyn.arithmetic import trust
 from echosyn.arithmetic.trust import Probe, check_apart, examine, machine, trusted
 from echosyn.arithmetic.watch import NAN, Watch, poison, relative_error
-from echosyn.errors import EchosynError
 from echosyn.models.published_image import UnetConfig
 from echosyn.models.published_video import PublishedVideoDenoiser
 from echosyn.models.r2plus1d import SMALL, R2Plus1d
+from echosyn.runtime.errors import EchosynError
 from echosyn.tracking import NullRun
 from echosyn.training.loop import LoopConfig, fit
 

@@ -7,11 +7,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echosyn.config import Params
 from echosyn.data.filelist import COLUMNS, video_path, write_filelist
 from echosyn.data.frames import FrameSet
 from echosyn.data.video import write_video
-from echosyn.errors import EchosynError
+from echosyn.runtime.config import Params
+from echosyn.runtime.errors import EchosynError
 from echosyn.training.arms import ARMS, Arm, choose, more_arms, parse_arm, subset
 from echosyn.training.ef import EfTask, TrainEfConfig
 from pipelines.train_ef import prepare

@@ -11,10 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from echosyn.config import build
 from echosyn.diffusion.objectives import Flow
 from echosyn.diffusion.sampling import denoise
-from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate
 from echosyn.models.image import ImageConfig
 from echosyn.models.reid import AugmentConfig
@@ -31,6 +29,8 @@ from echosyn.privacy.planted import (
 )
 from echosyn.privacy.similarity import max_similarity, unit_rows
 from echosyn.privacy.verdict import Thresholds, judge
+from echosyn.runtime.config import build
+from echosyn.runtime.errors import EchosynError
 from echosyn.tracking import NullRun
 from echosyn.training.diffusion import LidmTask, TrainLidmConfig
 from echosyn.training.loop import LoopConfig, fit

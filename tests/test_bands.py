@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from echosyn.errors import EchosynError
 from echosyn.metrics.bands import band_distances, ef_bands
 from echosyn.metrics.frechet import frechet_distance, frechet_interval
 from echosyn.metrics.interval import Estimate
 from echosyn.metrics.kernel import kernel_distance
+from echosyn.runtime.errors import EchosynError
 
 BANDS = ["ef_lt40", "ef_40to55", "ef_ge55"]
 

@@ -9,8 +9,8 @@ from torch import nn
 from benchmarks.video_quality import frame_set
 from echosyn.beat.lv_area import LvArea, load_area, save_area
 from echosyn.data.latents import LatentSet, pack, write_index, write_shard
-from echosyn.errors import EchosynError
 from echosyn.evaluation.beat import BeatEvaluation, off_numbers, rate_numbers, ratio
+from echosyn.runtime.errors import EchosynError
 
 FPS = 16.0
 

@@ -18,7 +18,7 @@ from echosyn.data.ingest import ingest
 from echosyn.data.ingest.canonical import SkipError
 from echosyn.data.ingest.cine import open_cine
 from echosyn.data.ingest.jpeg import declared_size
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 FRAMES = tissue(0, 8)
 

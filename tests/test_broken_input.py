@@ -15,7 +15,7 @@ from echosyn.data.filelist import COLUMNS, read_cells, read_filelist
 from echosyn.data.ingest import echonet, ingest, pediatric, table
 from echosyn.data.ingest.fit import fit_video
 from echosyn.data.video import _avi, write_video
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 
 def jpegs(*sizes):

@@ -15,7 +15,7 @@ from echosyn.data.ingest import ingest
 from echosyn.data.ingest.nifti import grey_frames, read_nifti
 from echosyn.data.ingest.tracing import CHORDS, trace
 from echosyn.data.video import read_video
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 
 def test_camus_becomes_a_dataset_with_its_own_splits(tmp_path):

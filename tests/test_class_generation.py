@@ -15,10 +15,10 @@ from echosyn.data.filelist import COLUMNS, read_filelist, write_filelist
 from echosyn.data.frames import FrameSet, load_frames
 from echosyn.data.latents import pack, write_index, write_shard
 from echosyn.evaluation import EvaluateConfig, QualityEvaluation, Sets
-from echosyn.files import write_json
 from echosyn.metrics.feature_cache import FeatureCache
 from echosyn.models.vae import Vae, VaeConfig
 from echosyn.release.build import ReleaseConfig, build_release
+from echosyn.runtime.files import write_json
 from echosyn.tracking import NullRun
 from echosyn.training.arms import read_none
 from pipelines import evaluate, train_ef

@@ -13,13 +13,10 @@ from echonet_layout import make as make_echonet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echosyn.config import SCALES, SECTIONS, Params, build
 from echosyn.data.filelist import CLASS, COLUMNS, PATIENT, read_filelist, video_path, write_filelist
 from echosyn.data.frames import FrameSet, load_frames
 from echosyn.data.ingest import ingest
 from echosyn.data.video import write_video
-from echosyn.errors import EchosynError
-from echosyn.files import write_json
 from echosyn.metrics.classification import (
     NAMES,
     classification_numbers,
@@ -27,6 +24,9 @@ from echosyn.metrics.classification import (
     roc_points,
 )
 from echosyn.models.r2plus1d import R2Plus1dConfig
+from echosyn.runtime.config import SCALES, SECTIONS, Params, build
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import write_json
 from echosyn.tracking import NullRun
 from echosyn.training.classify import (
     ClassifierTask,
@@ -566,7 +566,7 @@ class Run(NullRun):
 
 @pytest.mark.slow
 def test_the_stage_leaves_its_files_and_the_same_bytes_twice(project, monkeypatch):
-    monkeypatch.setattr("echosyn.config.SECTIONS", (*SECTIONS, "classify"))
+    monkeypatch.setattr("echosyn.runtime.config.SECTIONS", (*SECTIONS, "classify"))
     monkeypatch.setattr("echosyn.tracking.stage_run", lambda *a: nullcontext(runs[-1]))
     path = project / "params.yaml"
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "classify": TASKS}))

@@ -21,10 +21,10 @@ from torch import nn
 
 from echosyn import cluster
 from echosyn.cluster.settings import ClusterConfig, Placement, address, cluster_config
-from echosyn.config import build
 from echosyn.data.frames import FrameSet
-from echosyn.errors import EchosynError
-from echosyn.files import write_text
+from echosyn.runtime.config import build
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import write_text
 from echosyn.tracking import NullRun
 from echosyn.training.batches import Batches, share
 from echosyn.training.loop import LoopConfig, fit
@@ -481,7 +481,7 @@ cluster.run_shards(Path("w").resolve(), 20, 1, worker, "s", "item")
 @pytest.mark.slow
 def test_a_driver_told_to_stop_cleans_up_as_it_does_without_a_cluster(on_cluster, project):
     """Ray would end it on the spot: no message, and a run in MLflow that failed."""
-    code = f"from echosyn.runtime import run_stage\ndef main():\n{indent(DRIVER, '  ')}\n"
+    code = f"from echosyn.runtime.process import run_stage\ndef main():\n{indent(DRIVER, '  ')}\n"
     code += "run_stage(main)"
     driver = subprocess.Popen(
         [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True,

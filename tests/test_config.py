@@ -3,9 +3,9 @@ import dataclasses
 import pytest
 import yaml
 
-from echosyn.config import Dataset, Params, build, read_yaml, setting
 from echosyn.data.phantom import PhantomConfig
-from echosyn.errors import EchosynError
+from echosyn.runtime.config import Dataset, Params, build, read_yaml, setting
+from echosyn.runtime.errors import EchosynError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
-from echosyn.errors import EchosynError
 from echosyn.metrics.bands import ef_bands
 from echosyn.metrics.interval import Estimate
 from echosyn.privacy import irs
@@ -18,6 +17,7 @@ from echosyn.privacy.coverage import (
     nearest_videos,
 )
 from echosyn.privacy.similarity import unit_rows
+from echosyn.runtime.errors import EchosynError
 
 
 def draws(of: int, queries: int, seed: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from echosyn import tracking
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 from echosyn.tracking import stage_run, sync
 from echosyn.tracking.store import DamagedError, Store
 

@@ -7,7 +7,7 @@ import pytest
 from gate_list import ROWS, SPLIT, GoodList, failing
 from repro import ROOT
 
-from echosyn.config import SCALES, Params
+from echosyn.runtime.config import SCALES, Params
 from echosyn.validation.demands import Demands, Task, read_demands
 
 BASE = Demands(

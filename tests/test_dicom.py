@@ -32,7 +32,7 @@ from echosyn.data.ingest.cine import open_cine
 from echosyn.data.ingest.pseudonym import make_key
 from echosyn.data.ingest.sector import Motion, find_sector, square_around
 from echosyn.data.video import read_video
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 CINE = pydicom.examples.get_path("ybr_color")
 

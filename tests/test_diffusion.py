@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.ef_draw import draw_ef
 from echosyn.diffusion.objectives import DdpmV, Flow, load_objective, make_objective, time_samples
 from echosyn.diffusion.sampling import (
@@ -16,7 +15,8 @@ from echosyn.diffusion.sampling import (
     sample_generators,
     sample_noise,
 )
-from echosyn.errors import EchosynError
+from echosyn.models.condition import ConditionSpec
+from echosyn.runtime.errors import EchosynError
 
 
 def test_flow_is_a_straight_line_with_constant_velocity():

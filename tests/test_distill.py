@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 import torch
 
-from echosyn.config import build
 from echosyn.data.latents import LatentSet, pack, write_index, write_shard
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.objectives import DdpmV, Flow
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.student import Student, read_student
-from echosyn.errors import EchosynError
 from echosyn.models.published_image import UnetConfig
 from echosyn.models.published_video import PublishedVideoDenoiser
+from echosyn.runtime.config import build
+from echosyn.runtime.errors import EchosynError
 from echosyn.tracking import NullRun
 from echosyn.training.diffusion import LvdmTask, TrainLvdmConfig, video_spec
 from echosyn.training.distill import DistillConfig, DistillTask, drawn_pieces, student_path

@@ -8,8 +8,8 @@ from collections import namedtuple
 import pytest
 from repro import ROOT, environment, new_project
 
-from echosyn import doctor
-from echosyn.doctor import Finding, examine_arithmetic, examine_machine
+from echosyn.project import doctor
+from echosyn.project.doctor import Finding, examine_arithmetic, examine_machine
 
 STAGES = (
     "train_vae", "beats", "train_lidm", "train_reid", "train_lvdm", "train_ef", "classify",
@@ -57,7 +57,7 @@ def test_other_versions_than_the_tested_ones_are_named(tmp_path):
 )  # fmt: skip
 def test_what_a_machine_lacks_is_said(tmp_path, monkeypatch, patch, what, state, part):
     for name, value in patch.items():
-        monkeypatch.setattr(f"echosyn.doctor.{name}", value)
+        monkeypatch.setattr(f"echosyn.project.doctor.{name}", value)
     told = found(examine_machine(tmp_path, index=what == "index"))[what]
     assert (told.state, part in told.text) == (state, True)
 
@@ -93,7 +93,7 @@ def test_a_wrong_precision_is_a_warning_and_fp32_wrong_is_bad(smoke, monkeypatch
             yield Verdict(probe.what, precision, 3, wrong=("conv(x), off by 1",) if bad else ())
 
     monkeypatch.setattr("echosyn.arithmetic.trust.examine_all", wrong)
-    monkeypatch.setattr("echosyn.device.pick_precision", lambda _: "bf16")
+    monkeypatch.setattr("echosyn.runtime.device.pick_precision", lambda _: "bf16")
     told = list(examine_arithmetic(smoke))
     assert sum(f.state == "warn" and "fp32 is used instead" in f.text for f in told) == 12
     (bad,) = [f for f in told if f.state == "bad"]

@@ -12,10 +12,10 @@ from echosyn.data.frames import FrameSet
 from echosyn.evaluation import EfEvaluation, EvaluateConfig
 from echosyn.metrics.ef import CUTOFFS, cutoff_auc, ef_scores, seed_weights
 from echosyn.metrics.interval import resample_counts
+from echosyn.models.ef_regressor import EfRegressor
 from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig
 from echosyn.report.ef_plots import evaluation_figures, scarce_curve
 from echosyn.report.plots import png
-from echosyn.training.ef import EfRegressor
 
 
 def people(n=60, seeds=3, noise=6.0):

@@ -9,21 +9,11 @@ import torch
 from torch import nn
 
 from echosyn.data.frames import FrameSet
-from echosyn.errors import EchosynError
+from echosyn.metrics.ef_meter import clip_starts, measure_ef, predict_clips, predict_ef
+from echosyn.models.ef_regressor import EfRegressor, load_seeds
 from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig
-from echosyn.training.ef import (
-    EfRegressor,
-    EfTask,
-    TrainEfConfig,
-    clip_starts,
-    load_seeds,
-    measure_ef,
-    predict_clips,
-    predict_ef,
-    relabelled,
-    shifted,
-    speckled,
-)
+from echosyn.runtime.errors import EchosynError
+from echosyn.training.ef import EfTask, TrainEfConfig, relabelled, shifted, speckled
 from echosyn.training.loop import LoopConfig
 
 CONFIG = TrainEfConfig(

@@ -28,12 +28,13 @@ from echosyn.diffusion.synthesise import (
     sample_numbers,
     sample_shard,
 )
-from echosyn.errors import EchosynError
 from echosyn.evaluation import EfEvaluation, EvaluateConfig
+from echosyn.metrics.ef_meter import measure_ef
+from echosyn.models.ef_regressor import EfRegressor
 from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig
 from echosyn.release.card import _content
 from echosyn.report import plots
-from echosyn.training.ef import EfRegressor, measure_ef
+from echosyn.runtime.errors import EchosynError
 
 CFG = dataclasses.replace(PLAIN, frames=4, overlap=0, steps=1, guidance=1.0)
 REJECT = dataclasses.replace(CFG, ef_truth="reject", ef_tolerance=16.0, ef_attempts=3)

@@ -19,11 +19,11 @@ from echosyn.data.reconstruct import (
     finish_encoding,
 )
 from echosyn.data.video import read_video, write_video
-from echosyn.errors import EchosynError
 from echosyn.metrics.image import psnr_db, ssim
 from echosyn.models.vae import Vae, VaeConfig
-from echosyn.runtime import threads
-from echosyn.shards import plan_shards, run_shards
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.process import threads
+from echosyn.runtime.shards import plan_shards, run_shards
 
 VIDEOS, SHARD, FPS = 7, 3, 16.0
 PATIENCE = 300.0  # seconds after which what should happen has not

@@ -8,11 +8,11 @@ from refusals import refused, written
 from source_layouts import camus
 
 from echosyn.beat.tracings import traced_areas
-from echosyn.config import read_yaml
 from echosyn.data.filelist import read_cells
 from echosyn.data.ingest import ingest
 from echosyn.data.ingest.camus import read_info
 from echosyn.data.ingest.pseudonym import read_key
+from echosyn.runtime.config import read_yaml
 
 PEOPLE = "file;name;EF\na;M\u00fcller;50\nb;Ren\u00e9;60\n"
 UTF16 = "is UTF-16 text (Excel calls it 'Unicode text'), not UTF-8 text: save it as CSV UTF-8"

@@ -15,10 +15,10 @@ import pytest
 from echosyn.data.filelist import COLUMNS, read_filelist, video_path, write_filelist
 from echosyn.data.frames import FrameSet, VideoFolder, load_frames
 from echosyn.data.video import write_video
-from echosyn.errors import EchosynError
 from echosyn.metrics.extract import AHEAD, Clip, extract
 from echosyn.metrics.feature_cache import FeatureCache
 from echosyn.metrics.features import RandomFeatures2d, RandomFeatures3d
+from echosyn.runtime.errors import EchosynError
 
 WAIT_S = 300.0  # a test that waits this long has failed
 

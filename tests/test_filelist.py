@@ -12,7 +12,7 @@ from echosyn.data.filelist import (
     read_filelist,
     write_filelist,
 )
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 HEADER = ",".join(COLUMNS)
 ROW = "0X1,60.5,39.5,100,112,112,50,200,TRAIN"

@@ -13,10 +13,8 @@ from torch import nn
 
 from echosyn.beat.lv_area import without_beats
 from echosyn.beat.table import write_beats
-from echosyn.config import build
 from echosyn.data.latents import LatentSet, pack, write_index, write_shard
 from echosyn.diffusion.objectives import DdpmV, Flow
-from echosyn.errors import EchosynError
 from echosyn.models.image import ImageConfig
 from echosyn.privacy.fingerprint import (
     FingerprintConfig,
@@ -28,6 +26,8 @@ from echosyn.privacy.fingerprint import (
     plant,
     reproduction_bounds,
 )
+from echosyn.runtime.config import build
+from echosyn.runtime.errors import EchosynError
 from echosyn.tracking import NullRun
 from echosyn.training.diffusion import TrainLidmConfig
 from echosyn.training.fingerprint import (
@@ -433,7 +433,7 @@ def test_the_stage_writes_its_evidence_and_keeps_no_weights(tmp_path, monkeypatc
     ],
 )
 def test_settings_of_the_stage_are_checked(tmp_path, entry, message):
-    from echosyn.config import Params
+    from echosyn.runtime.config import Params
     from pipelines.fingerprint import read_settings
 
     project(tmp_path, entry=entry)

@@ -18,7 +18,7 @@ from echosyn.data.frames import load_frames
 from echosyn.data.phantom import PhantomConfig, render_patient
 from echosyn.data.video import read_video, write_video
 from echosyn.diffusion.ef_truth import EfMeter
-from echosyn.errors import EchosynError
+from echosyn.models.ef_regressor import EfRegressor
 from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig
 from echosyn.models.reid import AugmentConfig, build_reid
 from echosyn.models.store import save_model
@@ -31,7 +31,7 @@ from echosyn.privacy.judge import RealVideos, VideoJudge, open_scorer
 from echosyn.privacy.planted import PlantedConfig, planted_curve
 from echosyn.privacy.video_result import LOCAL_MATCHES, VIDEO_SCORES
 from echosyn.privacy.videos import VideoFilterConfig, VideoScores
-from echosyn.training.ef import EfRegressor
+from echosyn.runtime.errors import EchosynError
 
 # An untrained network decides what else is refused: `limit` leaves room for it.
 pytestmark = pytest.mark.slow  # all need the finished project

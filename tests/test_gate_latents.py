@@ -10,9 +10,9 @@ from safetensors.numpy import save_file
 from echosyn.data.filelist import COLUMNS
 from echosyn.data.latents import INDEX_COLUMNS
 from echosyn.data.video import resample_indices
-from echosyn.errors import EchosynError
-from echosyn.files import read_json
 from echosyn.models.vae import LATENT_CHANNELS
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import read_json
 from echosyn.validation import LatentsConfig, run_latents_gate
 from echosyn.validation.engine import evaluate
 from echosyn.validation.gate import SHAPES, latents_checks

@@ -6,9 +6,9 @@ import shutil
 import pytest
 from echonet_layout import edit, make
 
-from echosyn.config import build
-from echosyn.errors import EchosynError
-from echosyn.files import read_json
+from echosyn.runtime.config import build
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import read_json
 from echosyn.validation import LatentsConfig, ValidateConfig, run_gate
 from echosyn.validation.suites import load_suite, severities, suite_names
 

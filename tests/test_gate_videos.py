@@ -11,8 +11,8 @@ from echonet_layout import clip, edit, make
 from echosyn.data.phantom.config import PhantomConfig
 from echosyn.data.phantom.render import write_patient
 from echosyn.data.video import read_video, write_video
-from echosyn.errors import EchosynError
-from echosyn.files import sha256_file
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import sha256_file
 from echosyn.validation import ValidateConfig, run_gate
 from echosyn.validation.charts import histogram, shares
 from echosyn.validation.splits import class_table, drift_table, nearest_in_other_splits

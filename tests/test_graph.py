@@ -1,81 +1,124 @@
 """dvc.yaml against the code: a stage depends on every module whose edit could change its output."""
 
-import ast
-from functools import cache
+import textwrap
 from pathlib import Path
 
 import pytest
 import yaml
 
-from echosyn.config import SCALES
+from echosyn.runtime.code import code_digest, modules, with_code
+from echosyn.runtime.config import SCALES
 
 ROOT = Path(__file__).parents[1]
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-# These carry, record or draw, but compute nothing that a stage writes.
-PLUMBING = {
-    "echosyn/__init__.py",
-    "echosyn/cluster/__init__.py",
-    "echosyn/config.py",
-    "echosyn/device.py",
-    "echosyn/errors.py",
-    "echosyn/files.py",
-    "echosyn/lineage.py",
-    "echosyn/progress.py",
-    "echosyn/runtime.py",
-    "echosyn/shards.py",
-    "echosyn/tracking/__init__.py",
-    "echosyn/training/checkpoint.py",
-    "echosyn/training/curve.py",
-    "pipelines/__init__.py",
-    "pipelines/_stage.py",
-}
 
 
 def body(stage):
     return GRAPH[stage].get("do", GRAPH[stage])
 
 
-def module_file(name):
-    path = ROOT / name.replace(".", "/")
-    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if candidate.is_file():
-            return candidate.relative_to(ROOT).as_posix()
-    return None
-
-
-@cache
-def imports(file):
-    """Files of ours that a file imports, at module level or inside functions."""
-    found = set()
-    for node in ast.walk(ast.parse((ROOT / file).read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
-        elif isinstance(node, ast.Import):
-            names = [a.name for a in node.names]
-        else:
-            continue
-        for name in names:
-            if name.split(".")[0] in ("echosyn", "pipelines") and (path := module_file(name)):
-                found.add(path)
-    return found
-
-
 def covered(file, deps):
     return any(file == d or file.startswith(f"{d}/") for d in deps)
 
 
-@pytest.mark.parametrize("stage", GRAPH)
-def test_direct_imports_of_a_stage_are_its_dependencies(stage):
-    deps = body(stage)["deps"]
-    file = body(stage)["cmd"].split()[2].replace(".", "/") + ".py"
-    assert file in deps
-    needed = imports(file) - PLUMBING
-    missing = {
-        f
-        for f in needed
-        if not covered(f, deps) and not f.endswith("__init__.py") and "report/" not in f
+def test_code_among_the_dependencies_is_the_closure_of_imports():
+    """After a change of imports: python -m echosyn.runtime.code"""
+    text = (ROOT / "dvc.yaml").read_text()
+    assert with_code(text) == text
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A stage that imports in every way, and what it then depends on."""
+    files = {
+        "pipelines/make.py": """
+            from typing import TYPE_CHECKING
+            import echosyn.a
+            from echosyn import b
+            from echosyn.runtime.files import write_text
+            if TYPE_CHECKING:
+                from echosyn.types_only import T
+            def main():
+                from echosyn.pack import inner
+                from echosyn.report.plots import draw
+        """,
+        "pipelines/report.py": "from echosyn.report.plots import draw",
+        "echosyn/__init__.py": "__version__ = '1'",
+        "echosyn/a.py": "from echosyn.deep.d import x, y",
+        "echosyn/b.py": "import numpy",
+        "echosyn/deep/__init__.py": '"""Nothing."""',
+        "echosyn/deep/d.py": "from echosyn import a",
+        "echosyn/pack/__init__.py": "from echosyn.pack.used import x",
+        "echosyn/pack/inner.py": "",
+        "echosyn/pack/used.py": "",
+        "echosyn/report/plots.py": "from echosyn.other import x",
+        "echosyn/other.py": "",
+        "echosyn/runtime/files.py": "from echosyn.elsewhere import x",
+        "echosyn/elsewhere.py": "",
+        "echosyn/types_only.py": "",
     }
-    assert not missing, f"{stage} does not declare {sorted(missing)}"
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(textwrap.dedent(text))
+    return tmp_path
+
+
+def test_a_closure_follows_imports_and_leaves_out_what_runs_records_and_draws(package):
+    deep = {"echosyn/a.py", "echosyn/b.py", "echosyn/deep/d.py"}
+    pack = {f"echosyn/pack/{n}.py" for n in ("__init__", "inner", "used")}
+    assert set(modules("make", package)) == {"pipelines/make.py"} | deep | pack
+    drawn = {"pipelines/report.py", "echosyn/report/plots.py", "echosyn/other.py"}
+    assert set(modules("report", package)) == drawn
+
+
+def test_a_graph_gets_folders_for_all_that_they_hold_and_keeps_its_data(package):
+    graph = 'a:\n  cmd: python -m pipelines.make\n  deps: [data/x, echosyn/gone.py, "y/${i}"]\n'
+    deps = yaml.safe_load(with_code(graph, package))["a"]["deps"]
+    assert deps[:2] == ["data/x", "y/${i}"]
+    assert set(deps[2:]) == {
+        "echosyn/a.py",
+        "echosyn/b.py",
+        "echosyn/deep/d.py",
+        "echosyn/pack",
+        "pipelines/make.py",
+    }
+
+
+def test_state_to_resume_from_is_of_the_code_that_made_it(package, monkeypatch):
+    first = code_digest("make", package)
+    assert first != code_digest("report", package)
+    assert first == code_digest("make", package)
+    (package / "echosyn/elsewhere.py").write_text("x = 1")
+    assert first == code_digest("make", package)
+    (package / "echosyn/deep/d.py").write_text("from echosyn import a\nx = y = 1")
+    assert first != code_digest("make", package)
+
+
+# Modules, and the stages that run again when one is edited.
+EDITS = {
+    "echosyn/runtime/files.py": "",
+    "echosyn/tracking/outbox.py": "",
+    "echosyn/report/style.py": "privacy_page report",
+    "echosyn/report/privacy_plots.py": "privacy_page",
+    "echosyn/data/phantom/speckle.py": "phantom",
+    "echosyn/models/discriminator.py": "train_vae",
+    "echosyn/models/speckle.py": "filter_videos privacy_audit privacy_page sample_videos speckle",
+    "echosyn/training/reid.py": "train_reid",
+    "echosyn/privacy/finished.py": "filter_videos",
+    "echosyn/privacy/coverage.py": "privacy_audit privacy_page",
+    "echosyn/metrics/frechet.py": "evaluate",
+    "echosyn/training/folds.py": "classify",
+    "echosyn/metrics/roc.py": "animate classify evaluate filter_videos privacy_audit privacy_filter "
+    "privacy_page sample_videos train_reid",
+    "echosyn/release/card.py": "release",
+    "echosyn/training/arms.py": "classify evaluate train_ef_arms train_ef_real train_ef_real_plus_synthetic "
+    "train_ef_reconstructed train_ef_synthetic train_ef_synthetic_relabelled",
+}
+
+
+@pytest.mark.parametrize("file", EDITS)
+def test_an_edit_runs_those_stages_again_that_it_concerns(file):
+    assert {s for s in GRAPH if covered(file, body(s)["deps"])} == set(EDITS[file].split())
 
 
 @pytest.mark.parametrize("stage", GRAPH)

@@ -8,9 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from echosyn.config import build
 from echosyn.data.latents import LatentSet, pack, write_index, write_shard
-from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.heart_file import Hearts
 from echosyn.diffusion.hearts import (
     HeartSampler,
@@ -23,8 +21,10 @@ from echosyn.diffusion.hearts import (
 from echosyn.diffusion.objectives import Flow
 from echosyn.diffusion.sampling import autoguided
 from echosyn.diffusion.settings import SampleHeartsConfig
-from echosyn.errors import EchosynError
+from echosyn.models.condition import ConditionSpec
 from echosyn.models.image import GUIDE, ImageConfig, ImageDenoiser
+from echosyn.runtime.config import build
+from echosyn.runtime.errors import EchosynError
 from echosyn.tracking import NullRun
 from echosyn.training.diffusion import LidmTask, TrainLidmConfig
 from echosyn.training.loop import LoopConfig, fit

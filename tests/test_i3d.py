@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from echosyn.errors import EchosynError
-from echosyn.files import sha256_file
 from echosyn.metrics import i3d, weights
 from echosyn.metrics.frechet import frechet_distance, frechet_from_moments
 from echosyn.metrics.moments import Moments
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import sha256_file
 
 TABLE = i3d.layout()
 

@@ -5,9 +5,7 @@ import json
 import pytest
 import torch
 
-from echosyn.config import build
-from echosyn.diffusion.condition import NOTHING, ConditionSpec
-from echosyn.errors import EchosynError
+from echosyn.models.condition import NOTHING, ConditionSpec
 from echosyn.models.image import ImageConfig, ImageDenoiser
 from echosyn.models.published_image import (
     PublishedImageDenoiser,
@@ -15,6 +13,8 @@ from echosyn.models.published_image import (
     is_own_image,
     load_image,
 )
+from echosyn.runtime.config import build
+from echosyn.runtime.errors import EchosynError
 from echosyn.training.diffusion import TrainLidmConfig
 
 SIZES = ImageConfig(width=16, inner=32, inner_blocks=2, heads=2, told=32)

@@ -10,8 +10,6 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 
-from echosyn.errors import EchosynError
-from echosyn.files import sha256_file
 from echosyn.metrics import weights
 from echosyn.metrics.frechet import frechet_from_moments
 from echosyn.metrics.inception import (
@@ -24,6 +22,8 @@ from echosyn.metrics.inception import (
 )
 from echosyn.metrics.inception_score import ScoreSums, inception_score
 from echosyn.metrics.moments import Moments
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import sha256_file
 
 
 def rng(seed):

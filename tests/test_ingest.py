@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from echonet_layout import edit, make
 
-from echosyn.config import Dataset
 from echosyn.data.filelist import read_filelist
 from echosyn.data.ingest import ADAPTERS, ingest
 from echosyn.data.ingest.canonical import SquareFit
 from echosyn.data.video import read_video
-from echosyn.errors import EchosynError
+from echosyn.runtime.config import Dataset
+from echosyn.runtime.errors import EchosynError
 
 # Real clips in EchoNet layout, kept beside the project where they may be used.
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real_echo"

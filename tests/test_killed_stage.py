@@ -9,7 +9,7 @@ import time
 import pytest
 from repro import edit, environment, run
 
-from echosyn.lineage import dvc_md5
+from echosyn.runtime.lineage import dvc_md5
 
 LONGER = {"steps": 60, "batch": 4, "lr": 1e-3, "checkpoint_every": 4}
 NOT_COPIED = shutil.ignore_patterns(".dvc", ".git", ".echosyn", "mlruns")

@@ -18,7 +18,6 @@ from test_release import released
 
 from echosyn.data.filelist import video_path
 from echosyn.data.video import write_video
-from echosyn.errors import EchosynError
 from echosyn.release import leaks
 from echosyn.release.leaks import (
     Finding,
@@ -28,6 +27,7 @@ from echosyn.release.leaks import (
     real_names,
     refuse_leaks,
 )
+from echosyn.runtime.errors import EchosynError
 
 NAMES = [*REAL, "patient_12", "p-7", "Wall", "100234", "0X1F2E3D4C5B6A7988", "Müller 1961"]
 

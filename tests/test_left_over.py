@@ -11,9 +11,9 @@ import echosyn.training.diffusion
 import echosyn.training.reid
 import echosyn.training.vae  # noqa: F401
 from echosyn.animate_video import _only
-from echosyn.config import Params
+from echosyn.data.training_sets import trained_on
+from echosyn.runtime.config import Params
 from pipelines import train_lvdm, train_reid, train_vae
-from pipelines._stage import trained_on
 
 ENTRY = {"role": "train", "source": "phantom", "path": "x"}
 

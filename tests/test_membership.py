@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from echosyn.diffusion.objectives import DdpmV, Flow
-from echosyn.errors import EchosynError
 from echosyn.privacy.membership import (
     AttackConfig,
     Audience,
@@ -19,6 +18,7 @@ from echosyn.privacy.membership import (
     nearest_distance,
 )
 from echosyn.privacy.similarity import max_similarity, unit_rows
+from echosyn.runtime.errors import EchosynError
 
 CONFIG = AttackConfig(resamples=300)
 

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from echosyn.errors import EchosynError
 from echosyn.metrics.ef import ef_scores, requested_vs_measured
 from echosyn.metrics.features import EfNet, RandomFeatures2d, RandomFeatures3d, distance_name
 from echosyn.metrics.frechet import frechet_distance, frechet_from_moments, frechet_interval
@@ -21,6 +20,7 @@ from echosyn.metrics.kernel import kernel_distance
 from echosyn.metrics.prdc import prdc
 from echosyn.metrics.roc import Roc, auc_interval
 from echosyn.models.r2plus1d import SMALL, R2Plus1d
+from echosyn.runtime.errors import EchosynError
 
 
 def rng(seed: int = 0) -> np.random.Generator:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from echosyn.data.phantom import PhantomConfig, render_patient
-from echosyn.errors import EchosynError
 from echosyn.metrics.features import distance_name
 from echosyn.metrics.frechet import frechet_interval
 from echosyn.metrics.kernel import kernel_distance
 from echosyn.metrics.motion import CENTRES, OFFSETS, SCALES, MotionFeatures
+from echosyn.runtime.errors import EchosynError
 
 N, FRAMES, FPS = 40, 32, 16.0
 SPACE = MotionFeatures(FRAMES, FPS)

@@ -12,7 +12,8 @@ from mlflow.tracking import MlflowClient
 from odd_folder import ODD, after_the_graph, look, stand_in
 from repro import ROOT, lock, new_project, run
 
-from echosyn import lineage, place, tracking
+from echosyn import tracking
+from echosyn.runtime import lineage, place
 from echosyn.tracking import stage_run, tracking_uri
 
 

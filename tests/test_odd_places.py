@@ -19,12 +19,12 @@ from repro import ROOT, environment, new_project
 from echosyn import tracking
 from echosyn.data.filelist import read_filelist, video_path
 from echosyn.data.video import read_video
-from echosyn.errors import EchosynError
-from echosyn.files import read_json
 from echosyn.metrics.weights import cache_folder, fetch
-from echosyn.progress import bar
 from echosyn.release.leaks import local_people
-from echosyn.shards import finish, work_dir
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import read_json
+from echosyn.runtime.progress import bar
+from echosyn.runtime.shards import finish, work_dir
 from echosyn.tracking import stage_run, tracking_uri
 from echosyn.tracking.outbox import Outbox
 
@@ -167,7 +167,7 @@ def test_what_needs_a_home_says_so(monkeypatch, tmp_path):
 
 def test_a_file_without_permission_is_one_line():
     code = (
-        "from echosyn.runtime import run_stage\n"
+        "from echosyn.runtime.process import run_stage\n"
         "def main(): raise PermissionError(13, 'Permission denied', '/data/FileList.csv')\n"
         "run_stage(main)"
     )
@@ -182,7 +182,7 @@ def test_a_file_without_permission_is_one_line():
 
 @linux
 def test_one_core_is_one_thread():
-    code = "from echosyn.runtime import prepare; import os; prepare(); print(os.environ[N])"
+    code = "from echosyn.runtime.process import prepare; import os; prepare(); print(os.environ[N])"
     own = {k: v for k, v in os.environ.items() if k != "ECHOSYN_THREADS"}
     done = subprocess.run(
         [sys.executable, "-c", code.replace("N]", "'OMP_NUM_THREADS']")], cwd=ROOT, env=own,

@@ -21,8 +21,8 @@ from mlflow.tracking import MlflowClient
 from proxy import Proxy
 
 from echosyn import tracking
-from echosyn.errors import EchosynError
-from echosyn.files import read_json
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import read_json
 from echosyn.tracking import StageRun, stage_run, sync, trial_run
 from echosyn.tracking.outbox import Outbox, decoded, outboxes
 from echosyn.tracking.store import NoAnswerError, Store

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from echosyn.config import build
 from echosyn.data.filelist import read_filelist, video_path
 from echosyn.data.phantom import (
     PhantomConfig,
@@ -25,7 +24,8 @@ from echosyn.data.phantom.sector import LINES, SAMPLES, sector
 from echosyn.data.phantom.speckle import Speckle, build_machine, tissue_coordinates
 from echosyn.data.phantom.ventricle import disc_volume, discs, lv_contour, lv_size
 from echosyn.data.video import read_video
-from echosyn.errors import EchosynError
+from echosyn.runtime.config import build
+from echosyn.runtime.errors import EchosynError
 
 SMALL = PhantomConfig(train=3, val=1, test=1, frames=36)
 POPULATION = PhantomConfig(train=300, val=1, test=1)

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from echosyn.config import build
 from echosyn.data.filelist import read_filelist, video_path
 from echosyn.data.phantom import (
     Defects,
@@ -20,7 +19,8 @@ from echosyn.data.phantom import (
 from echosyn.data.phantom.anatomy import MM_PER_PIXEL
 from echosyn.data.phantom.shortaxis import ZOOM, polygon_area, ring_size, ring_volume
 from echosyn.data.video import read_video
-from echosyn.errors import EchosynError
+from echosyn.runtime.config import build
+from echosyn.runtime.errors import EchosynError
 
 SIZES = {"train": 6, "val": 3, "test": 3, "frames": 36}
 RING = PhantomConfig(**SIZES, view="psax")

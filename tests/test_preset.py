@@ -17,20 +17,20 @@ from small_project import write_dataset
 from echosyn.beat.lv_area import without_beats
 from echosyn.beat.table import write_beats
 from echosyn.cli import main as echosyn
-from echosyn.config import Params
-from echosyn.config_patch import set_value
 from echosyn.data.latents import INDEX_COLUMNS, LatentSet, pack, write_index, write_shard
-from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.hearts import HeartSampler
 from echosyn.diffusion.objectives import Flow
 from echosyn.diffusion.settings import SampleHeartsConfig, SampleVideosConfig
-from echosyn.errors import EchosynError
+from echosyn.models.condition import ConditionSpec
 from echosyn.models.image import ImageConfig, ImageDenoiser
 from echosyn.models.published_image import PublishedImageDenoiser, UnetConfig, load_image
 from echosyn.models.published_video import PublishedVideoDenoiser, load_video
 from echosyn.models.vae import Vae, VaeConfig
-from echosyn.preset import all_presets
+from echosyn.project.config_patch import set_value
+from echosyn.project.preset import all_presets
+from echosyn.runtime.config import Params
+from echosyn.runtime.errors import EchosynError
 from echosyn.training.diffusion import TrainLidmConfig, TrainLvdmConfig
 from echosyn.training.ef import TrainEfConfig
 from echosyn.training.vae import TrainVaeConfig

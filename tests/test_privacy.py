@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echosyn.errors import EchosynError
 from echosyn.models.reid import build_reid
 from echosyn.privacy.audit import membership_auc, nearest_per_person
 from echosyn.privacy.calibration import (
@@ -24,6 +23,7 @@ from echosyn.privacy.coverage import learned_fraction, nearest_videos
 from echosyn.privacy.embedding import Gallery, HeartEncoder, people_of
 from echosyn.privacy.similarity import max_similarity, unit_rows
 from echosyn.privacy.verification import verification_scores
+from echosyn.runtime.errors import EchosynError
 
 
 def people_embeddings(

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from echosyn.data.frames import FrameSet
-from echosyn.errors import EchosynError
 from echosyn.evaluation.protocol import ProtocolEvaluation
 from echosyn.metrics import selection
 from echosyn.metrics.frechet import frechet_distance
@@ -18,6 +17,7 @@ from echosyn.metrics.inception import Inception, InceptionV3
 from echosyn.metrics.inception_score import ScoreSums, inception_score, score_of_blocks
 from echosyn.metrics.moments import Moments, frechet_of_blocks, frechet_of_moments
 from echosyn.metrics.streaming import finite_features, frame_sums, runs_of
+from echosyn.runtime.errors import EchosynError
 
 
 def rng(seed):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echosyn.data.ingest.pseudonym import Pseudonymiser, make_key, read_key, split_of
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 KEY = bytes(range(32))
 GOOD = KEY.hex()

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from echosyn.data.frames import FrameSet
-from echosyn.errors import EchosynError
 from echosyn.evaluation import EvaluateConfig, QualityEvaluation, Sets
 from echosyn.evaluation.quality import PAIRS, clips_of
 from echosyn.metrics.feature_cache import FeatureCache
 from echosyn.metrics.features import RandomFeatures2d, RandomFeatures3d
+from echosyn.models.ef_regressor import EfRegressor
 from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig
-from echosyn.training.ef import EfRegressor
+from echosyn.runtime.errors import EchosynError
 
 N, T, SIZE = 36, 20, 24
 CONFIG = EvaluateConfig(quality_videos=N, frames_per_video=2, motion_frames=16)

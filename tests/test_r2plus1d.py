@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from echosyn.errors import EchosynError
 from echosyn.models.r2plus1d import SMALL, R2Plus1d, R2Plus1dConfig, normalise_clips
 from echosyn.models.store import fill, load_model, read_weights, save_model
+from echosyn.runtime.errors import EchosynError
 
 TINY = R2Plus1dConfig(
     widths=(2, 4), blocks=(1, 2), stem_width=3, stem_stride=4, in_channels=1, output_bias=55.6

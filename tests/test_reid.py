@@ -12,9 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echosyn.config import SCALES, build
 from echosyn.data.latents import LatentSet, pack, write_index, write_shard
-from echosyn.errors import EchosynError
 from echosyn.models.reid import (
     AugmentConfig,
     ReidConfig,
@@ -29,6 +27,8 @@ from echosyn.models.resnet import ResNet50
 from echosyn.models.store import load_model, save_model
 from echosyn.privacy.embedding import HeartEncoder
 from echosyn.privacy.verification import verification_scores
+from echosyn.runtime.config import SCALES, build
+from echosyn.runtime.errors import EchosynError
 from echosyn.training.reid import PairLoss, ReidTask, TrainReidConfig, measure_reid
 
 ROOT = Path(__file__).parents[1]

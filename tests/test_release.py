@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from small_project import AUDITED, METRICS, REAL, SYNTHETIC, WORDS, make_project
 
-from echosyn.config import Params, build
 from echosyn.data.filelist import (
     COLUMNS,
     frame_phases,
@@ -15,8 +14,6 @@ from echosyn.data.filelist import (
     video_path,
     write_filelist,
 )
-from echosyn.errors import EchosynError
-from echosyn.files import read_json, write_json
 from echosyn.privacy.verdict import Thresholds
 from echosyn.release import verify
 from echosyn.release.__main__ import main as cli
@@ -26,6 +23,9 @@ from echosyn.release.diff import diff
 from echosyn.release.leaks import refuse_leaks
 from echosyn.release.provenance import provenance
 from echosyn.report.privacy_page import LOCAL_ONLY
+from echosyn.runtime.config import Params, build
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import read_json, write_json
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from plain_speckle import plain_speckle
 
 from echosyn.cluster import run_shards
 from echosyn.data.latents import LatentSet
-from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate
 from echosyn.models.reid import AugmentConfig
 from echosyn.privacy.calibration import CalibrationConfig
@@ -36,8 +35,9 @@ from echosyn.privacy.release_audit import (
 )
 from echosyn.privacy.verdict import Thresholds, judge
 from echosyn.privacy.videos import VideoFilterConfig
-from echosyn.report.privacy_build import PAGE, PUBLIC, build_privacy_pages, closest_pairs
-from echosyn.report.privacy_page import LOCAL_ONLY
+from echosyn.report.privacy_build import build_privacy_pages, closest_pairs
+from echosyn.report.privacy_page import LOCAL_ONLY, PAGE, PUBLIC
+from echosyn.runtime.errors import EchosynError
 
 LIGHT = AugmentConfig(shift=0.1, zoom=0.01, gain=0.02, noise=0.02)
 CFG = AuditConfig(

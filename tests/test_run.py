@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from repro import ROOT, environment, run
 
-from echosyn import graph, timing
-from echosyn.config import Params
-from echosyn.errors import EchosynError
+from echosyn.project import graph
+from echosyn.project.runner import clock, table
+from echosyn.project.speed import measure
 from echosyn.report.progress import write_progress
-from echosyn.runner import clock, table
-from echosyn.speed import measure
+from echosyn.runtime import timing
+from echosyn.runtime.config import Params
+from echosyn.runtime.errors import EchosynError
 
 NEEDS = {
     "data": frozenset(),

@@ -9,7 +9,7 @@ import pytest
 
 STAGE = """
 import os, pathlib, time
-from echosyn.runtime import run_stage
+from echosyn.runtime.process import run_stage
 
 def main():
     pathlib.Path("pid").write_text(str(os.getpid()))

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from echosyn.config import SOURCES, Dataset, build
 from echosyn.data.ingest import ADAPTERS
 from echosyn.data.phantom import PhantomConfig
+from echosyn.runtime.config import SOURCES, Dataset, build
 
 PAGES = sorted((Path(__file__).parents[1] / "docs/sources").glob("*.md"))
 SIZES = {"train": 2, "val": 1, "test": 1}

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_layouts import cardiacnet, pediatric
 
-from echosyn.config import build
 from echosyn.data.filelist import SAFE_NAME, read_cells, read_filelist, video_path
 from echosyn.data.ingest import ingest
 from echosyn.data.ingest.canonical import Clip, IngestOptions, Item, Plan, SkipError, write_dataset
@@ -18,7 +17,8 @@ from echosyn.data.ingest.pseudonym import make_key
 from echosyn.data.ingest.splits import Shares, split_patients
 from echosyn.data.ingest.table import Options as Table
 from echosyn.data.video import read_video, write_video
-from echosyn.errors import EchosynError
+from echosyn.runtime.config import build
+from echosyn.runtime.errors import EchosynError
 
 
 def listed(out, label="ef"):

@@ -8,9 +8,9 @@ import pytest
 from plain_speckle import plain_speckle
 
 from echosyn.data.phantom import PhantomConfig, render_patient
-from echosyn.errors import EchosynError
 from echosyn.metrics.ultrasound import compare_statistics, image_statistics
 from echosyn.models.speckle import BANDS, FILE, KNOTS, REACH, Speckle, UnlearnedError
+from echosyn.runtime.errors import EchosynError
 
 T = 24
 

@@ -21,7 +21,7 @@ from echosyn.data.ingest.fit import FRAME_SIZE, SquareFit, fit_video
 from echosyn.data.ingest.nifti import read_nifti
 from echosyn.data.ingest.pace import PAUSE, even_pace
 from echosyn.data.ingest.pseudonym import make_key
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 # Times
 

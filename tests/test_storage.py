@@ -17,9 +17,9 @@ from echosyn.data.filelist import COLUMNS, video_path, write_filelist
 from echosyn.data.frames import load_frames
 from echosyn.data.latents import LatentSet, pack, write_index, write_shard
 from echosyn.data.video import resample_indices, write_video
-from echosyn.errors import EchosynError
-from echosyn.files import atomic_dir, fingerprint, write_json, write_text
-from echosyn.shards import finish, gather, plan_shards, run_shards, work_dir
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import atomic_dir, digest, write_json, write_text
+from echosyn.runtime.shards import finish, gather, plan_shards, run_shards, work_dir
 
 
 def latent_folder(folder, lengths=(5, 7, 3), splits=("TRAIN", "VAL", "TRAIN")):
@@ -157,9 +157,9 @@ def test_state_of_other_settings_or_inputs_is_never_met(tmp_path):
 def test_fingerprint_ignores_the_place_and_sees_names_and_bytes(tmp_path):
     for name in ("a", "b"):
         write_text(tmp_path / name / "f", "same")
-    assert fingerprint({}, [tmp_path / "a"]) == fingerprint({}, [tmp_path / "b"])
+    assert digest({}, [tmp_path / "a"]) == digest({}, [tmp_path / "b"])
     (tmp_path / "b" / "f").rename(tmp_path / "b" / "g")
-    assert fingerprint({}, [tmp_path / "a"]) != fingerprint({}, [tmp_path / "b"])
+    assert digest({}, [tmp_path / "a"]) != digest({}, [tmp_path / "b"])
 
 
 def test_an_atomic_folder_is_whole_or_as_it_was(tmp_path):

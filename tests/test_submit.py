@@ -23,12 +23,12 @@ from echosyn.cli import main
 from echosyn.cluster.checks import COMPARED, differences, here
 from echosyn.cluster.submit import Job, exit_status, jobs_address
 from echosyn.cluster.trial import MODELS
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 # A stage that works until it is told to stop, and saves then; prints a line now and then.
 SLOW = """
 import os, pathlib, time
-from echosyn.runtime import deferred_stop, run_stage
+from echosyn.runtime.process import deferred_stop, run_stage
 
 def main():
     pathlib.Path("stage.pid").write_text(str(os.getpid()))

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.objectives import make_objective
 from echosyn.diffusion.student import Student
+from echosyn.models.condition import ConditionSpec
 from echosyn.report.sweeps import EFS, STEPS, Sweeps, draw_sweeps
 from tests.tiny_video import tiny_video
 

@@ -11,11 +11,9 @@ import pytest
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
 
-from echosyn.config import build
 from echosyn.data.filelist import read_filelist
 from echosyn.data.reconstruct import VideoCodec
 from echosyn.diffusion import studio
-from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.heart_file import Hearts
 from echosyn.diffusion.objectives import make_objective
@@ -29,11 +27,13 @@ from echosyn.diffusion.synthesise import (
     sample_numbers,
     sample_shard,
 )
-from echosyn.errors import EchosynError
+from echosyn.models.condition import ConditionSpec
 from echosyn.models.published_image import UnetConfig
 from echosyn.models.published_video import PublishedVideoDenoiser
 from echosyn.models.vae import Vae, VaeConfig
 from echosyn.privacy.filter import HEARTS, AcceptedHearts
+from echosyn.runtime.config import build
+from echosyn.runtime.errors import EchosynError
 from tests.plain_speckle import plain_speckle
 from tests.tiny_video import tiny_video
 

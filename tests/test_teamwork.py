@@ -10,10 +10,10 @@ import pytest
 import yaml
 from repro import ROOT, edit, run
 
-from echosyn import new_project
 from echosyn.cli import main
-from echosyn.errors import EchosynError
-from echosyn.new_project import start_project
+from echosyn.project import new_project
+from echosyn.project.new_project import start_project
+from echosyn.runtime.errors import EchosynError
 
 
 def git(folder, *command):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
-from echosyn import lineage
-from echosyn.errors import EchosynError
+from echosyn.runtime import lineage
+from echosyn.runtime.errors import EchosynError
 from echosyn.tracking import (
     RELEASES,
     STAGES,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 from echosyn.tracking import NullRun
 from echosyn.training.batches import shuffled_indices
 from echosyn.training.checkpoint import TrainState, load_checkpoint, save_checkpoint

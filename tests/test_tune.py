@@ -24,10 +24,10 @@ from echosyn.beat.table import write_beats
 from echosyn.cli import main
 from echosyn.cluster.outcome import trial_state
 from echosyn.cluster.space import Range, SearchConfig, changed, check_space, draws, read_space
-from echosyn.config import Params, build
-from echosyn.config_patch import set_value
 from echosyn.data.latents import INDEX_COLUMNS, pack, write_index, write_shard
-from echosyn.errors import EchosynError
+from echosyn.project.config_patch import set_value
+from echosyn.runtime.config import Params, build
+from echosyn.runtime.errors import EchosynError
 from echosyn.training.diffusion import TrainLvdmConfig
 
 STEPS = 6

@@ -4,7 +4,6 @@ import cv2
 import numpy as np
 import pytest
 
-from echosyn.errors import EchosynError
 from echosyn.metrics.ultrasound import (
     BINS,
     SPECKLE,
@@ -13,6 +12,7 @@ from echosyn.metrics.ultrasound import (
     image_statistics,
     set_means,
 )
+from echosyn.runtime.errors import EchosynError
 
 
 def rng(seed: int = 0) -> np.random.Generator:

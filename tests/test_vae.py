@@ -9,19 +9,19 @@ import torch
 from diffusers import AutoencoderKL, UNet2DModel
 from safetensors.torch import load_file, save_file
 
-from echosyn.config import build, read_yaml
 from echosyn.data.filelist import read_filelist
 from echosyn.data.frames import FrameSet
 from echosyn.data.latents import LatentSet
 from echosyn.data.reconstruct import VideoCodec, encode_shard, finish_encoding
 from echosyn.data.video import read_video
-from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.objectives import make_objective
-from echosyn.errors import EchosynError
+from echosyn.models.condition import ConditionSpec
 from echosyn.models.published_image import PublishedImageDenoiser, UnetConfig
 from echosyn.models.published_video import PublishedVideoDenoiser, load_video
 from echosyn.models.reid import build_reid
 from echosyn.models.vae import Vae, VaeConfig, vae_loss
+from echosyn.runtime.config import build, read_yaml
+from echosyn.runtime.errors import EchosynError
 from echosyn.training.diffusion import TrainLidmConfig, TrainLvdmConfig
 from echosyn.training.ef import EfTask, TrainEfConfig
 from echosyn.training.reid import PairLoss, TrainReidConfig

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torchmetrics.functional.image import lpips as reference
 
-from echosyn.config import build, read_yaml
 from echosyn.data.frames import FrameSet
-from echosyn.errors import EchosynError
 from echosyn.models.discriminator import AdversarialVae, PatchDiscriminator, _Balance
 from echosyn.models.vae import Vae, VaeConfig
+from echosyn.runtime.config import build, read_yaml
+from echosyn.runtime.errors import EchosynError
 from echosyn.tracking import NullRun
 from echosyn.training.loop import LoopConfig, fit
 from echosyn.training.perceptual import Lpips, RandomFeatures

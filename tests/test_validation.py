@@ -11,8 +11,8 @@ from test_ingest import REAL
 
 from echosyn.data.filelist import COLUMNS, read_cells
 from echosyn.data.ingest import ingest
-from echosyn.errors import EchosynError
-from echosyn.files import read_json, sha256_file
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import read_json, sha256_file
 from echosyn.validation import ValidateConfig, run_gate
 from echosyn.validation.engine import evaluate
 from echosyn.validation.gate import dataset_checks

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_project import AUDITED as GOOD
 
-from echosyn.config import build
-from echosyn.errors import EchosynError
 from echosyn.privacy.checks import CHECKS
 from echosyn.privacy.verdict import FAIL, MISSING, PASS, WIDE, Thresholds, judge
+from echosyn.runtime.config import build
+from echosyn.runtime.errors import EchosynError
 
 BAD = {  # what makes each check fail
     "planted_exact": {"privacy/planted_exact_recall": 0.98},

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echosyn.data.video import map_videos, read_video, resample_indices, write_video
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 
 def speckle(t=12, h=112, w=112, seed=0):

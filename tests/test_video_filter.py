@@ -8,9 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echosyn.config import build
 from echosyn.data.phantom import PhantomConfig, render_patient
-from echosyn.errors import EchosynError
 from echosyn.privacy.calibration import CalibrationConfig
 from echosyn.privacy.copies import CopyConfig, CopyDetector
 from echosyn.privacy.embedding import Gallery
@@ -22,6 +20,8 @@ from echosyn.privacy.videos import (
     passes,
     score_videos,
 )
+from echosyn.runtime.config import build
+from echosyn.runtime.errors import EchosynError
 
 # ---- the search
 

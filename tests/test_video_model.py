@@ -6,12 +6,12 @@ import pytest
 import torch
 import yaml
 
-from echosyn.config import build
-from echosyn.diffusion.condition import ConditionSpec
-from echosyn.errors import EchosynError
+from echosyn.models.condition import ConditionSpec
 from echosyn.models.published_image import UnetConfig
 from echosyn.models.published_video import PublishedVideoDenoiser, is_own, load_video
 from echosyn.models.video import VideoConfig, VideoDenoiser
+from echosyn.runtime.config import build
+from echosyn.runtime.errors import EchosynError
 from echosyn.training.diffusion import TrainLvdmConfig, new_video
 from tests.tiny_video import TINY, tiny_video
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from benchmarks.video_quality import Judge, frame_set, seam_score
-from echosyn.errors import EchosynError
+from echosyn.models.ef_regressor import EfRegressor
 from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig
-from echosyn.training.ef import EfRegressor
+from echosyn.runtime.errors import EchosynError
 
 FRAMES, FPS = 16, 16.0
 

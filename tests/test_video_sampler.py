@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 import torch
 
-from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.objectives import make_objective
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.student import Student
-from echosyn.errors import EchosynError
+from echosyn.models.condition import ConditionSpec
 from echosyn.models.image import ImageConfig, ImageDenoiser
+from echosyn.runtime.errors import EchosynError
 from tests.tiny_video import tiny_video
 
 SIZES = ImageConfig(width=8, inner=16, inner_blocks=1, heads=1, told=16)

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from echosyn.cli import main
-from echosyn.errors import EchosynError
 from echosyn.metrics import weights
+from echosyn.runtime.errors import EchosynError
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB
 

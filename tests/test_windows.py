@@ -17,7 +17,7 @@ from echosyn.diffusion.windows import (
     window_seams,
     window_starts,
 )
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 T0 = torch.tensor(0.0)
 

@@ -23,7 +23,7 @@ import sys
 import threading
 from pathlib import Path
 
-from echosyn.runtime import QUIET, end_with_parent
+from echosyn.runtime.process import QUIET, end_with_parent
 
 HERE = Path(__file__)
 SIZE = struct.Struct("!I")

@@ -14,18 +14,19 @@ import torch
 
 from echosyn.arithmetic.trust import Probe
 from echosyn.beat.lv_area import BeatsConfig, LvAreaTask, Traced
-from echosyn.config import Params, build, read_yaml
 from echosyn.data.filelist import CLASS
 from echosyn.data.frames import FrameSet
 from echosyn.data.latents import LatentSet, pack, write_index, write_shard
 from echosyn.data.reconstruct import EncodeConfig, VideoCodec
 from echosyn.diffusion.generate import window_probe
 from echosyn.diffusion.hearts import heart_probe
+from echosyn.metrics.ef_meter import clip_probe
 from echosyn.models.vae import FRAME_SIZE, Vae
+from echosyn.runtime.config import Params, build, read_yaml
 from echosyn.training.classify import ClassifierTask, ClassifyConfig
 from echosyn.training.diffusion import LidmTask, LvdmTask, TrainLidmConfig, TrainLvdmConfig
 from echosyn.training.distill import DistillConfig, DistillTask
-from echosyn.training.ef import EfTask, TrainEfConfig, clip_probe
+from echosyn.training.ef import EfTask, TrainEfConfig
 from echosyn.training.folds import Labelled
 from echosyn.training.loop import LoopConfig, Task
 from echosyn.training.precision import step_probe

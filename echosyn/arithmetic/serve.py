@@ -7,7 +7,7 @@ import pickle
 import sys
 from multiprocessing.connection import Connection
 
-from echosyn.runtime import end_with_parent, prepare
+from echosyn.runtime.process import end_with_parent, prepare
 
 
 def main(descriptor: int) -> None:

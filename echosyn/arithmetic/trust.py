@@ -25,10 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from echosyn.arithmetic.watch import DTYPES, TOLERANCES, Findings, Watch
-from echosyn.device import pick_precision
-from echosyn.errors import EchosynError
-from echosyn.files import fingerprint, read_json, write_json
-from echosyn.runtime import cache_root
+from echosyn.runtime.device import pick_precision
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import digest, read_json, write_json
+from echosyn.runtime.process import cache_root
 
 FORMAT = 1  # of what a check does and of its file
 UNKNOWN = "unknown"  # the answer to jobs whose classes another process cannot import
@@ -48,7 +48,7 @@ class Probe:
     args: tuple = ()
 
     def signature(self) -> str:
-        return fingerprint(_facts((self.call, self.args)))
+        return digest(_facts((self.call, self.args)))
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ def _digest(text: str) -> str:
 
 def _key(probe: Probe, precision: str, device: torch.device) -> str:
     rules = (FORMAT, TOLERANCES[precision])
-    return fingerprint([probe.what, probe.signature(), precision, machine(device), rules])
+    return digest([probe.what, probe.signature(), precision, machine(device), rules])
 
 
 def _read(path: Path, device: torch.device) -> Verdict | None:

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from echosyn.beat.curve import circular_mean, fit_beats
 from echosyn.beat.tracings import traced_areas
-from echosyn.config import setting
 from echosyn.data.latents import LatentSet
 from echosyn.models.store import CONFIG, load_model, save_model
 from echosyn.models.vae import LATENT_CHANNELS
+from echosyn.runtime.config import setting
 from echosyn.training.loop import LoopConfig
 
 LEAST_TRACED = 8  # TRAIN videos; fewer teach nothing

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from echosyn.errors import EchosynError
-from echosyn.files import write_text
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import write_text
 
 if TYPE_CHECKING:
     from echosyn.data.latents import LatentSet

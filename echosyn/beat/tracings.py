@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from echosyn.data.filelist import read_cells, to_numbers
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 CHORDS = ("X1", "Y1", "X2", "Y2")  # EchoNet-Dynamic: the long axis, then chords across it
 POINTS = ("X", "Y")  # EchoNet-Pediatric: the contour

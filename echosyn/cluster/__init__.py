@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from echosyn.cluster.settings import address, cluster_config
-from echosyn.runtime import project_root
-from echosyn.shards import Make, plan_shards
-from echosyn.shards import run_shards as run_here
+from echosyn.runtime.process import project_root
+from echosyn.runtime.shards import Make, plan_shards
+from echosyn.runtime.shards import run_shards as run_here
 
 __all__ = ["fit", "map_rows", "run_shards"]
 VALUES = "values.npy"
@@ -29,7 +29,7 @@ def run_shards(
     """Do the work on `items` items in shards of `size`, on the cluster if there is one.
 
     Args:
-        work: folder of the shards (echosyn.shards.work_dir).
+        work: folder of the shards (echosyn.runtime.shards.work_dir).
         worker: prepares (loads models) and returns what makes a shard. Called once per process that
             works; it takes along what it closes over, so close over settings and paths.
         stage: whose placement in section `cluster` of params.yaml it is.

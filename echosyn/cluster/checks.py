@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from echosyn.errors import EchosynError
-from echosyn.files import write_text
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import write_text
 
 PATIENCE = 60.0  # seconds for a node to answer: it may have to start a worker process first
 COMPARED = ("python", "ray", "torch", "diffusers")

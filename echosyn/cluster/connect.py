@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from echosyn.cluster.settings import address
-from echosyn.errors import EchosynError
-from echosyn.runtime import QUIET
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.process import QUIET
 
 # Read by Ray Train in its workers: stay in the project folder, whose paths are relative.
 STAY = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_V2_ENABLED": "1"}

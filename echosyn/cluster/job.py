@@ -10,8 +10,8 @@ import sys
 
 from echosyn.cluster.checks import check_nodes
 from echosyn.cluster.connect import connect
-from echosyn.errors import EchosynError
-from echosyn.runtime import end_with_parent, prepare, project_root
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.process import end_with_parent, prepare, project_root
 
 
 def main(arguments: list[str]) -> int:

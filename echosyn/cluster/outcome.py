@@ -9,9 +9,9 @@ import yaml
 
 from echosyn.cluster.space import SearchConfig
 from echosyn.cluster.trial import FAILED, LOST, history
-from echosyn.config_patch import patch
-from echosyn.errors import EchosynError
-from echosyn.files import atomic_dir, read_json, write_text
+from echosyn.project.config_patch import patch
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import atomic_dir, read_json, write_text
 
 BEST, SOFT = "#d9822b", "#8a8f98"
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from echosyn.cluster.connect import connect
 from echosyn.cluster.settings import Placement
-from echosyn.errors import EchosynError
-from echosyn.progress import bar
-from echosyn.shards import Make, Shard
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.progress import bar
+from echosyn.runtime.shards import Make, Shard
 
 PATIENCE = 60.0  # seconds without any worker before saying what is waited for
 TORCH = version("torch")
@@ -70,7 +70,7 @@ class _Worker:
                 "on every node from the same environment"
             )
         os.chdir(root)
-        from echosyn.device import set_threads
+        from echosyn.runtime.device import set_threads
 
         set_threads(threads)
         self.make: Make = cloudpickle.loads(payload)()

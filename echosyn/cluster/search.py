@@ -26,12 +26,13 @@ from echosyn.cluster.space import (
     read_space,
 )
 from echosyn.cluster.trial import FAILED, LOST, MODELS, Plan, run_trial
-from echosyn.config import Params, build
-from echosyn.errors import EchosynError
-from echosyn.files import write_json
-from echosyn.progress import bar
-from echosyn.runtime import state_root, threads
-from echosyn.shards import work_dir
+from echosyn.runtime.code import code_digest
+from echosyn.runtime.config import Params, build
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import write_json
+from echosyn.runtime.process import state_root, threads
+from echosyn.runtime.progress import bar
+from echosyn.runtime.shards import work_dir
 from echosyn.tracking import stage_run
 
 DONE = "done.json"
@@ -62,6 +63,7 @@ def search(root: Path, model: str, subject: tuple[str, ...]) -> str:
     settings = {
         **dataclasses.asdict(base),
         "seed": params.seed,
+        "code": code_digest(stage),
         "search": {**dataclasses.asdict(config), "steps": steps, "every": every},
     }
     name = "-".join([model, *subject])

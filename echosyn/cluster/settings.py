@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from echosyn.config import build, read_yaml, setting
-from echosyn.errors import EchosynError
+from echosyn.runtime.config import build, read_yaml, setting
+from echosyn.runtime.errors import EchosynError
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from echosyn.config import build, setting
-from echosyn.errors import EchosynError
+from echosyn.runtime.config import build, setting
+from echosyn.runtime.errors import EchosynError
 
 KINDS = {
     "log": "two numbers above 0: drawn evenly on a logarithmic scale",

@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from echosyn.cluster.connect import import_ray
-from echosyn.errors import EchosynError
-from echosyn.runtime import QUIET
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.process import QUIET
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 DETACHED = 3  # exit status of a submit that stopped looking while the job goes on

@@ -11,9 +11,9 @@ from typing import Any
 
 from echosyn.cluster.connect import connect
 from echosyn.cluster.settings import Placement
-from echosyn.errors import EchosynError
-from echosyn.files import read_json, write_json
-from echosyn.runtime import deferred_stop
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import read_json, write_json
+from echosyn.runtime.process import deferred_stop
 
 RAY_STATE = "ray"  # folder of Ray Train's own records inside the work folder
 FAILED = "failed.json"
@@ -144,7 +144,7 @@ def _worker(config: dict[str, Any]) -> None:
     if failed.is_file():
         return  # a retry after an error that retrying cannot mend
     os.chdir(root)
-    from echosyn.device import set_threads
+    from echosyn.runtime.device import set_threads
     from echosyn.tracking import NullRun
     from echosyn.training.loop import fit
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from echosyn.cluster.space import changed
-from echosyn.config import Params, build
-from echosyn.errors import EchosynError
-from echosyn.files import atomic_dir, read_json, write_json
+from echosyn.runtime.config import Params, build
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import atomic_dir, read_json, write_json
 from echosyn.tracking import StageRun, trial_run
 
 HISTORY, LINEAGE, KEPT = "history.json", "lineage.json", "kept"
@@ -122,7 +122,7 @@ def run_trial(
         report: told step and value at every comparison.
     """
     os.chdir(plan.root)
-    from echosyn.device import set_threads
+    from echosyn.runtime.device import set_threads
 
     set_threads(plan.threads)
     folder = plan.folder(name)

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from echosyn.errors import EchosynError
-from echosyn.files import write_text
-from echosyn.text import SAVE_CSV, kind_of, not_text, unreadable
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import write_text
+from echosyn.runtime.text import SAVE_CSV, kind_of, not_text, unreadable
 
 COLUMNS = (
     "FileName",

@@ -15,8 +15,8 @@ from filelock import FileLock
 
 from echosyn.data.filelist import read_filelist, video_path
 from echosyn.data.video import map_videos, open_video, read_video, resample_indices
-from echosyn.errors import EchosynError
-from echosyn.files import atomic_dir, fingerprint, sha256_file
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import atomic_dir, digest, sha256_file
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def load_frames(
     folder, cache = Path(folder), Path(cache)
     table, paths = _listed(folder, label, splits)
     content = _content(paths, fps)
-    entry = cache / f"frames-{fingerprint({'fps': fps, 'format': 2, 'videos': content.tolist()})}"
+    entry = cache / f"frames-{digest({'fps': fps, 'format': 2, 'videos': content.tolist()})}"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f".{entry.name}.lock"):  # stages side by side decode a dataset once
         if not entry.is_dir():

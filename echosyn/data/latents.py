@@ -18,8 +18,8 @@ from torch import Tensor
 
 from echosyn.beat.table import read_beats
 from echosyn.data.filelist import CLASS, PATIENT
-from echosyn.errors import EchosynError
-from echosyn.files import write_text
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import write_text
 
 DIASTOLE = 0.08  # beats from end-diastole, within which a frame shows the ventricle full
 INDEX_COLUMNS = ("FileName", "EF", "Split", "FPS", "NumberOfFrames", "Shard")

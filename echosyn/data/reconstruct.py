@@ -17,18 +17,18 @@ from safetensors import safe_open
 from torch import Tensor
 
 from echosyn.arithmetic.trust import Probe, trusted
-from echosyn.config import PRECISIONS, setting
 from echosyn.data.filelist import write_filelist
 from echosyn.data.latents import pack, write_index, write_shard
 from echosyn.data.video import open_video, write_video
-from echosyn.device import autocast, pick_device
-from echosyn.errors import EchosynError
-from echosyn.files import atomic_dir, write_text
 from echosyn.metrics.image import psnr_db, ssim
 from echosyn.models.vae import FRAME_SIZE, Vae
-from echosyn.parallel import ahead, cores_apart
-from echosyn.runtime import cores
-from echosyn.shards import gather
+from echosyn.runtime.config import PRECISIONS, setting
+from echosyn.runtime.device import autocast, pick_device
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import atomic_dir, write_text
+from echosyn.runtime.parallel import ahead, cores_apart
+from echosyn.runtime.process import cores
+from echosyn.runtime.shards import gather
 
 # Frames through the VAE at once: a GPU wants many, the caches of a CPU hold few.
 BLOCK, BLOCK_CPU = 64, 8

@@ -7,7 +7,7 @@ import numpy as np
 
 from echosyn.data.filelist import read_filelist, video_path
 from echosyn.data.video import map_videos, read_video, resample_indices
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 # At most, spread over TRAIN, from the start of each: statistics need no more.
 VIDEOS, FRAMES = 100, 32

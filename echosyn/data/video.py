@@ -13,11 +13,11 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from echosyn.errors import EchosynError
-from echosyn.files import write_bytes
-from echosyn.progress import bar
-from echosyn.runtime import cores
-from echosyn.timing import reading
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import write_bytes
+from echosyn.runtime.process import cores
+from echosyn.runtime.progress import bar
+from echosyn.runtime.timing import reading
 
 A = TypeVar("A")
 R = TypeVar("R")

@@ -7,12 +7,12 @@ EF that is asked for. What the model does not explain by EF stays in the noise, 
 import torch
 from torch import Tensor
 
-from echosyn.device import autocast
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.inversion import invert
 from echosyn.diffusion.sampling import denoise, guided
 from echosyn.diffusion.windows import Predict
-from echosyn.errors import EchosynError
+from echosyn.runtime.device import autocast
+from echosyn.runtime.errors import EchosynError
 
 REFINE = 3  # fixed-point iterations a step; docs/results/animate.md measures what they bring
 

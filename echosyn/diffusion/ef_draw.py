@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from echosyn.errors import EchosynError
 from echosyn.metrics.bands import ef_bands
+from echosyn.runtime.errors import EchosynError
 
 UNIFORM = (10.0, 90.0)  # percent
 

@@ -15,11 +15,12 @@ import pandas as pd
 from echosyn.data.filelist import EF_TRUTH, asked_ef
 from echosyn.data.frames import FrameSet
 from echosyn.data.video import resample_indices
-from echosyn.device import pick_device
 from echosyn.diffusion.settings import SampleVideosConfig
-from echosyn.files import write_text
 from echosyn.metrics.ef import requested_vs_measured
-from echosyn.training.ef import load_seeds, predict_clips
+from echosyn.metrics.ef_meter import predict_clips
+from echosyn.models.ef_regressor import load_seeds
+from echosyn.runtime.device import pick_device
+from echosyn.runtime.files import write_text
 
 TRUTH = "truth.csv"
 CLIPS = 4  # of a video, whose mean is its measured EF; as TrainEfConfig.test_clips

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from echosyn.arithmetic.trust import Probe, trusted
-from echosyn.device import autocast, pick_device
 from echosyn.diffusion.objectives import load_objective
 from echosyn.diffusion.sampling import (
     denoise,
@@ -29,10 +28,11 @@ from echosyn.diffusion.windows import (
     frame_passes,
     shifted,
 )
-from echosyn.errors import EchosynError
 from echosyn.models.published_image import load_image
 from echosyn.models.published_video import PublishedVideoDenoiser, load_video
 from echosyn.models.video import VideoDenoiser
+from echosyn.runtime.device import autocast, pick_device
+from echosyn.runtime.errors import EchosynError
 
 
 class VideoSampler:

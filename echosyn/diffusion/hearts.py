@@ -9,8 +9,6 @@ from torch import Tensor
 
 from echosyn.arithmetic.trust import Probe, trusted
 from echosyn.data.latents import LatentSet
-from echosyn.device import autocast, pick_device
-from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.ef_draw import ef_quantile
 from echosyn.diffusion.heart_file import Hearts
 from echosyn.diffusion.objectives import load_objective
@@ -23,10 +21,12 @@ from echosyn.diffusion.sampling import (
 )
 from echosyn.diffusion.settings import SampleHeartsConfig
 from echosyn.diffusion.windows import Predict
-from echosyn.errors import EchosynError
-from echosyn.files import atomic_dir
+from echosyn.models.condition import ConditionSpec
 from echosyn.models.image import GUIDE, ImageDenoiser
 from echosyn.models.published_image import PublishedImageDenoiser, load_image
+from echosyn.runtime.device import autocast, pick_device
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import atomic_dir
 
 HEARTS = "hearts.safetensors"
 LABELS = 8  # stream of random numbers

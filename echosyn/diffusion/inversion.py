@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from echosyn.diffusion.windows import Predict
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 TIME_RANGE = 1000  # the network's time is 1000 t
 

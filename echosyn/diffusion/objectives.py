@@ -18,7 +18,7 @@ from diffusers import (
 from torch import Tensor
 
 from echosyn.diffusion.settings import OBJECTIVES, SAMPLERS
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 TRAIN_STEPS = 1000  # the time embedding's range
 MIN_SNR_GAMMA = 5.0

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from echosyn.diffusion.windows import Predict
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 STREAM_APART = 0x9E3779B9  # 2**32 over the golden ratio
 

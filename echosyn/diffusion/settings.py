@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from echosyn.config import PRECISIONS, setting
+from echosyn.runtime.config import PRECISIONS, setting
 
 OBJECTIVES = ("flow", "ddpm_v")
 SAMPLERS = {"flow": ("euler", "heun"), "ddpm_v": ("ddpm", "dpmpp")}

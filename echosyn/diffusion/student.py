@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from echosyn.diffusion.settings import SampleVideosConfig
-from echosyn.errors import EchosynError
-from echosyn.files import read_json, write_json
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import read_json, write_json
 
 FILE = "student.json"
 

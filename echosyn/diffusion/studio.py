@@ -12,9 +12,9 @@ from echosyn.data.video import write_video
 from echosyn.diffusion.ef_truth import EfMeter
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.settings import SampleVideosConfig
-from echosyn.errors import EchosynError
 from echosyn.models.speckle import Speckle
 from echosyn.models.vae import Vae
+from echosyn.runtime.errors import EchosynError
 
 WRITERS = 2  # threads that encode and write videos while the next ones are sampled
 WAITING = 8  # videos that may wait for them

@@ -27,14 +27,14 @@ from echosyn.diffusion.ef_truth import (
 from echosyn.diffusion.generate import VideoSampler, synthetic_name
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.studio import VideoWriter
-from echosyn.errors import EchosynError
-from echosyn.files import atomic_dir
 from echosyn.models.speckle import Speckle
 from echosyn.models.vae import FRAME_SIZE
-from echosyn.parallel import ahead, cores_apart
 from echosyn.privacy.filter import AcceptedHearts
-from echosyn.runtime import cores
-from echosyn.shards import gather
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import atomic_dir
+from echosyn.runtime.parallel import ahead, cores_apart
+from echosyn.runtime.process import cores
+from echosyn.runtime.shards import gather
 
 
 @dataclass(frozen=True)

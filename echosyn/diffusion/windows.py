@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 
 class Predict(Protocol):

@@ -12,7 +12,7 @@ from echosyn.data.frames import FrameSet
 from echosyn.data.latents import LatentSet
 from echosyn.data.reconstruct import VideoCodec
 from echosyn.metrics.interval import Estimate, percentile_interval, resample_counts
-from echosyn.progress import bar
+from echosyn.runtime.progress import bar
 
 QUARTILES = {"rate_q25": 0.25, "rate_median": 0.5, "rate_q75": 0.75}
 

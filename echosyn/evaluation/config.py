@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from echosyn.config import PRECISIONS, setting
+from echosyn.runtime.config import PRECISIONS, setting
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ import pandas as pd
 
 from echosyn.data.filelist import asked_ef
 from echosyn.data.frames import FrameSet
-from echosyn.device import pick_device
 from echosyn.evaluation.config import EvaluateConfig
 from echosyn.metrics.ef import cutoff_auc, ef_scores, requested_vs_measured
+from echosyn.metrics.ef_meter import predict_ef
 from echosyn.metrics.streaming import MapRows
-from echosyn.training.ef import load_seeds, predict_ef
+from echosyn.models.ef_regressor import load_seeds
+from echosyn.runtime.device import pick_device
 
 COLUMNS = ["arm", "seed", "FileName", "ef_true", "ef_predicted", "ef_one_clip"]
 

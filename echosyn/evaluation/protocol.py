@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from echosyn.errors import EchosynError
 from echosyn.metrics import selection
 from echosyn.metrics.extract import Clip
 from echosyn.metrics.features import FeatureSpace, distance_name
@@ -27,6 +26,7 @@ from echosyn.metrics.interval import Estimate
 from echosyn.metrics.moments import frechet_of_blocks
 from echosyn.metrics.selection import Name
 from echosyn.metrics.streaming import FramePart, MapRows, finite_features, frame_sums
+from echosyn.runtime.errors import EchosynError
 
 ROLES = ("train", "test", "reconstructed", "synthetic")
 FIXED = {

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from echosyn.data.frames import FrameSet
-from echosyn.device import pick_device
-from echosyn.errors import EchosynError
 from echosyn.evaluation.config import EvaluateConfig
 from echosyn.metrics.bands import EDGES, band_distances, ef_bands
 from echosyn.metrics.extract import Clip, extract
@@ -27,7 +25,9 @@ from echosyn.metrics.motion import MotionFeatures
 from echosyn.metrics.prdc import prdc
 from echosyn.metrics.streaming import MapRows
 from echosyn.metrics.ultrasound import compare_statistics, image_statistics, set_means
-from echosyn.training.ef import EfRegressor
+from echosyn.models.ef_regressor import EfRegressor
+from echosyn.runtime.device import pick_device
+from echosyn.runtime.errors import EchosynError
 
 # What is compared with what, by the ending of its name.
 PAIRS = {

@@ -11,8 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate
+from echosyn.runtime.errors import EchosynError
 
 EDGES = (40.0, 55.0)  # percent: reduced, mildly reduced and normal EF
 MINIMUM = 8  # videos a side below which a band says nothing

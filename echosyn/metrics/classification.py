@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate, percentile_interval, resample_counts
 from echosyn.metrics.roc import Roc
+from echosyn.runtime.errors import EchosynError
 
 RESAMPLES = 2000
 THRESHOLD = 0.5

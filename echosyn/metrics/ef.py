@@ -7,7 +7,6 @@ from itertools import chain
 
 import numpy as np
 
-from echosyn.errors import EchosynError
 from echosyn.metrics.interval import (
     Estimate,
     bootstrap_sums,
@@ -15,6 +14,7 @@ from echosyn.metrics.interval import (
     resample_counts,
 )
 from echosyn.metrics.roc import Roc
+from echosyn.runtime.errors import EchosynError
 
 RESAMPLES = 10_000
 CUTOFFS = (35, 40, 45, 50)  # percent, as in EchoNet-Dynamic

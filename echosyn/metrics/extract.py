@@ -10,9 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
-from echosyn.errors import EchosynError
 from echosyn.metrics.features import FeatureSpace
-from echosyn.runtime import cores
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.process import cores
 
 AHEAD = 2  # batches that may wait for the network
 

@@ -18,10 +18,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from echosyn.errors import EchosynError
-from echosyn.files import abandoned, write_bytes
 from echosyn.metrics.extract import Clip, Videos
 from echosyn.metrics.features import FeatureSpace
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import abandoned, write_bytes
 
 FORMAT = 1  # to be raised when the same frames come to be decoded to other values
 DAY_S = 86_400

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from echosyn.errors import EchosynError
 from echosyn.models.r2plus1d import R2Plus1d, normalise_clips
+from echosyn.runtime.errors import EchosynError
 
 WIDTH = 8  # channels per level
 LEVELS = 4

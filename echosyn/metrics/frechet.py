@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate, blocks_of, jackknife_interval
+from echosyn.runtime.errors import EchosynError
 
 
 @dataclass(frozen=True)

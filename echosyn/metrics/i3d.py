@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from echosyn.device import pick_device
-from echosyn.errors import EchosynError
-from echosyn.files import sha256_file
 from echosyn.metrics.inception import full_precision
 from echosyn.metrics.weights import PUBLISHED, locate
+from echosyn.runtime.device import pick_device
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import sha256_file
 
 SIZE = 224  # pixels a side, input of the network
 WIDTH = 400

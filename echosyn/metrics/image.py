@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 WINDOW, SIGMA = 11, 1.5
 PEAK = 255.0

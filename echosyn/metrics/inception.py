@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from echosyn.device import pick_device
-from echosyn.errors import EchosynError
-from echosyn.files import sha256_file
 from echosyn.metrics.weights import PUBLISHED, locate
+from echosyn.runtime.device import pick_device
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import sha256_file
 
 SIZE = 299  # pixels a side, input of the network
 WIDTH = 2048

@@ -10,9 +10,9 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from echosyn.errors import EchosynError
 from echosyn.metrics.frechet import frechet_from_moments
 from echosyn.metrics.interval import Estimate, jackknife_interval
+from echosyn.runtime.errors import EchosynError
 
 
 class Moments:

@@ -11,7 +11,7 @@ import json
 
 import numpy as np
 
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 VERSION = 1  # raise with every change of the formulas: cached features are keyed by the hash
 GRID = 28  # blurred frames are GRID x GRID cells, whatever their size: 4 pixels a cell at 112

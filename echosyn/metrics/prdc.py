@@ -8,8 +8,8 @@ al. 2019. All in 0-1, but density, whose expectation for equal distributions is 
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from echosyn.errors import EchosynError
 from echosyn.metrics.frechet import check_features
+from echosyn.runtime.errors import EchosynError
 
 
 def prdc(real: np.ndarray, fake: np.ndarray, k: int = 5) -> dict[str, float]:

@@ -4,8 +4,8 @@ from itertools import chain
 
 import numpy as np
 
-from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate, percentile_interval, resample_counts
+from echosyn.runtime.errors import EchosynError
 
 
 class Roc:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from echosyn.errors import EchosynError
 from echosyn.metrics.extract import Clip, extract, video_name
 from echosyn.metrics.features import FeatureSpace
 from echosyn.metrics.inception_score import ScoreSums
 from echosyn.metrics.moments import Moments
 from echosyn.metrics.selection import SPLITS, first_frames, frame_order, split_of
+from echosyn.runtime.errors import EchosynError
 
 # Of videos, left out one at a time by the interval; a distance at D = 2048 takes seconds.
 BLOCKS = 10

@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 from scipy.stats import wasserstein_distance
 
-from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate, blocks_of, jackknife_interval
+from echosyn.runtime.errors import EchosynError
 
 SPECKLE = ("snr", "axial_px", "lateral_px", "temporal", "high_share")
 BINS = 32  # of the spectrum, 1/64 cycles per pixel wide, 0 to 0.5

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from echosyn.errors import EchosynError
-from echosyn.progress import bar
-from echosyn.runtime import cache_root
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.process import cache_root
+from echosyn.runtime.progress import bar
 
 PUBLISHED = "published"  # the setting that means: the file in the cache
 TIMEOUT = 30.0  # seconds without a byte

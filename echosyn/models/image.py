@@ -14,9 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from echosyn.config import build, setting
-from echosyn.diffusion.condition import NOTHING, ConditionSpec
-from echosyn.errors import EchosynError
+from echosyn.models.condition import NOTHING, ConditionSpec
 from echosyn.models.layers import (
     TIME_DIM,
     channels_first,
@@ -30,6 +28,8 @@ from echosyn.models.layers import (
 from echosyn.models.padding import crop, pad_to_even
 from echosyn.models.store import load_model, save_model
 from echosyn.models.vae import LATENT_CHANNELS
+from echosyn.runtime.config import build, setting
+from echosyn.runtime.errors import EchosynError
 
 GUIDE = "guide"  # folder, within a model's, of the weaker one that autoguidance steers away from
 FACTS = {"size", "condition", "model"}  # of config.json

@@ -10,13 +10,13 @@ from pathlib import Path
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from echosyn.config import setting
-from echosyn.diffusion.condition import NOTHING
-from echosyn.errors import EchosynError
+from echosyn.models.condition import NOTHING
 from echosyn.models.image import ImageDenoiser
 from echosyn.models.padding import crop, pad_to_even
-from echosyn.models.store import CONFIG, read_config
+from echosyn.models.store import CONFIG, read_config, unet_folder
 from echosyn.models.vae import LATENT_CHANNELS, load_diffusers
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
 
 GROUPS = 32  # of diffusers' GroupNorm
 
@@ -108,14 +108,3 @@ def is_own_image(folder: Path | str) -> bool:
 def load_image(folder: Path | str) -> ImageDenoiser | PublishedImageDenoiser:
     """The image model of a folder, of whichever layout it is, in eval."""
     return (ImageDenoiser if is_own_image(folder) else PublishedImageDenoiser).load(folder)
-
-
-def unet_folder(folder: Path | str) -> Path:
-    """The UNet inside a model folder: `unet_ema` (published), `unet` (ours), or itself."""
-    folder = Path(folder)
-    for sub in ("unet_ema", "unet"):
-        if (folder / sub / "config.json").is_file():
-            return folder / sub
-    if not folder.is_dir():
-        raise EchosynError(f"{folder}: no such model folder; run the stage that trains it")
-    return folder

@@ -9,13 +9,13 @@ import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from torch import Tensor, nn
 
-from echosyn.diffusion.condition import ConditionSpec
-from echosyn.errors import EchosynError
+from echosyn.models.condition import ConditionSpec
 from echosyn.models.padding import crop, pad_to_even
-from echosyn.models.published_image import UnetConfig, unet_folder
-from echosyn.models.store import CONFIG, read_config
+from echosyn.models.published_image import UnetConfig
+from echosyn.models.store import CONFIG, read_config, unet_folder
 from echosyn.models.vae import LATENT_CHANNELS, load_diffusers
 from echosyn.models.video import VideoDenoiser
+from echosyn.runtime.errors import EchosynError
 
 PUBLISHED = ConditionSpec(published=True)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from echosyn.config import build, setting
+from echosyn.runtime.config import build, setting
 
 
 @dataclass(frozen=True)

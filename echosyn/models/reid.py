@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 
-from echosyn.config import build, setting
 from echosyn.models.resnet import ResNet50
+from echosyn.runtime.config import build, setting
 
 
 @dataclass(frozen=True)

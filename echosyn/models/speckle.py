@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy import fft
 
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 FILE = "speckle.safetensors"
 SMOOTH = 1.5  # pixels, sd of the blur whose value is called brightness here

@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from echosyn.errors import EchosynError
-from echosyn.files import read_json, write_bytes, write_json
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import read_json, write_bytes, write_json
 
 M = TypeVar("M", bound=nn.Module)
 CONFIG = "config.json"
@@ -154,3 +154,14 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], where: Path | str) -> 
                 f"builds {tuple(tensor.shape)}"
             )
     model.load_state_dict(dict(weights))
+
+
+def unet_folder(folder: Path | str) -> Path:
+    """The UNet inside a model folder: `unet_ema` (published), `unet` (ours), or itself."""
+    folder = Path(folder)
+    for sub in ("unet_ema", "unet"):
+        if (folder / sub / "config.json").is_file():
+            return folder / sub
+    if not folder.is_dir():
+        raise EchosynError(f"{folder}: no such model folder; run the stage that trains it")
+    return folder

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from echosyn.config import setting
-from echosyn.errors import EchosynError
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
 
 LATENT_CHANNELS = 4
 FRAME_SIZE = 112

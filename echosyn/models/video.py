@@ -16,9 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from echosyn.config import build, setting
-from echosyn.diffusion.condition import ConditionSpec
-from echosyn.errors import EchosynError
+from echosyn.models.condition import ConditionSpec
 from echosyn.models.layers import (
     TIME_DIM,
     TIME_RANGE,
@@ -33,6 +31,8 @@ from echosyn.models.layers import (
 from echosyn.models.padding import crop, pad_to_even
 from echosyn.models.store import load_model, save_model
 from echosyn.models.vae import LATENT_CHANNELS
+from echosyn.runtime.config import build, setting
+from echosyn.runtime.errors import EchosynError
 
 FACTS = {"window", "size", "continues", "spans", "condition", "model"}  # of config.json
 LABEL_GAIN = 3.0  # of the first weights that see labels and beat, over the usual ones

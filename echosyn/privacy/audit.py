@@ -6,11 +6,11 @@ the verdict on all of it in echosyn.privacy.verdict.
 
 import numpy as np
 
-from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate
 from echosyn.privacy.calibration import accepted
 from echosyn.privacy.membership import membership_auc, nearest_per_person
 from echosyn.privacy.planted import share_interval
+from echosyn.runtime.errors import EchosynError
 
 __all__ = ["false_rejection", "membership_auc", "nearest_per_person"]
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from echosyn.config import setting
-from echosyn.errors import EchosynError
-from echosyn.files import read_json, write_json
 from echosyn.metrics.interval import Estimate, percentile_interval, resample_counts
 from echosyn.privacy.similarity import max_similarity
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import read_json, write_json
 
 
 @dataclass(frozen=True)

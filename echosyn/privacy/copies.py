@@ -19,11 +19,11 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from echosyn.config import setting
 from echosyn.data.frames import FrameSet
-from echosyn.errors import EchosynError
 from echosyn.privacy.similarity import max_similarity, unit_rows
-from echosyn.progress import bar
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.progress import bar
 
 FINE, COARSE = 1.0, 3.0  # sigmas of the band-pass in pixels of the reduced frame
 LOWEST, HIGHEST = 0.04, 0.30  # cycles per reduced pixel that the spectrum is read at

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from echosyn.errors import EchosynError
 from echosyn.metrics.bands import Band, ef_bands
 from echosyn.metrics.interval import Estimate
 from echosyn.privacy.irs import (
@@ -25,6 +24,7 @@ from echosyn.privacy.irs import (
     uniform_expectation,
 )
 from echosyn.privacy.similarity import max_similarity
+from echosyn.runtime.errors import EchosynError
 
 CELLS = 16_000_000  # similarities held at once: 64 MB
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from echosyn.data.filelist import PATIENT
 from echosyn.data.latents import LatentSet
-from echosyn.device import pick_device
-from echosyn.files import fingerprint
 from echosyn.models.reid import build_reid
 from echosyn.models.store import load_model
 from echosyn.privacy.similarity import max_similarity, unit_rows
+from echosyn.runtime.device import pick_device
+from echosyn.runtime.files import digest
 
 
 class HeartEncoder:
@@ -32,7 +32,7 @@ class HeartEncoder:
     @classmethod
     def load(cls, folder: Path | str) -> "HeartEncoder":
         """Raises EchosynError when the folder holds no encoder."""
-        return cls(load_model(folder, build_reid), identity=fingerprint(None, [folder]))
+        return cls(load_model(folder, build_reid), identity=digest(None, [folder]))
 
     @torch.inference_mode()
     def __call__(self, latents: Tensor) -> np.ndarray:

@@ -11,11 +11,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from echosyn.config import setting
 from echosyn.data.latents import LatentSet
 from echosyn.diffusion.heart_file import Hearts, read_labels
-from echosyn.errors import EchosynError
-from echosyn.files import fingerprint, write_text
 from echosyn.metrics.interval import Estimate
 from echosyn.privacy.audit import false_rejection
 from echosyn.privacy.calibration import (
@@ -27,6 +24,9 @@ from echosyn.privacy.calibration import (
     save_taus,
 )
 from echosyn.privacy.embedding import Gallery, HeartEncoder, first_frames, join
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import digest, write_text
 
 SCORES, HEARTS, TAUS = "scores.csv", "hearts.safetensors", "calibration.json"
 Draw = Callable[[int, int], Hearts]  # (first sample index, how many)
@@ -56,7 +56,7 @@ class PrivacyConfig:
         """What a tau of this filter holds for."""
         return {
             "encoder": encoder.identity,
-            "latents": fingerprint(None, [latents]),
+            "latents": digest(None, [latents]),
             "gallery_frames": self.gallery_frames,
             "mirror": self.mirrors,
         }

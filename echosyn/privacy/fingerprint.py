@@ -37,9 +37,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from echosyn.config import setting
-from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate, clopper_pearson
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
 
 Sampler = Callable[[Tensor, float], Tensor]  # (z_t (B, ...), t in (0, 1]) to samples (B, ...)
 Noisy = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]  # Objective.noisy

@@ -19,8 +19,6 @@ from echosyn.diffusion.generate import synthetic_name
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.studio import VideoModels
 from echosyn.diffusion.synthesise import replanned, sample_shard
-from echosyn.errors import EchosynError
-from echosyn.files import atomic_dir
 from echosyn.privacy.calibration import accepted
 from echosyn.privacy.embedding import people_of
 from echosyn.privacy.filter import AcceptedHearts
@@ -34,7 +32,9 @@ from echosyn.privacy.judge import (
 )
 from echosyn.privacy.video_result import VideoFilterResult
 from echosyn.privacy.videos import VideoFilterConfig, VideoScores, calibrate_videos, passes
-from echosyn.shards import Make
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import atomic_dir
+from echosyn.runtime.shards import Make
 
 KEPT, GALLERY = "scores.npz", "gallery.npz"
 # (work folder, items, items per shard, worker, what to call it) to the folders of the shards.

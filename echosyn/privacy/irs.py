@@ -18,8 +18,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import gammaln, lambertw
 
-from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate
+from echosyn.runtime.errors import EchosynError
 
 Z = 1.959964  # of a 95 % normal interval
 TAIL = 0.025  # left out on either side of a 95 % interval

@@ -19,13 +19,13 @@ from echosyn.data.frames import FrameSet, load_frames
 from echosyn.data.latents import LatentSet
 from echosyn.data.reconstruct import EncodeConfig, VideoCodec
 from echosyn.data.video import read_video, resample_indices
-from echosyn.errors import EchosynError
-from echosyn.files import fingerprint, read_json
 from echosyn.models.vae import Vae
 from echosyn.privacy.calibration import read_taus
 from echosyn.privacy.copies import CopyDetector, frame_rows
 from echosyn.privacy.embedding import Gallery, HeartEncoder, people_of
 from echosyn.privacy.videos import VideoFilterConfig, VideoScores, passes, score_videos
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import digest, read_json
 
 TAUS = "calibration.json"
 PIECE = 2048  # frames compared at once: 26 MB of pixels
@@ -218,10 +218,10 @@ def open_scorer(
 def made_with(real: RealVideos, encoder: Path, vae: Path, cfg: VideoFilterConfig) -> dict[str, Any]:
     """What taus of this filter hold for, but for the length of their windows."""
     return {
-        "encoder": fingerprint(None, [encoder]),
-        "vae": fingerprint(None, [vae]),
-        "latents": fingerprint(None, [real.latents.folder]),
-        "videos": fingerprint(real.frames.content.tolist()),
+        "encoder": digest(None, [encoder]),
+        "vae": digest(None, [vae]),
+        "latents": digest(None, [real.latents.folder]),
+        "videos": digest(real.frames.content.tolist()),
         "gallery_frames": cfg.gallery_frames,
         "mirror": cfg.mirror,
         "copies": dataclasses.asdict(cfg.copies),

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from echosyn.config import setting
-from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate, clopper_pearson, percentile_interval, resample_counts
 from echosyn.metrics.roc import Roc, auc_interval
 from echosyn.privacy.similarity import BLOCK, max_similarity
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
 
 if TYPE_CHECKING:  # diffusers takes seconds to import
     from echosyn.diffusion.objectives import Objective

@@ -14,11 +14,11 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from echosyn.config import setting
-from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate, clopper_pearson
 from echosyn.models.reid import AugmentConfig, augment_latents
-from echosyn.progress import bar
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.progress import bar
 
 Refuse = Callable[[Tensor], np.ndarray]  # candidates (N, ...) to bool (N,): kept out of the release
 Augment = Callable[[Tensor, AugmentConfig, torch.Generator], Tensor]

@@ -14,10 +14,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from echosyn.config import setting
 from echosyn.data.filelist import read_filelist, video_path
 from echosyn.data.latents import LatentSet
-from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate
 from echosyn.models.speckle import Speckle
 from echosyn.privacy.calibration import accepted
@@ -33,7 +31,12 @@ from echosyn.privacy.planted import (
     share_interval,
 )
 from echosyn.privacy.verdict import Thresholds
-from echosyn.progress import track
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.progress import track
+
+# What became of planted copies, by level, in audit/<dataset>.
+PLANTED = {"hearts": "planted_hearts.csv", "videos": "planted_videos.csv"}
 
 
 @dataclass(frozen=True)

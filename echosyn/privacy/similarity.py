@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from echosyn.errors import EchosynError
-from echosyn.parallel import cores_apart
-from echosyn.progress import bar
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.parallel import cores_apart
+from echosyn.runtime.progress import bar
 
 BLOCK = 512  # a tile of products is then 1 MB: it stays in a core's L2 cache
 PARTS = 4  # of a tile, each with its own maximum: what is looked at again is a part

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from echosyn.config import setting
-from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate
 from echosyn.privacy.checks import CHECKS, Check
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
 
+AUDIT = "audit.json"  # in audit/<dataset>: what the verdict is on
 PASS, FAIL, WIDE, MISSING = "pass", "fail", "too uncertain", "not measured"
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate, percentile_interval, resample_counts
 from echosyn.metrics.roc import Roc
+from echosyn.runtime.errors import EchosynError
 
 FALSE_MATCHES = 0.001
 RECALL = "recall_at_0p1pct"

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from echosyn.data.filelist import video_path, write_filelist
-from echosyn.files import atomic_dir, write_text
 from echosyn.privacy.calibration import accepted, save_taus
 from echosyn.privacy.judge import TAUS
 from echosyn.privacy.videos import DETECTORS, VideoCalibration, VideoScores, passes
+from echosyn.runtime.files import atomic_dir, write_text
 
 VIDEO_SCORES = "video_scores.csv"
 LOCAL_MATCHES = "local_video_matches.csv"  # names training videos: never leaves the machine

@@ -20,8 +20,6 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from echosyn.config import setting
-from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate, percentile_interval, resample_counts
 from echosyn.privacy.calibration import (
     Calibration,
@@ -33,6 +31,8 @@ from echosyn.privacy.calibration import (
 from echosyn.privacy.copies import CopyConfig, CopyDetector, first_best
 from echosyn.privacy.embedding import Gallery
 from echosyn.privacy.planted import share_interval
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
 
 DETECTORS = ("similarity", "ncc")
 

@@ -8,10 +8,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from echosyn.errors import EchosynError
-from echosyn.files import sha256_file
 from echosyn.release.diff import diff
 from echosyn.release.manifest import MANIFEST, read_manifest, verify
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import sha256_file
 
 
 def main(arguments: list[str] | None = None) -> int:

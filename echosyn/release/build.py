@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from echosyn import __version__
-from echosyn.config import setting
 from echosyn.data.filelist import (
     BEAT,
     CLASS,
@@ -22,14 +21,15 @@ from echosyn.data.filelist import (
     video_path,
     write_filelist,
 )
-from echosyn.errors import EchosynError
-from echosyn.files import atomic_dir, read_json, sha256_file, write_json, write_text
-from echosyn.privacy.verdict import Thresholds, judge
-from echosyn.progress import track
+from echosyn.privacy.verdict import AUDIT, Thresholds, judge
 from echosyn.release.card import card
 from echosyn.release.leaks import real_names, refuse_leaks
 from echosyn.release.manifest import MANIFEST, PHASES, SCHEMA, file_table
 from echosyn.report.numbers import texts
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import atomic_dir, read_json, sha256_file, write_json, write_text
+from echosyn.runtime.progress import track
 
 # https://semver.org, the suggested regular expression with its build part left out.
 VERSION = re.compile(
@@ -37,7 +37,6 @@ VERSION = re.compile(
     r"(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?"
 )
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-AUDIT, PAGE = "audit.json", "privacy.html"  # of the stage privacy_audit
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def require_audit(audit: Path, samples: Path, thresholds: Thresholds) -> None:
     found = read_json(path)
     if found.get("filelist_sha256") != sha256_file(samples / "FileList.csv"):
         raise EchosynError(f"{path} is about other samples than those in {samples}; {again}")
-    judge(found["numbers"], thresholds).enforce(f"{samples} (see {audit / PAGE})")
+    judge(found["numbers"], thresholds).enforce(f"{samples} (see pages/{audit.name}/privacy.html)")
 
 
 def _refuse_real(samples: Path, table: pd.DataFrame, real: Path, label: str) -> None:

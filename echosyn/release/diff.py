@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from echosyn.lineage import flatten
+from echosyn.runtime.lineage import flatten
 
 
 def diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -8,11 +8,11 @@ import pandas as pd
 
 from echosyn.data.filelist import read_filelist, video_path
 from echosyn.data.video import read_video
-from echosyn.files import write_bytes
 from echosyn.release.manifest import MANIFEST, read_manifest
 from echosyn.report import plots
 from echosyn.report.ef_plots import predictions
 from echosyn.report.mosaic import clip, gif, spread
+from echosyn.runtime.files import write_bytes
 
 VIDEOS, COLUMNS, SECONDS = 8, 4, 2.0
 

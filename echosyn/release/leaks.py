@@ -25,8 +25,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from echosyn.data.filelist import BEAT, EF_TRUTH, NUMBERS, PATIENT, read_filelist
-from echosyn.errors import EchosynError
 from echosyn.release.contents import Contents, contents
+from echosyn.runtime.errors import EchosynError
 
 SHORTEST, DIGITS = 6, 10  # characters of a name that is searched for as a token; if all digits
 TABLE = 3  # values of a score in a JSON file, beyond which they are a table

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from echosyn.data.filelist import COLUMNS, RELEASED, frame_phases, read_filelist
-from echosyn.errors import EchosynError
-from echosyn.files import sha256_file
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import sha256_file
 
 MANIFEST, PHASES = "manifest.json", "Phases.csv"
 SCHEMA = 1

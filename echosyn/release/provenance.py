@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from echosyn import lineage
-from echosyn.config import Params
-from echosyn.errors import EchosynError
+from echosyn.runtime import lineage
+from echosyn.runtime.config import Params
+from echosyn.runtime.errors import EchosynError
 from echosyn.training.curve import FOLDER as CURVES
 
 ELSEWHERE = re.compile(r"^(/|~|\.\.|[A-Za-z]:[\\/]|\w+://)")

@@ -9,13 +9,13 @@ import pandas as pd
 
 from echosyn.data.filelist import read_filelist, video_path
 from echosyn.data.video import read_video
-from echosyn.lineage import flatten
 from echosyn.report import ef_plots, plots
 from echosyn.report.mosaic import clip, nearest, spread, webp
 from echosyn.report.numbers import privacy_sentences
 from echosyn.report.page import Mosaic, Plot, render
 from echosyn.report.parts import stage_table
-from echosyn.timing import Seconds
+from echosyn.runtime.lineage import flatten
+from echosyn.runtime.timing import Seconds
 
 ROWS, COLUMNS, SECONDS = 4, 4, 3.0  # of a mosaic
 

@@ -5,7 +5,7 @@ from html import escape
 
 from echosyn.report.numbers import Number, plain, tables
 from echosyn.report.style import CSS
-from echosyn.timing import Seconds
+from echosyn.runtime.timing import Seconds
 
 
 def document(title: str, body: Sequence[str], style: str = "") -> str:

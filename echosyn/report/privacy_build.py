@@ -23,9 +23,8 @@ from echosyn.report.privacy_evidence import (
     loosened,
     verdict_checks,
 )
-from echosyn.report.privacy_page import render
+from echosyn.report.privacy_page import PAGE, PUBLIC, render
 
-PAGE, PUBLIC = "privacy.html", "privacy_without_patients.html"
 TITLES = {
     "similarity": "finished videos, by the re-identification model",
     "ncc": "finished videos, by the copy detector in pixels",

@@ -16,6 +16,7 @@ from echosyn.report.parts import cell, document, figure, metric_tables, section,
 from echosyn.report.privacy_evidence import Check, PrivacyEvidence
 from echosyn.report.privacy_pairs import LOCAL_ONLY, pairs_html
 
+PAGE, PUBLIC = "privacy.html", "privacy_without_patients.html"  # in pages/<dataset>
 NOT_A_PROOF = (
     "These are measurements, not a proof: they speak for the attacks that were tried, with the "
     "numbers of patients that were at hand."

@@ -4,14 +4,14 @@ from collections.abc import Collection
 from html import escape
 from pathlib import Path
 
-from echosyn.config import Params
 from echosyn.data.filelist import read_filelist, video_path
 from echosyn.data.video import read_video
-from echosyn.errors import EchosynError
-from echosyn.files import write_text
 from echosyn.report.mosaic import clip, data_uri, spread, webp
 from echosyn.report.parts import document, section, stage_table
-from echosyn.timing import kept
+from echosyn.runtime.config import Params
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import write_text
+from echosyn.runtime.timing import kept
 
 COLUMNS, VIDEOS, FPS, CLIP = 6, 6, 16.0, 2.0  # of a picture; the last in seconds
 RELOAD = '<meta http-equiv="refresh" content="5">'

@@ -12,11 +12,11 @@ from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.objectives import load_objective
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.student import read_student
-from echosyn.files import write_bytes
 from echosyn.models.published_video import load_video
 from echosyn.models.vae import Vae
 from echosyn.report.mosaic import gif
 from echosyn.report.sheet import contact_sheet
+from echosyn.runtime.files import write_bytes
 
 EFS = (20.0, 35.0, 50.0, 65.0)  # percent
 STEPS = (1, 2, 4, 8, 16)

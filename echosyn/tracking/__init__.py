@@ -20,11 +20,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from echosyn import lineage
-from echosyn.errors import EchosynError
-from echosyn.files import fingerprint, read_json, write_json
-from echosyn.place import mend_store
-from echosyn.runtime import state_root
+from echosyn.runtime import lineage
+from echosyn.runtime.code import code_digest
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import digest, read_json, write_json
+from echosyn.runtime.place import mend_store
+from echosyn.runtime.process import state_root
 from echosyn.tracking.courier import PAUSE, Courier
 from echosyn.tracking.outbox import OWN_STORE, Outbox, Row, outboxes, own_store
 from echosyn.tracking.store import OUTBOX, RELEASES, STAGES
@@ -210,7 +211,8 @@ def stage_run(
     tags = {
         "stage": stage,
         "subject": subject,
-        "params_hash": fingerprint(values),
+        "params_hash": digest(values),
+        "code": code_digest(stage),
         **lineage.project(),
         **{f"md5:{path}": md5 for path, md5 in lineage.inputs(inputs).items()},
     }

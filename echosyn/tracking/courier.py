@@ -6,8 +6,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from echosyn.errors import EchosynError
-from echosyn.files import read_json
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import read_json
 from echosyn.tracking.outbox import Outbox, outboxes
 from echosyn.tracking.store import (
     DamagedError,

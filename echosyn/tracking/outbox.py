@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from echosyn.files import atomic_dir, read_json, write_json
+from echosyn.runtime.files import atomic_dir, read_json, write_json
 
 OWN_STORE = Path("mlruns/mlflow.db")
 RUN, FILES, REFUSED = "run.json", "files", "refused"

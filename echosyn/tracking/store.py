@@ -1,5 +1,5 @@
 """Calls to MLflow, and what their failures mean. Only this file knows MLflow, and
-`echosyn.place` the tables of its SQLite store."""
+`echosyn.runtime.place` the tables of its SQLite store."""
 
 import json
 import logging
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from echosyn import lineage
-from echosyn.errors import EchosynError
+from echosyn.runtime import lineage
+from echosyn.runtime.errors import EchosynError
 from echosyn.tracking.outbox import decoded
 
 STAGES = "stages"

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from echosyn.config import build, setting
 from echosyn.data.frames import FrameSet
-from echosyn.errors import EchosynError
-from echosyn.files import read_json, write_json
+from echosyn.runtime.config import build, setting
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import read_json, write_json
 
 ARMS = ("real", "reconstructed", "synthetic", "synthetic_relabelled", "real_plus_synthetic")
 PROTOCOLS = ("strict", "reference")

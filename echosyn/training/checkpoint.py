@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from echosyn.errors import EchosynError
-from echosyn.files import atomic_dir, read_json, write_json
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import atomic_dir, read_json, write_json
 
 
 @dataclass

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from echosyn.config import setting
 from echosyn.data.frames import FrameSet
-from echosyn.errors import EchosynError
 from echosyn.metrics.classification import RESAMPLES
+from echosyn.metrics.ef_meter import predict_clips
 from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig, normalise_clips
-from echosyn.training.ef import predict_clips, training_clip
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
+from echosyn.training.ef import training_clip
 from echosyn.training.folds import Labelled, hold_out, patient_folds
 from echosyn.training.loop import LoopConfig
 

@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from echosyn.config import setting
 from echosyn.data.latents import LatentSet
-from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.objectives import make_objective, time_samples
 from echosyn.diffusion.settings import OBJECTIVES, WEIGHTINGS, check_weighting
-from echosyn.errors import EchosynError
+from echosyn.models.condition import ConditionSpec
 from echosyn.models.image import ImageConfig, ImageDenoiser
 from echosyn.models.published_image import PublishedImageDenoiser, UnetConfig
 from echosyn.models.published_video import PublishedVideoDenoiser
 from echosyn.models.video import VideoConfig, VideoDenoiser
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
 from echosyn.training.loop import LoopConfig
 
 # The mean is easier to learn; samples keep the VAE's whole posterior in the target.

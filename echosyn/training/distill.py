@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from echosyn.config import setting
 from echosyn.data.latents import LatentSet
 from echosyn.diffusion.objectives import TRAIN_STEPS, load_objective
 from echosyn.diffusion.sampling import guided
 from echosyn.diffusion.student import Student
 from echosyn.diffusion.windows import Predict
-from echosyn.errors import EchosynError
 from echosyn.models.published_video import PublishedVideoDenoiser, load_video
 from echosyn.models.video import VideoDenoiser
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
 from echosyn.training.diffusion import LvdmTask, TrainLvdmConfig, weighted_mse
 from echosyn.training.loop import LoopConfig
 

@@ -1,8 +1,6 @@
 """The EF regressor: R(2+1)D on clips, trained by the one loop, tested clip by clip."""
 
 import dataclasses
-import zlib
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,16 +8,13 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from echosyn.arithmetic.trust import Probe, trusted
-from echosyn.config import setting
 from echosyn.data.frames import FrameSet
-from echosyn.device import autocast, pick_device
-from echosyn.errors import EchosynError
-from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig, normalise_clips
-from echosyn.models.store import fill, load_model, read_weights, save_model
-from echosyn.progress import bar
+from echosyn.metrics.ef_meter import measure_ef, predict_clips
+from echosyn.models.ef_regressor import EfRegressor, start_from
+from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
 from echosyn.training.arms import PROTOCOLS
 from echosyn.training.loop import LoopConfig
 
@@ -48,66 +43,6 @@ class TrainEfConfig:
     init: str = setting(
         "none", help="none, or a file of weights to start from, such as torchvision's Kinetics"
     )
-
-
-class EfRegressor(nn.Module):
-    """Clips uint8 (B, T, H, W) to EF in percent (B,)."""
-
-    def __init__(
-        self, net: R2Plus1d, mean: float, std: float, scale: float, frames: int, fps: float
-    ) -> None:
-        super().__init__()
-        self.net = net
-        self.mean, self.std, self.scale = float(mean), float(std), float(scale)
-        self.frames, self.fps = frames, fps
-
-    def inputs(self, clips: Tensor) -> Tensor:
-        c = self.net.config.in_channels
-        return normalise_clips(clips, [self.mean] * c, [self.std] * c)
-
-    def forward(self, clips: Tensor) -> Tensor:
-        features, head = self.net.features(self.inputs(clips)), self.net.fc
-        # Half precision knows EF to a quarter of a point at best: the head computes in full.
-        with torch.autocast(features.device.type, enabled=False):
-            deviation = functional.linear(features.float(), head.weight)[:, 0]
-        # The bias is in percent already; only the slope is scaled.
-        return deviation * self.scale + head.bias[0]
-
-    def save(self, folder: Path | str) -> None:
-        config = {
-            "model": dataclasses.asdict(self.net.config),
-            "mean": self.mean,
-            "std": self.std,
-            "scale": self.scale,
-            "frames": self.frames,
-            "fps": self.fps,
-        }
-        save_model(folder, self, config)
-
-    @classmethod
-    def load(cls, folder: Path | str) -> "EfRegressor":
-        """Raises EchosynError when the folder holds no regressor."""
-        return load_model(folder, _from_config).eval()
-
-
-def _from_config(config: dict) -> EfRegressor:
-    facts = {k: config[k] for k in ("mean", "std", "scale", "frames", "fps")}
-    return EfRegressor(R2Plus1d.from_config(config["model"]), **facts)
-
-
-def start_from(net: R2Plus1d, path: Path | str) -> None:
-    """Fill a network by key with torchvision's or EchoNet-Dynamic's weights, or another one's.
-
-    An output layer of another size (Kinetics has 400 classes) is left as it is.
-
-    Raises:
-        EchosynError: the file is missing, damaged or of another architecture.
-    """
-    weights = read_weights(path)
-    own = {k: v for k, v in net.state_dict().items() if k.startswith("fc.")}
-    if any(weights.get(k) is None or weights[k].shape != v.shape for k, v in own.items()):
-        weights |= own
-    fill(net, weights, path)
 
 
 class EfTask:
@@ -223,94 +158,6 @@ def shifted(clip: np.ndarray, by: np.ndarray) -> np.ndarray:
     yf, xf = slice(max(-dy, 0), h + min(-dy, 0)), slice(max(-dx, 0), w + min(-dx, 0))
     out[:, ys, xs] = clip[:, yf, xf]
     return out
-
-
-def clip_starts(length: int, frames: int, clips: int) -> np.ndarray:
-    """Starts of up to `clips` clips spread evenly over a video, without repeats; 0: every start."""
-    last = max(length - frames, 0)
-    if clips == 0:
-        return np.arange(last + 1)
-    return np.unique(np.linspace(0, last, clips).round().astype(int))
-
-
-def clip_probe(model: nn.Module, shape: tuple[int, ...]) -> Probe:
-    """A batch of clips of that shape through a regressor, for a check of the arithmetic."""
-    return Probe("clips", model, (torch.randint(0, 256, shape, dtype=torch.uint8),))
-
-
-@torch.inference_mode()
-def predict_clips(
-    model: nn.Module,
-    videos: list[tuple[FrameSet, int]],
-    frames: int,
-    clips: int,
-    batch: int = 16,
-    show: bool = True,
-    precision: str | None = None,
-) -> list[np.ndarray]:
-    """EF in percent of evenly spaced clips of each video, one array per video, in clip order.
-
-    precision: what to compute in, if this machine gets it right; None: as the caller does.
-    """
-    starts = [clip_starts(int(s.lengths[v]), frames, clips) for s, v in videos]
-    jobs = [(s, v, int(t)) for (s, v), some in zip(videos, starts, strict=True) for t in some]
-    device = next(model.parameters()).device
-    within: AbstractContextManager = nullcontext()
-    if precision is not None and jobs:
-        probe = clip_probe(model, (batch, frames, *videos[0][0].data.shape[1:]))
-        within = autocast(device, trusted(precision, device, probe, "EF regressor"))
-    predicted = []
-    with within, bar(len(jobs), "EF", "clip", show=show) as progress:
-        for i in range(0, len(jobs), batch):
-            part = jobs[i : i + batch]
-            x = torch.from_numpy(np.stack([s.clip(v, start, frames) for s, v, start in part]))
-            predicted.append(model(x.to(device)).float().cpu().numpy())
-            progress.update(len(part))
-    ends = np.cumsum([len(some) for some in starts])[:-1]
-    return np.split(np.concatenate(predicted), ends)
-
-
-def predict_ef(
-    model: EfRegressor, frames: FrameSet, clips: int, precision: str = "auto", seed: int = 0
-) -> np.ndarray:
-    """EF of every video of a set, in percent, (V, 2): the mean over clips, and one clip's.
-
-    That one is drawn per video from `seed` and its place in the dataset, as EchoNet-Dynamic tests
-    on one random clip.
-    """
-    videos = [(frames, v) for v in range(len(frames))]
-    of_clips = predict_clips(model, videos, model.frames, clips, precision=precision)
-    names = frames.table["FileName"]
-    drawn = [
-        some[np.random.default_rng([seed, zlib.crc32(name.encode())]).integers(len(some))]
-        for some, name in zip(of_clips, names, strict=True)
-    ]
-    return np.stack([[some.mean() for some in of_clips], drawn], 1)
-
-
-def load_seeds(folder: Path | str) -> list[EfRegressor]:
-    """The regressors of an arm, one per seed.
-
-    Raises:
-        EchosynError: the folder holds none, or one that cannot be read.
-    """
-    found = sorted(Path(folder).glob("seed*"), key=lambda p: int(p.name.removeprefix("seed")))
-    if not found:
-        raise EchosynError(
-            f"{folder}: no regressor seed0, seed1, ...; run the stage that trains it"
-        )
-    return [EfRegressor.load(f) for f in found]
-
-
-def measure_ef(
-    folder: Path | str, frames: FrameSet, clips: int, precision: str = "auto"
-) -> np.ndarray:
-    """EF of every video by the mean of an arm's regressors and of clips, in percent (V,)."""
-    made = [
-        predict_ef(model.to(pick_device()), frames, clips, precision)[:, 0]
-        for model in load_seeds(folder)
-    ]
-    return np.mean(made, axis=0)
 
 
 def relabelled(frames: FrameSet, teacher: Path, cfg: TrainEfConfig) -> FrameSet:

@@ -12,11 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from echosyn.config import setting
 from echosyn.data.latents import LatentSet
 from echosyn.diffusion.objectives import Objective
 from echosyn.diffusion.sampling import denoise, sample_generators
-from echosyn.errors import EchosynError
 from echosyn.privacy.embedding import people_of
 from echosyn.privacy.fingerprint import (
     Detector,
@@ -29,7 +27,9 @@ from echosyn.privacy.fingerprint import (
     mark_pattern,
     plant,
 )
-from echosyn.progress import bar
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.progress import bar
 from echosyn.training.diffusion import LidmTask, TrainLidmConfig
 from echosyn.training.loop import LoopConfig
 

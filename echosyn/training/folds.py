@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from echosyn.config import setting
 from echosyn.data.filelist import CLASS, PATIENT
 from echosyn.data.frames import FrameSet
-from echosyn.errors import EchosynError
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
 
 SEEN = "TRAIN"  # the split that the generator learns from
 FOLDS, HELD_OUT = 11, 12  # streams of random numbers

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from echosyn.config import PRECISIONS, setting
-from echosyn.device import pick_device
-from echosyn.errors import EchosynError
-from echosyn.progress import bar
-from echosyn.runtime import deferred_stop
+from echosyn.runtime.config import PRECISIONS, setting
+from echosyn.runtime.device import pick_device
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.process import deferred_stop
+from echosyn.runtime.progress import bar
 from echosyn.tracking import Log
 from echosyn.training.batches import Batches, shuffled_indices
 from echosyn.training.checkpoint import load_checkpoint, save_checkpoint

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from echosyn.errors import EchosynError
 from echosyn.models.store import fill, read_weights
+from echosyn.runtime.errors import EchosynError
 
 # Convolutions of VGG16's levels (Simonyan 2014, table 1, D); a level ends in what LPIPS compares.
 LEVELS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels, convolutions

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from echosyn.arithmetic.trust import Probe, trusted
-from echosyn.device import pick_precision
+from echosyn.runtime.device import pick_precision
 from echosyn.training.batches import Batches
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from echosyn.config import setting
 from echosyn.data.latents import LatentSet
-from echosyn.errors import EchosynError
 from echosyn.metrics.interval import Estimate
 from echosyn.models.reid import AugmentConfig, ReidConfig, augment_latents, build_reid
 from echosyn.models.store import fill, read_weights, save_model
 from echosyn.privacy.embedding import HeartEncoder, join, people_of
 from echosyn.privacy.verification import verification_scores
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
 from echosyn.training.loop import LoopConfig
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from echosyn.config import setting
 from echosyn.data.frames import FrameSet
-from echosyn.errors import EchosynError
 from echosyn.models.discriminator import AdversarialVae
 from echosyn.models.vae import LATENT_CHANNELS, Vae, VaeConfig, vae_loss
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
 from echosyn.training.loop import LoopConfig
 from echosyn.training.perceptual import Lpips, RandomFeatures
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from echosyn.config import Params
 from echosyn.data.filelist import CLASS, PATIENT, SPLITS
 from echosyn.data.video import resample_indices
 from echosyn.metrics.interval import clopper_pearson
+from echosyn.runtime.config import Params
 
 HELD_OUT = ("VAL", "TEST")
 MARKED = 6  # people without a mark from whom a detector can be told from a coin (0.025^(1/n) > 1/2)

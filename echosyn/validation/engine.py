@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from echosyn.runtime import prepare
+from echosyn.runtime.process import prepare
 from echosyn.validation.suites import Check
 from echosyn.validation.tables import Tables
 

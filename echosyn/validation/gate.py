@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from echosyn.config import setting
 from echosyn.data.filelist import (
     BEAT,
     CLASS,
@@ -18,8 +17,9 @@ from echosyn.data.filelist import (
     SAFE_NAME,
     SPLITS,
 )
-from echosyn.errors import EchosynError
-from echosyn.files import sha256_file, write_json, write_text
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import sha256_file, write_json, write_text
 from echosyn.validation.demands import Demands
 from echosyn.validation.engine import Outcome, evaluate
 from echosyn.validation.latents import INDEX, read_latents

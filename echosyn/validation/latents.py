@@ -19,7 +19,7 @@ from echosyn.data.filelist import (
     to_numbers,
 )
 from echosyn.data.video import map_videos, resample_indices
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 from echosyn.validation.tables import Table, Tables, by_columns
 
 INDEX = "index.csv"

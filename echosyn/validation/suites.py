@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from echosyn.config import read_yaml, setting
-from echosyn.errors import EchosynError
+from echosyn.runtime.config import read_yaml, setting
+from echosyn.runtime.errors import EchosynError
 from echosyn.validation.tables import Tables
 
 FOLDER = Path(__file__).parent / "expectations"

@@ -25,7 +25,7 @@ from echosyn.data.filelist import (
 )
 from echosyn.data.filelist import video_path as path_of
 from echosyn.data.video import map_videos
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 from echosyn.validation.demands import Demands, needs_table
 from echosyn.validation.scales import scale_table, tracing_scale
 from echosyn.validation.splits import class_table, drift_table, nearest_in_other_splits

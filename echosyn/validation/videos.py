@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from echosyn.data.video import VideoStream, grey, open_video
-from echosyn.files import sha256_file
+from echosyn.runtime.files import sha256_file
 
 SIDE = 32  # pixels that a frame is reduced to, to be compared with others
 COARSEST, FINEST = 3, 20  # cosines along a side: less is gain and sector, more is noise

@@ -7,12 +7,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from echosyn.config import build
 from echosyn.data.ingest import camus, cardiacnet, dicom, echonet, pediatric, table
 from echosyn.data.ingest.canonical import FRAME_SIZE, IngestOptions, IngestReport, write_dataset
 from echosyn.data.ingest.found import no_folder
-from echosyn.errors import EchosynError
-from echosyn.files import atomic_dir
+from echosyn.runtime.config import build
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import atomic_dir
 
 __all__ = ["ADAPTERS", "FRAME_SIZE", "IngestReport", "ingest"]
 

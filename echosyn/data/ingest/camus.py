@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from echosyn.config import setting
 from echosyn.data.filelist import PATIENT, SPLITS, TRACINGS
 from echosyn.data.ingest.canonical import TURNED, Clip, Item, Plan, Reject
 from echosyn.data.ingest.fit import SquareFit, square_pixels
@@ -26,9 +25,10 @@ from echosyn.data.ingest.found import holds, nearby
 from echosyn.data.ingest.nifti import Volume, grey_frames, read_nifti
 from echosyn.data.ingest.splits import Shares, split_patients
 from echosyn.data.ingest.tracing import trace
-from echosyn.errors import EchosynError
-from echosyn.files import write_text
-from echosyn.text import read_text
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import write_text
+from echosyn.runtime.text import read_text
 
 VIEWS = ("2CH", "4CH")
 SUBGROUPS = dict(zip(SPLITS, ("training", "validation", "testing"), strict=True))

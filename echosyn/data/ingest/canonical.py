@@ -24,8 +24,8 @@ from echosyn.data.filelist import (
 )
 from echosyn.data.ingest.fit import FRAME_SIZE, SquareFit, fit_video
 from echosyn.data.video import map_videos, write_video
-from echosyn.errors import EchosynError
-from echosyn.files import write_text
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import write_text
 
 # Columns that a source may state itself. They are kept as stated: whether they are true is the
 # gate's question, not ours to mend silently. A source that does not state them gets what was read.

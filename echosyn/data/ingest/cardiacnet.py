@@ -14,7 +14,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from echosyn.config import setting
 from echosyn.data.filelist import CLASS, PATIENT
 from echosyn.data.ingest.canonical import SKIPPED, TURNED, UNEVEN, Clip, Item, Note, Plan, Reject
 from echosyn.data.ingest.fit import fit_video
@@ -24,7 +23,8 @@ from echosyn.data.ingest.nifti import SUFFIXES as NIFTI
 from echosyn.data.ingest.nifti import grey_frames, read_nifti
 from echosyn.data.ingest.splits import Shares, split_patients
 from echosyn.data.video import resample_indices
-from echosyn.errors import EchosynError
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
 
 TASKS = {"PAH": ("PAH", "non-PAH"), "ASD": ("ASD", "non-ASD")}
 VIDEO = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg")

@@ -32,7 +32,7 @@ from echosyn.data.ingest.dicom_header import (
 from echosyn.data.ingest.fit import square_pixels, square_size
 from echosyn.data.ingest.jpeg import declared_size
 from echosyn.data.ingest.pace import Pace
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 MAX_SIDE = 4096  # pixels; no screen that a cine was recorded from is larger
 

@@ -20,7 +20,6 @@ from threading import Lock
 
 import numpy as np
 
-from echosyn.config import setting
 from echosyn.data.filelist import PATIENT
 from echosyn.data.ingest.canonical import UNEVEN, Clip, Item, Note, Plan
 from echosyn.data.ingest.cine import Cine, open_cine
@@ -29,7 +28,8 @@ from echosyn.data.ingest.names import bare_number
 from echosyn.data.ingest.pseudonym import Pseudonymiser, read_key, split_of
 from echosyn.data.ingest.sector import Crop, Motion
 from echosyn.data.ingest.splits import Shares
-from echosyn.errors import EchosynError
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
 
 KEPT_BYTES = 64 * 2**20  # of decoded frames per thread; larger cines are decoded a second time
 

@@ -25,7 +25,7 @@ from echosyn.data.ingest.canonical import SkipError
 from echosyn.data.ingest.fit import ANISOTROPY
 from echosyn.data.ingest.jpeg import register
 from echosyn.data.ingest.pace import Pace, even_pace
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 # pydicom's warnings about odd values print the values.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE

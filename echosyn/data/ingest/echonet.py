@@ -27,8 +27,8 @@ from echosyn.data.filelist import (
 from echosyn.data.ingest.canonical import Item, LazyItems, Plan, Reject
 from echosyn.data.ingest.fit import SquareFit
 from echosyn.data.ingest.found import holds, nearby
-from echosyn.errors import EchosynError
-from echosyn.files import write_text
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import write_text
 
 LIST = "FileList.csv"
 LVH = "MeasurementsList.csv"  # of EchoNet-LVH

@@ -8,7 +8,7 @@ import numpy as np
 
 from echosyn.data.ingest.pace import Pace, even_pace
 from echosyn.data.video import grey, open_video
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 FRAME_SIZE = 112  # pixels; EchoNet-Dynamic's, and what the models are built for
 MIN_FRAMES = 2

@@ -3,7 +3,7 @@
 import sys
 
 from echosyn.data.ingest.pseudonym import make_key
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from echosyn.data.ingest.fit import square_pixels
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 SUFFIXES = (".nii", ".nii.gz")
 MAX_BYTES = 2**31  # of the volume that a header declares; more is refused before it is read

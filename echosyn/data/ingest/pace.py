@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 EVEN = 0.1  # of the usual step, or
 ROUNDING = 1.5  # milliseconds: by how much a step may differ from the usual one

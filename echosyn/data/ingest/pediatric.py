@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from echosyn.config import setting
 from echosyn.data.filelist import (
     CLASS,
     MEASURES,
@@ -25,7 +24,8 @@ from echosyn.data.filelist import (
 from echosyn.data.ingest.canonical import Plan
 from echosyn.data.ingest.echonet import LIST, list_plan, the_list
 from echosyn.data.ingest.found import holds, nearby
-from echosyn.errors import EchosynError
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
 
 FOLDS = 10
 VIEWS = ("A4C", "PSAX")

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from echosyn.data.filelist import SPLITS
-from echosyn.errors import EchosynError
-from echosyn.text import kind_of
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.text import kind_of
 
 LEAST_BYTES = 32
 # What marks a folder whose files are versioned, shared or published.

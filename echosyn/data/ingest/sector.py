@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from echosyn.data.ingest.fit import SquareFit
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 FAN_AGREEMENT = 0.8  # overlap (IoU) of hull and fan from which the sector counts as a fan
 LEAST_FRAMES = 8  # over fewer, tissue stands still by chance

@@ -5,8 +5,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from echosyn.config import setting
 from echosyn.data.filelist import SPLITS
+from echosyn.runtime.config import setting
 
 
 @dataclass(frozen=True)

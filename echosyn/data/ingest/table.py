@@ -17,7 +17,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from echosyn.config import setting
 from echosyn.data.filelist import (
     CLASS,
     PATIENT,
@@ -33,7 +32,8 @@ from echosyn.data.ingest.echonet import row_items, row_reasons
 from echosyn.data.ingest.names import as_stored, file_names, nearly_alike, plain_path
 from echosyn.data.ingest.pseudonym import read_key
 from echosyn.data.ingest.splits import Shares, split_patients
-from echosyn.errors import EchosynError
+from echosyn.runtime.config import setting
+from echosyn.runtime.errors import EchosynError
 
 COLUMN = {
     "file": "FileName",

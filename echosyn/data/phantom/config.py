@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from echosyn.config import setting
+from echosyn.runtime.config import setting
 
 # pathology -> values of the column Class: with it, and without
 CLASSES = {"right_heart": ("PAH", "non-PAH"), "thick_wall": ("LVH", "non-LVH")}

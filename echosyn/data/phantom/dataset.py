@@ -16,8 +16,8 @@ from echosyn.data.filelist import CLASS, PATIENT, write_filelist
 from echosyn.data.phantom.config import PhantomConfig
 from echosyn.data.phantom.defects import add_defects
 from echosyn.data.phantom.render import Labels, write_patient
-from echosyn.files import atomic_dir, write_text
-from echosyn.progress import track
+from echosyn.runtime.files import atomic_dir, write_text
+from echosyn.runtime.progress import track
 
 
 def write_dataset(out: Path, cfg: PhantomConfig, seed: int, workers: int) -> pd.DataFrame:

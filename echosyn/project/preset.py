@@ -12,11 +12,11 @@ from typing import Any
 
 import yaml
 
-from echosyn.config import SECTIONS, read_yaml
-from echosyn.config_patch import set_value, unified_diff
-from echosyn.errors import EchosynError
-from echosyn.files import write_text
-from echosyn.text import read_text
+from echosyn.project.config_patch import set_value, unified_diff
+from echosyn.runtime.config import SECTIONS, read_yaml
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import write_text
+from echosyn.runtime.text import read_text
 
 FOLDER, PARAMS = "conf/presets", "params.yaml"
 VAE, LIDM, LVDM = "vae", "lidm_", "lvdm"  # folders of published weights, a LIDM for each dataset

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from echosyn.errors import EchosynError
-from echosyn.text import read_text, yaml_problem
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.text import read_text, yaml_problem
 
 T = TypeVar("T")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")

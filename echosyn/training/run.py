@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from echosyn.cluster import fit
-from echosyn.device import pick_device
-from echosyn.files import atomic_dir
-from echosyn.runtime import state_root
-from echosyn.shards import finish, work_dir
+from echosyn.runtime.device import pick_device
+from echosyn.runtime.files import atomic_dir
+from echosyn.runtime.process import state_root
+from echosyn.runtime.shards import finish, work_dir
 from echosyn.tracking import StageRun, nested_run, stage_run
 from echosyn.training.curve import FOLDER, write_curves
 from echosyn.training.loop import Task

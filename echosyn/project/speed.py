@@ -1,11 +1,11 @@
-"""How fast one core of this machine trains: python -m echosyn.speed prints steps a second.
+"""How fast one core of this machine trains: python -m echosyn.project.speed prints steps a second.
 
 A second of what the demo's networks do: small convolutions, forward and backward.
 """
 
 import time
 
-from echosyn.runtime import prepare
+from echosyn.runtime.process import prepare
 
 SECONDS = 1.0
 

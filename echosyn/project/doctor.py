@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echosyn.runtime import threads
+from echosyn.runtime.process import threads
 
 if TYPE_CHECKING:
     from echosyn.arithmetic.trust import Verdict
@@ -60,8 +60,8 @@ def examine_arithmetic(root: Path, anew: bool = False) -> Iterator[Finding]:
     """
     from echosyn.arithmetic.rehearsal import rehearsal
     from echosyn.arithmetic.trust import cache_folder, described, examine_all
-    from echosyn.config import Params
-    from echosyn.device import pick_device, pick_precision
+    from echosyn.runtime.config import Params
+    from echosyn.runtime.device import pick_device, pick_precision
 
     device, params = pick_device(), Params(root)
     yield Finding("ok", "arithmetic", f"of {described(device)}; kept in {cache_folder()}")

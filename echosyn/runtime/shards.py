@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from echosyn.files import atomic_dir, fingerprint, sha256_file, write_text
-from echosyn.progress import bar
+from echosyn.runtime.code import code_digest
+from echosyn.runtime.files import atomic_dir, digest, sha256_file, write_text
+from echosyn.runtime.progress import bar
 
 FINISHED = "finished"
 # Fills an empty folder with the results of some items.
@@ -34,13 +35,13 @@ class Shard:
 
 
 def work_dir(root: Path, stage: str, subject: str, settings: Any, inputs: Iterable[Path]) -> Path:
-    """Where a stage keeps what it can resume from, named by its settings and input bytes.
+    """Where a stage keeps what it can resume from, named by its code, settings and input bytes.
 
-    Changed settings or inputs never meet the state of other ones. What `finish` marked is removed
-    here, when the next stage starts: until DVC has recorded a stage's outputs, a kill makes it run
-    the stage again, which then finds everything done.
+    Changed code, settings or inputs never meet the state of other ones. What `finish` marked is
+    removed here, when the next stage starts: until DVC has recorded a stage's outputs, a kill makes
+    it run the stage again, which then finds everything done.
     """
-    folder = root / stage / subject / fingerprint(settings, inputs)
+    folder = root / stage / subject / digest([settings, code_digest(stage)], inputs)
     for mark in root.glob(f"*/*/*/{FINISHED}"):
         if mark.parent != folder or _recorded_since(mark):
             shutil.rmtree(mark.parent, ignore_errors=True)

@@ -10,9 +10,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from echosyn.errors import EchosynError
-from echosyn.files import atomic_dir
-from echosyn.lineage import OUTCOMES
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import atomic_dir
+from echosyn.runtime.lineage import OUTCOMES
 
 UPSTREAM, STORAGE = "echosyn", "storage"  # names of the git remote and of the DVC remote
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -39,7 +39,7 @@ def start_project(folder: Path, remote: str | None = None, root: Path | None = N
         EchosynError: `folder` is there and not empty, Echosyn is not run from a checkout, or git
             or DVC refuse, with what they said.
     """
-    folder, root = folder.resolve(), (root or Path(__file__).parents[1]).resolve()
+    folder, root = folder.resolve(), (root or Path(__file__).parents[2]).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise EchosynError(f"{folder} is there and not empty: choose another folder")
     if not (root / "dvc.yaml").is_file():

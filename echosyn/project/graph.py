@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 Needs = Mapping[str, frozenset[str]]  # of each stage, the stages whose outputs it reads
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from echosyn.config import read_yaml
-from echosyn.errors import EchosynError
-from echosyn.runtime import cores
+from echosyn.runtime.config import read_yaml
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.process import cores
 
 OUTCOMES = ("metrics", "curves", "dvc.lock")  # what a run leaves for git
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from echosyn import graph
-from echosyn.errors import EchosynError
-from echosyn.runtime import cores, deferred_stop, end_with_parent
+from echosyn.project import graph
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.process import cores, deferred_stop, end_with_parent
 
 POLL = 0.1  # seconds
 LOGS = Path(".echosyn/log")  # what stages print

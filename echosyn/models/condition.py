@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from echosyn.errors import EchosynError
-from echosyn.files import read_json, write_json
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import read_json, write_json
 
 FILE = "condition.json"
 EF_CENTRE = 55.0

@@ -86,7 +86,7 @@ def sha256_file(path: Path | str) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def fingerprint(settings: Any, inputs: Iterable[Path | str] = ()) -> str:
+def digest(settings: Any, inputs: Iterable[Path | str] = ()) -> str:
     """16 hex digits that change when the settings or the bytes of any input change.
 
     A folder counts as the relative names and contents of its files, so the place it lies in does

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from echosyn.config import read_yaml
-from echosyn.text import read_text
+from echosyn.runtime.config import read_yaml
+from echosyn.runtime.text import read_text
 
 NULL = "tag:yaml.org,2002:null"
 

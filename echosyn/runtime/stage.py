@@ -1,19 +1,14 @@
-"""What every stage file shares: its command line and its way of ending."""
+"""The command line of a stage, and its way of ending."""
 
 import argparse
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from echosyn import timing
-from echosyn.config import Params
-from echosyn.errors import EchosynError
-from echosyn.runtime import project_root, run_stage, threads
-
-if TYPE_CHECKING:
-    from echosyn.data.latents import LatentSet
+from echosyn.runtime import timing
+from echosyn.runtime.config import Params
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.process import project_root, run_stage, threads
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
@@ -51,31 +46,7 @@ def params_here() -> Params:
 
 def torch_params() -> Params:
     """The same, after giving torch its threads: for stages that compute."""
-    from echosyn.device import set_threads
+    from echosyn.runtime.device import set_threads
 
     set_threads(threads())
     return params_here()
-
-
-def trained_on(params: Params, split: str) -> "list[LatentSet]":
-    """Latents of a split of every dataset that models learn from, with their beats."""
-    from echosyn.data.latents import LatentSet
-
-    beats = Path("beats/train")
-    return [LatentSet(f, split, beats / f.name) for f in subfolders(params, "latents/train")]
-
-
-def subfolders(params: Params, folder: str) -> list[Path]:
-    """The folders of the datasets with role 'train' in, for instance, data/train.
-
-    Raises:
-        EchosynError: there is none, or one that belongs to no such dataset.
-    """
-    found = sorted(p for p in Path(folder).glob("*") if p.is_dir() and not p.name.startswith("."))
-    if not found:
-        raise EchosynError(
-            f"{folder}: no dataset here; does params.yaml have one with role 'train'?"
-        )
-    for path in found:
-        params.require_train(path)
-    return found

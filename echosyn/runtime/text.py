@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 AROUND = 12  # bytes shown on either side of one that is not UTF-8
 SAVE = "save it as UTF-8 text"

@@ -1,7 +1,7 @@
 """Fits the project folder to where it lies: it may have been moved or copied after a run, or have
 come without git. `make` runs it before anything else, with the Python of .venv:
 
-python -m echosyn.place
+python -m echosyn.runtime.place
 """
 
 import os

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from echosyn import graph, timing
-from echosyn.config import Params, read_yaml
-from echosyn.errors import EchosynError
+from echosyn.project import graph
+from echosyn.project.side_by_side import LOGS, Running, Watcher, environment, run_stages
 from echosyn.report.progress import write_progress
-from echosyn.runtime import cores, end_with_parent
-from echosyn.side_by_side import LOGS, Running, Watcher, environment, run_stages
+from echosyn.runtime import timing
+from echosyn.runtime.config import Params, read_yaml
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.process import cores, end_with_parent
 from echosyn.tracking import CARRIED
 
 LINE_EVERY = 30.0  # seconds between lines about what runs, in a log file
@@ -28,7 +29,7 @@ def run(root: Path, targets: list[str], jobs: int) -> None:
     Raises:
         EchosynError: a stage failed, or a target is none.
     """
-    from echosyn.device import pick_device
+    from echosyn.runtime.device import pick_device
 
     params = Params(root)
     needs = graph.read_needs(root)
@@ -121,7 +122,7 @@ def _expected(params: Params, needs: graph.Needs, jobs: int) -> dict[str, float]
 
 def measured_speed(jobs: int) -> float:
     """Training steps a second of a small network on each of `jobs` cores at once, for a second."""
-    command = [sys.executable, "-m", "echosyn.speed"]
+    command = [sys.executable, "-m", "echosyn.project.speed"]
     racers = [
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(max(jobs, 1))
     ]

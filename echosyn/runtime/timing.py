@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from echosyn.files import read_json, write_json
-from echosyn.runtime import state_root
+from echosyn.runtime.files import read_json, write_json
+from echosyn.runtime.process import state_root
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from echosyn.errors import EchosynError
+from echosyn.runtime.errors import EchosynError
 
 QUIET = {
     "DVC_NO_ANALYTICS": "1",

@@ -1,0 +1,1 @@
+"""Commands around the graph: begin a project, run its stages, check the machine."""

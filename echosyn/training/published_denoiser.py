@@ -1,0 +1,156 @@
+"""Denoisers trained elsewhere, used as they are: what a task builds when `weights` names a folder.
+
+Folders have diffusers' layout, as the reference publishes its own: the UNet in `unet_ema`, in
+`unet` or in the folder itself, its noise schedule in `scheduler`, which the reference leaves out.
+"""
+
+from pathlib import Path
+
+from diffusers import DDPMScheduler
+from torch import nn
+
+from echosyn.data.latents import LatentSet
+from echosyn.diffusion.condition import ConditionSpec
+from echosyn.diffusion.objectives import DdpmV, load_objective
+from echosyn.models.published_image import (
+    PublishedImageDenoiser,
+    is_own_image,
+    load_image,
+)
+from echosyn.models.published_video import PublishedVideoDenoiser, is_own, load_video
+from echosyn.models.vae import LATENT_CHANNELS
+from echosyn.models.video import VideoDenoiser
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import read_json
+from echosyn.training.diffusion import LidmTask, LvdmTask, TrainLidmConfig, TrainLvdmConfig
+from echosyn.training.published import Untrained, published_config, weights_folder
+
+SCHEDULE = "scheduler/scheduler_config.json"
+
+
+class PublishedLidm(Untrained, LidmTask):
+    """The image model in `cfg.weights`, for one dataset."""
+
+    def __init__(
+        self, cfg: TrainLidmConfig, train: LatentSet, val: LatentSet, dataset: str
+    ) -> None:
+        self.folder = weights_folder(cfg.weights, "train_lidm", dataset)
+        super().__init__(cfg, train, val)
+
+    def build(self) -> nn.Module:
+        """Raises EchosynError: no image model, or one that the settings or latents do not fit."""
+        folder = self.folder
+        own = is_own_image(folder)
+        facts = {} if own else published_config(folder, "UNet2DModel")
+        _check_objective(folder, self.cfg.objective, "train_lidm")
+        _check_layout(folder, own, self.cfg.layout, "train_lidm")
+        channels = facts.get("in_channels", 3), facts.get("out_channels", 3)
+        if facts and channels != (LATENT_CHANNELS, LATENT_CHANNELS):
+            raise EchosynError(
+                f"{folder}: a network of {channels[0]} channels to {channels[1]}, but latents have "
+                f"{LATENT_CHANNELS}: choose one that was trained on latents of this VAE"
+            )
+        model = load_image(folder)
+        _check_told(folder, model.spec, self.spec, "set `condition` of train_lidm to what it knows")
+        _fit_size(folder, model, self.frame_size)
+        return model
+
+
+class PublishedLvdm(Untrained, LvdmTask):
+    """The video model in `cfg.weights`."""
+
+    def __init__(self, cfg: TrainLvdmConfig, train: list[LatentSet], val: list[LatentSet]) -> None:
+        self.folder = weights_folder(cfg.weights, "train_lvdm")
+        super().__init__(cfg, train, val)
+
+    def build(self) -> nn.Module:
+        """Raises EchosynError: no video model, or one that the settings or latents do not fit."""
+        folder, cfg = self.folder, self.cfg
+        if not is_own(folder):
+            published_config(folder, "UNetSpatioTemporalConditionModel")
+        _check_objective(folder, cfg.objective, "train_lvdm")
+        model = load_video(folder)
+        _check_layout(folder, isinstance(model, VideoDenoiser), cfg.layout, "train_lvdm")
+        _check_told(folder, model.spec, self.spec, "choose a model of these datasets' labels")
+        if model.window != cfg.window:
+            raise EchosynError(
+                f"{folder}: clips of {model.window} frames, but train_lvdm has window "
+                f"{cfg.window}: set window: {model.window}"
+            )
+        if model.continues != (cfg.continues > 0):
+            raise EchosynError(
+                f"{folder}: a network that is {'' if model.continues else 'not '}given frames: set "
+                f"continues of train_lvdm {'above' if model.continues else 'to'} 0"
+            )
+        _fit_size(folder, model, self.frame_size)
+        return model
+
+
+def _check_objective(folder: Path, wanted: str, stage: str) -> None:
+    found = load_objective(folder).name
+    if found != wanted:
+        raise EchosynError(
+            f"{folder}: trained with objective '{found}', but {stage} has '{wanted}': set "
+            f"objective: {found}"
+        )
+    if found == DdpmV.name and (folder / SCHEDULE).is_file():
+        schedule = DDPMScheduler.from_config(read_json(folder / SCHEDULE)).config
+        for key, value in DdpmV.settings.items():
+            if schedule[key] != value:
+                raise EchosynError(
+                    f"{folder / SCHEDULE}: {key} {schedule[key]}, but '{found}' is {value}: this "
+                    "model cannot be sampled from here; choose another, or train one with "
+                    "weights: none"
+                )
+
+
+def _check_layout(folder: Path, own: bool, wanted: str, stage: str) -> None:
+    found = "own" if own else "published"
+    if found != wanted:
+        raise EchosynError(
+            f"{folder}: a network of layout '{found}', but {stage} has layout '{wanted}': set "
+            f"layout: {found}"
+        )
+
+
+def _check_told(folder: Path, found: ConditionSpec, wanted: ConditionSpec, fix: str) -> None:
+    if _told(found) != _told(wanted):
+        raise EchosynError(
+            f"{folder}: a model that is told {_told(found)}, but the settings and datasets tell it "
+            f"{_told(wanted)}: {fix}, or train one with weights: none"
+        )
+
+
+def _told(spec: ConditionSpec) -> str:
+    names = [
+        name
+        for name, known in (
+            ("EF", spec.ef),
+            ("the frame rate", spec.fps),
+            ("the beat", spec.beat is not None),
+        )
+        if known
+    ]
+    return ", ".join([*names, *(f"class {c}" for c in spec.classes)]) or "nothing"
+
+
+def _fit_size(folder: Path, model: nn.Module, size: int) -> None:
+    """Latents of `size` are what the model is for; a UNet may name the size that they are padded
+    to."""
+    if not isinstance(model, PublishedImageDenoiser | PublishedVideoDenoiser):
+        if model.size != size:
+            raise EchosynError(_other_size(folder, model.size, size))
+        return
+    named = model.net.config.sample_size
+    padded = -(-size // model.multiple) * model.multiple
+    sides = {named} if isinstance(named, int) else set(named or ())
+    if not sides <= {size, padded}:
+        raise EchosynError(_other_size(folder, named, size))
+    model.net.register_to_config(sample_size=size)
+
+
+def _other_size(folder: Path, named: object, size: int) -> str:
+    return (
+        f"{folder}: for latents of {named}, but those of latents/train are {size}x{size}: "
+        "choose a model of the same VAE, or train one with weights: none"
+    )
