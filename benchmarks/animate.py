@@ -14,20 +14,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from echosyn.animate import (
-    COUNTERFACTUAL,
-    Identities,
-    counterfactual_numbers,
-    ef_numbers,
-    unchanged_ssim,
-)
-from echosyn.animate_video import Models, Request
 from echosyn.data.frames import load_frames
 from echosyn.data.latents import LatentSet
 from echosyn.diffusion.counterfactual import REFINE, counterfactuals
 from echosyn.metrics.image import ssim
 from echosyn.runtime.device import set_threads
 from echosyn.runtime.process import threads
+from echosyn.synthesis.animate import (
+    COUNTERFACTUAL,
+    Identities,
+    counterfactual_numbers,
+    ef_numbers,
+    unchanged_ssim,
+)
+from echosyn.synthesis.animate_video import Models, Request
 
 EFS = (25.0, 40.0, 55.0, 70.0)
 SHIFT = 15.0

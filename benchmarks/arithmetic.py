@@ -21,8 +21,8 @@ prepare()
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from echosyn.arithmetic.rehearsal import rehearsal  # noqa: E402
 from echosyn.arithmetic.trust import Probe, check_apart, described  # noqa: E402
+from echosyn.project.rehearsal import rehearsal  # noqa: E402
 from echosyn.runtime.config import Params  # noqa: E402
 from echosyn.runtime.device import pick_device, pick_precision, set_threads  # noqa: E402
 

@@ -25,10 +25,10 @@ import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from echosyn.data.reconstruct import EncodeConfig
 from echosyn.diffusion.sampling import guidance_passes
 from echosyn.diffusion.settings import SampleHeartsConfig, SampleVideosConfig
 from echosyn.diffusion.windows import frame_passes
+from echosyn.encoding.codec import EncodeConfig
 from echosyn.models.condition import NOTHING, ConditionSpec
 from echosyn.models.r2plus1d import R2Plus1d
 from echosyn.models.reid import build_reid

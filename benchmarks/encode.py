@@ -33,12 +33,9 @@ import torch  # noqa: E402
 from echosyn.data.frames import VideoFolder, load_frames  # noqa: E402
 from echosyn.data.latents import pack, write_shard  # noqa: E402
 from echosyn.data.phantom import PhantomConfig, write_dataset  # noqa: E402
-from echosyn.data.reconstruct import (  # noqa: E402
-    EncodeConfig,
-    VideoCodec,
-    encode_shard,
-)
 from echosyn.data.video import write_video  # noqa: E402
+from echosyn.encoding.codec import EncodeConfig, VideoCodec  # noqa: E402
+from echosyn.encoding.encode import encode_shard  # noqa: E402
 from echosyn.metrics.image import psnr_db, ssim  # noqa: E402
 from echosyn.models.vae import Vae, VaeConfig  # noqa: E402
 from echosyn.runtime.config import build, read_yaml  # noqa: E402

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from benchmarks.training import Rivals
 from benchmarks.video_quality import Judge
-from echosyn.beat.table import draw_beats, first_phases
+from echosyn.data.beats import draw_beats, first_phases
 from echosyn.data.frames import FrameSet, load_frames
-from echosyn.data.reconstruct import VideoCodec
 from echosyn.data.video import write_video
 from echosyn.diffusion.ef_draw import draw_ef
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.settings import SampleVideosConfig
+from echosyn.encoding.codec import VideoCodec
 from echosyn.metrics.interval import Estimate
 from echosyn.models.vae import Vae
 from echosyn.runtime.files import atomic_dir, digest, read_json, write_json

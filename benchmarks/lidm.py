@@ -36,9 +36,9 @@ from torch import Tensor, nn  # noqa: E402
 from torch.nn.functional import adaptive_avg_pool2d  # noqa: E402
 
 from echosyn.data.latents import LatentSet  # noqa: E402
-from echosyn.data.reconstruct import VideoCodec  # noqa: E402
 from echosyn.diffusion.hearts import HeartSampler  # noqa: E402
 from echosyn.diffusion.settings import SampleHeartsConfig  # noqa: E402
+from echosyn.encoding.codec import VideoCodec  # noqa: E402
 from echosyn.metrics.features import RandomFeatures2d  # noqa: E402
 from echosyn.metrics.frechet import frechet_distance  # noqa: E402
 from echosyn.metrics.prdc import prdc  # noqa: E402

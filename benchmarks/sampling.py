@@ -33,16 +33,15 @@ import torch  # noqa: E402
 
 from benchmarks.training import GUIDANCE, Rivals, arguments, opened, train  # noqa: E402
 from benchmarks.video_quality import Judge, Quality, frame_set  # noqa: E402
-from echosyn.beat.table import draw_beats, first_phases  # noqa: E402
+from echosyn.data.beats import draw_beats, first_phases  # noqa: E402
 from echosyn.data.filelist import HEART_RATE, PHASE  # noqa: E402
 from echosyn.data.frames import load_frames  # noqa: E402
-from echosyn.data.reconstruct import VideoCodec  # noqa: E402
 from echosyn.data.video import read_video, write_video  # noqa: E402
 from echosyn.diffusion.ef_draw import draw_ef  # noqa: E402
 from echosyn.diffusion.generate import VideoSampler  # noqa: E402
 from echosyn.diffusion.heart_file import Hearts  # noqa: E402
 from echosyn.diffusion.settings import SampleVideosConfig  # noqa: E402
-from echosyn.diffusion.synthesise import SamplePlan, sample_shard, synthetic_table  # noqa: E402
+from echosyn.encoding.codec import VideoCodec  # noqa: E402
 from echosyn.models.vae import Vae  # noqa: E402
 from echosyn.privacy.filter import HEARTS, AcceptedHearts  # noqa: E402
 from echosyn.report.mosaic import webp  # noqa: E402
@@ -50,6 +49,7 @@ from echosyn.report.sheet import contact_sheet  # noqa: E402
 from echosyn.runtime.device import pick_device  # noqa: E402
 from echosyn.runtime.errors import EchosynError  # noqa: E402
 from echosyn.runtime.files import atomic_dir, write_bytes  # noqa: E402
+from echosyn.synthesis.samples import SamplePlan, sample_shard, synthetic_table  # noqa: E402
 
 DEVICE = pick_device()
 FRAMES, VIDEOS, SEED = 192, 20, 0

@@ -30,17 +30,17 @@ from safetensors.torch import save_file
 from benchmarks.harness import conclude, disagree, use_threads
 from echosyn.cluster.pool import map_shards
 from echosyn.cluster.settings import Placement
-from echosyn.data.reconstruct import VideoCodec
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.objectives import make_objective
 from echosyn.diffusion.settings import SampleVideosConfig
-from echosyn.diffusion.synthesise import SamplePlan, sample_shard, synthetic_table
+from echosyn.encoding.codec import VideoCodec
 from echosyn.models.condition import ConditionSpec
 from echosyn.models.vae import Vae
 from echosyn.privacy.filter import HEARTS, AcceptedHearts
 from echosyn.runtime.config import Params
 from echosyn.runtime.files import sha256_file
 from echosyn.runtime.shards import Make, Shard, plan_shards
+from echosyn.synthesis.samples import SamplePlan, sample_shard, synthetic_table
 from echosyn.training.diffusion import TrainLvdmConfig, new_video
 from echosyn.training.vae import TrainVaeConfig
 

@@ -24,8 +24,8 @@ use_threads(threads())
 import numpy as np  # noqa: E402
 
 from echosyn.data.frames import FrameSet, load_frames  # noqa: E402
-from echosyn.data.reconstruct import VideoCodec  # noqa: E402
 from echosyn.data.video import resample_indices  # noqa: E402
+from echosyn.encoding.codec import VideoCodec  # noqa: E402
 from echosyn.evaluation.quality import clips_of, efnet  # noqa: E402
 from echosyn.metrics.ef import ef_scores  # noqa: E402
 from echosyn.metrics.ef_meter import measure_ef  # noqa: E402

@@ -343,8 +343,8 @@ def _animate(args: argparse.Namespace) -> int:
     from echosyn.runtime.process import prepare, threads
 
     prepare()
-    from echosyn.animate_video import Request, animate_video, table
     from echosyn.runtime.device import set_threads
+    from echosyn.synthesis.animate_video import Request, animate_video, table
 
     set_threads(threads())
     out = args.out or Path(f"{args.video.stem}_animated")

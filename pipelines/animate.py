@@ -16,7 +16,20 @@ from echosyn.runtime.stage import command, torch_params
 def main(dataset: str) -> None:
     import numpy as np
 
-    from echosyn.animate import (
+    from echosyn.data.frames import load_frames
+    from echosyn.data.latents import LatentSet
+    from echosyn.diffusion.generate import VideoSampler
+    from echosyn.diffusion.settings import SampleVideosConfig
+    from echosyn.encoding.codec import VideoCodec
+    from echosyn.metrics.ef_meter import measure_ef
+    from echosyn.models.ef_regressor import EfRegressor
+    from echosyn.models.vae import Vae
+    from echosyn.privacy.embedding import HeartEncoder
+    from echosyn.report.mosaic import webp
+    from echosyn.runtime.config import build
+    from echosyn.runtime.files import atomic_dir, read_json, write_bytes
+    from echosyn.runtime.process import state_root
+    from echosyn.synthesis.animate import (
         COUNTERFACTUAL,
         AnimateConfig,
         Identities,
@@ -30,19 +43,6 @@ def main(dataset: str) -> None:
         side_by_side,
         unchanged_ssim,
     )
-    from echosyn.data.frames import load_frames
-    from echosyn.data.latents import LatentSet
-    from echosyn.data.reconstruct import VideoCodec
-    from echosyn.diffusion.generate import VideoSampler
-    from echosyn.diffusion.settings import SampleVideosConfig
-    from echosyn.metrics.ef_meter import measure_ef
-    from echosyn.models.ef_regressor import EfRegressor
-    from echosyn.models.vae import Vae
-    from echosyn.privacy.embedding import HeartEncoder
-    from echosyn.report.mosaic import webp
-    from echosyn.runtime.config import build
-    from echosyn.runtime.files import atomic_dir, read_json, write_bytes
-    from echosyn.runtime.process import state_root
     from echosyn.tracking import stage_run
 
     params = torch_params()

@@ -29,13 +29,13 @@ def main(dataset: str) -> None:
         traced_frames,
         without_beats,
     )
-    from echosyn.beat.table import write_beats
+    from echosyn.data.beats import write_beats
     from echosyn.data.latents import LatentSet
     from echosyn.report.beat_plots import beat_figure
     from echosyn.report.plots import png
     from echosyn.runtime.files import atomic_dir, write_bytes
+    from echosyn.stages.train import train
     from echosyn.tracking import stage_run
-    from echosyn.training.run import train
 
     params = torch_params()
     cfg = params.stage("beats", BeatsConfig)

@@ -14,9 +14,9 @@ from echosyn.runtime.stage import command, torch_params
 
 def main(name: str) -> None:
     from echosyn.report.sweeps import draw_sweeps
+    from echosyn.stages.train import train
     from echosyn.training.diffusion import TrainLvdmConfig
     from echosyn.training.distill import DistillConfig, DistillTask
-    from echosyn.training.run import train
 
     params = torch_params()
     cfg = params.named("distill_lvdm", "distill", name, DistillConfig)

@@ -14,12 +14,8 @@ from echosyn.runtime.stage import command, torch_params
 def main(dataset: str) -> None:
     from echosyn.cluster import run_shards
     from echosyn.data.frames import VideoFolder
-    from echosyn.data.reconstruct import (
-        EncodeConfig,
-        VideoCodec,
-        encode_shard,
-        finish_encoding,
-    )
+    from echosyn.encoding.codec import EncodeConfig, VideoCodec
+    from echosyn.encoding.encode import encode_shard, finish_encoding
     from echosyn.models.vae import Vae
     from echosyn.runtime.process import state_root
     from echosyn.runtime.shards import Make, finish, work_dir

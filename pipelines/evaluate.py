@@ -18,7 +18,7 @@ def main(dataset: str) -> None:
     from echosyn.cluster import map_rows
     from echosyn.data.frames import VideoFolder, load_frames
     from echosyn.data.latents import LatentSet
-    from echosyn.data.reconstruct import VideoCodec
+    from echosyn.encoding.codec import VideoCodec
     from echosyn.evaluation import (
         BeatEvaluation,
         EfEvaluation,

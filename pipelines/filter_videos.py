@@ -15,14 +15,14 @@ from echosyn.runtime.stage import command, torch_params
 
 def main(dataset: str) -> None:
     from echosyn.cluster import run_shards
-    from echosyn.data.reconstruct import EncodeConfig
     from echosyn.diffusion.settings import SampleVideosConfig
-    from echosyn.diffusion.studio import VideoModels
-    from echosyn.privacy.finished import Sources, filter_finished
+    from echosyn.encoding.codec import EncodeConfig
     from echosyn.privacy.videos import VideoFilterConfig
     from echosyn.runtime.files import atomic_dir
     from echosyn.runtime.process import state_root
     from echosyn.runtime.shards import Make, finish, work_dir
+    from echosyn.synthesis.replace import Sources, filter_finished
+    from echosyn.synthesis.video_writer import VideoModels
     from echosyn.tracking import stage_run
 
     params = torch_params()

@@ -41,8 +41,8 @@ def main(dataset: str) -> None:
     from echosyn.report.plots import png
     from echosyn.report.privacy_plots import fingerprint_plot
     from echosyn.runtime.files import write_bytes, write_json, write_text
+    from echosyn.stages.train import train
     from echosyn.training.fingerprint import MarkedLidm
-    from echosyn.training.run import train
 
     params = torch_params()
     cfg = read_settings(params, dataset)

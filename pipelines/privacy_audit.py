@@ -17,11 +17,10 @@ COMPANY = 4  # released videos judged with planted ones: each is judged by itsel
 
 def main(dataset: str) -> None:
     from echosyn.data.latents import LatentSet
-    from echosyn.data.reconstruct import EncodeConfig
     from echosyn.diffusion.hearts import read_hearts
     from echosyn.diffusion.objectives import load_objective
     from echosyn.diffusion.settings import SampleVideosConfig
-    from echosyn.diffusion.synthesise import released_hearts
+    from echosyn.encoding.codec import EncodeConfig
     from echosyn.models.published_image import load_image
     from echosyn.models.speckle import Speckle
     from echosyn.privacy.calibration import read_taus
@@ -44,6 +43,7 @@ def main(dataset: str) -> None:
     from echosyn.privacy.videos import VideoFilterConfig
     from echosyn.runtime.files import atomic_dir, read_json, sha256_file, write_json
     from echosyn.runtime.process import state_root
+    from echosyn.synthesis.samples import released_hearts
     from echosyn.tracking import stage_run
 
     params = torch_params()

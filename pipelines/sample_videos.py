@@ -16,16 +16,16 @@ def main(dataset: str) -> None:
     from echosyn.cluster import run_shards
     from echosyn.data.latents import LatentSet
     from echosyn.diffusion.settings import SampleVideosConfig
-    from echosyn.diffusion.studio import VideoModels
-    from echosyn.diffusion.synthesise import (
+    from echosyn.privacy.filter import AcceptedHearts
+    from echosyn.runtime.process import state_root
+    from echosyn.runtime.shards import Make, finish, work_dir
+    from echosyn.synthesis.samples import (
         finish_samples,
         plan_samples,
         sample_numbers,
         sample_shard,
     )
-    from echosyn.privacy.filter import AcceptedHearts
-    from echosyn.runtime.process import state_root
-    from echosyn.runtime.shards import Make, finish, work_dir
+    from echosyn.synthesis.video_writer import VideoModels
     from echosyn.tracking import stage_run
 
     params = torch_params()

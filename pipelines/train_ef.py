@@ -92,7 +92,7 @@ def train_arms(
     out: Path,
 ) -> None:
     """Train `arms` (folder under `out`: arm) with every seed."""
-    from echosyn.training.run import train_seeds
+    from echosyn.stages.train import train_seeds
 
     videos = sources_of(dataset, cfg)
     made = cache(partial(prepare, params, cfg, dataset, videos=videos))

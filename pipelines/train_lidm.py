@@ -32,9 +32,9 @@ def prepare(params: Params, cfg: "TrainLidmConfig", dataset: str) -> "tuple[Lidm
 def main(dataset: str) -> None:
     from echosyn.cluster import fit
     from echosyn.models.image import GUIDE
+    from echosyn.stages.train import train
     from echosyn.tracking import nested_run
     from echosyn.training.diffusion import TrainLidmConfig
-    from echosyn.training.run import train
 
     params = torch_params()
     cfg = params.stage("train_lidm", TrainLidmConfig)

@@ -30,8 +30,8 @@ def prepare(params: Params, cfg: "TrainLvdmConfig") -> "tuple[LvdmTask, list[Pat
 
 def main() -> None:
     from echosyn.report.sweeps import draw_sweeps
+    from echosyn.stages.train import train
     from echosyn.training.diffusion import TrainLvdmConfig
-    from echosyn.training.run import train
 
     params = torch_params()
     cfg = params.stage("train_lvdm", TrainLvdmConfig)

@@ -32,8 +32,8 @@ def prepare(params: Params, cfg: "TrainReidConfig", dataset: str) -> "tuple[Reid
 
 def main(dataset: str) -> None:
     from echosyn.data.latents import LatentSet
+    from echosyn.stages.train import train
     from echosyn.training.reid import TrainReidConfig, measure_reid, save_reid
-    from echosyn.training.run import train
 
     params = torch_params()
     cfg = params.stage("train_reid", TrainReidConfig)

@@ -34,7 +34,7 @@ def prepare(params: Params, cfg: "TrainVaeConfig") -> "tuple[VaeTask, list[Path]
 
 
 def main() -> None:
-    from echosyn.training.run import train
+    from echosyn.stages.train import train
     from echosyn.training.vae import TrainVaeConfig, evenly_spaced_frames, standardise, vae_of
 
     params = torch_params()

@@ -8,25 +8,26 @@ import torch
 from safetensors.torch import save_file
 
 from echosyn.beat.lv_area import without_beats
-from echosyn.beat.table import write_beats
+from echosyn.data.beats import write_beats
 from echosyn.data.filelist import COLUMNS, PATIENT, video_path, write_filelist
 from echosyn.data.frames import load_frames
 from echosyn.data.latents import LatentSet
 from echosyn.data.phantom import PhantomConfig, render_patient
-from echosyn.data.reconstruct import EncodeConfig, VideoCodec, encode_shard, finish_encoding
 from echosyn.data.video import write_video
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.objectives import make_objective
 from echosyn.diffusion.settings import SampleVideosConfig
-from echosyn.diffusion.studio import VideoModels
-from echosyn.diffusion.synthesise import finish_samples, plan_samples, sample_shard
+from echosyn.encoding.codec import EncodeConfig, VideoCodec
+from echosyn.encoding.encode import encode_shard, finish_encoding
 from echosyn.models.condition import ConditionSpec
 from echosyn.models.reid import build_reid
 from echosyn.models.store import save_model
 from echosyn.models.vae import Vae, VaeConfig
 from echosyn.privacy.filter import AcceptedHearts
-from echosyn.privacy.finished import Sources
 from echosyn.runtime.shards import plan_shards
+from echosyn.synthesis.replace import Sources
+from echosyn.synthesis.samples import finish_samples, plan_samples, sample_shard
+from echosyn.synthesis.video_writer import VideoModels
 from tests.tiny_video import tiny_video
 
 SEED = 3

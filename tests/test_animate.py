@@ -13,8 +13,6 @@ import pytest
 import torch
 import yaml
 
-from echosyn.animate import Identities, counterfactual_numbers, unchanged_ssim
-from echosyn.animate_video import end_diastole
 from echosyn.cli import main
 from echosyn.data.latents import LatentSet, pack, write_index, write_shard
 from echosyn.data.video import read_video, write_video
@@ -35,6 +33,8 @@ from echosyn.models.video import VideoDenoiser
 from echosyn.privacy.similarity import unit_rows
 from echosyn.report.sheet import contact_sheet
 from echosyn.runtime.errors import EchosynError
+from echosyn.synthesis.animate import Identities, counterfactual_numbers, unchanged_ssim
+from echosyn.synthesis.animate_video import end_diastole
 from tests.tiny_video import tiny_video
 
 SAMPLING = SampleVideosConfig(

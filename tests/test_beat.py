@@ -10,8 +10,8 @@ from torch import nn
 
 from echosyn.beat.curve import LEAST, circular_mean, fit_beats
 from echosyn.beat.lv_area import BeatsConfig, LvAreaTask, area_curves, beat_table, traced_frames
-from echosyn.beat.table import draw_beats, first_phases, read_beats, write_beats
 from echosyn.beat.tracings import traced_areas
+from echosyn.data.beats import draw_beats, first_phases, read_beats, write_beats
 from echosyn.data.latents import LatentSet, pack, write_index, write_shard
 from echosyn.data.phantom import PhantomConfig, render_patient
 from echosyn.data.phantom.anatomy import sample_anatomy

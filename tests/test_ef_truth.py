@@ -13,21 +13,7 @@ from test_synthesise import accepted, real, write_model
 from echosyn.data.filelist import COLUMNS, asked_ef, read_filelist, write_filelist
 from echosyn.data.frames import FrameSet
 from echosyn.diffusion.ef_draw import draw_ef, ef_quantile
-from echosyn.diffusion.ef_truth import (
-    EfMeter,
-    read_truth,
-    truth_numbers,
-    with_truth,
-    without_truth,
-)
 from echosyn.diffusion.generate import VideoSampler
-from echosyn.diffusion.synthesise import (
-    finish_samples,
-    noise_index,
-    plan_samples,
-    sample_numbers,
-    sample_shard,
-)
 from echosyn.evaluation import EfEvaluation, EvaluateConfig
 from echosyn.metrics.ef_meter import measure_ef
 from echosyn.models.ef_regressor import EfRegressor
@@ -35,6 +21,20 @@ from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig
 from echosyn.release.card import _content
 from echosyn.report import plots
 from echosyn.runtime.errors import EchosynError
+from echosyn.synthesis.ef_truth import (
+    EfMeter,
+    read_truth,
+    truth_numbers,
+    with_truth,
+    without_truth,
+)
+from echosyn.synthesis.samples import (
+    finish_samples,
+    noise_index,
+    plan_samples,
+    sample_numbers,
+    sample_shard,
+)
 
 CFG = dataclasses.replace(PLAIN, frames=4, overlap=0, steps=1, guidance=1.0)
 REJECT = dataclasses.replace(CFG, ef_truth="reject", ef_tolerance=16.0, ef_attempts=3)

@@ -8,17 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
-from echosyn.data import reconstruct
 from echosyn.data.filelist import read_filelist, video_path, write_filelist
 from echosyn.data.frames import VideoFolder, load_frames
 from echosyn.data.latents import LatentSet, pack, write_shard
-from echosyn.data.reconstruct import (
-    AHEAD,
-    VideoCodec,
-    encode_shard,
-    finish_encoding,
-)
 from echosyn.data.video import read_video, write_video
+from echosyn.encoding import encode as encoding
+from echosyn.encoding.codec import VideoCodec
+from echosyn.encoding.encode import AHEAD, encode_shard, finish_encoding
 from echosyn.metrics.image import psnr_db, ssim
 from echosyn.models.vae import Vae, VaeConfig
 from echosyn.runtime.errors import EchosynError
@@ -195,7 +191,7 @@ def test_the_vae_works_while_a_video_is_written(source, tmp_path, monkeypatch):
         write_video(path, frames, fps)
 
     codec.encode = notes
-    monkeypatch.setattr(reconstruct, "write_video", waits)
+    monkeypatch.setattr(encoding, "write_video", waits)
     encode_shard(codec, videos, range(3), tmp_path)
     assert len(list(tmp_path.glob("*.avi"))) == 3
 
@@ -217,7 +213,7 @@ def test_a_slow_disk_holds_the_vae_back(source, tmp_path, monkeypatch):
         write_video(path, frames, fps)
 
     codec.encode = notes
-    monkeypatch.setattr(reconstruct, "write_video", waits)
+    monkeypatch.setattr(encoding, "write_video", waits)
     run = threading.Thread(target=encode_shard, args=(codec, videos, range(count), tmp_path))
     run.start()
     try:
@@ -252,7 +248,7 @@ def test_an_error_in_writing_reaches_the_stage_and_leaves_no_shard(source, tmp_p
     def full(path, frames, fps):
         raise EchosynError(f"{path.name}: the video cannot be written: no space")
 
-    monkeypatch.setattr(reconstruct, "write_video", full)
+    monkeypatch.setattr(encoding, "write_video", full)
     with pytest.raises(EchosynError, match=r"v\d.avi: the video cannot be written"):
         encode(new_codec(), VideoFolder.open(source, FPS), tmp_path / "work")
     assert list((tmp_path / "work").iterdir()) == []

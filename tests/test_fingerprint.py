@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from echosyn.beat.lv_area import without_beats
-from echosyn.beat.table import write_beats
+from echosyn.data.beats import write_beats
 from echosyn.data.latents import LatentSet, pack, write_index, write_shard
 from echosyn.diffusion.objectives import DdpmV, Flow
 from echosyn.models.image import ImageConfig

@@ -17,7 +17,6 @@ from echosyn.data.filelist import read_filelist, video_path, write_filelist
 from echosyn.data.frames import load_frames
 from echosyn.data.phantom import PhantomConfig, render_patient
 from echosyn.data.video import read_video, write_video
-from echosyn.diffusion.ef_truth import EfMeter
 from echosyn.models.ef_regressor import EfRegressor
 from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig
 from echosyn.models.reid import AugmentConfig, build_reid
@@ -26,12 +25,13 @@ from echosyn.privacy import finished, judge
 from echosyn.privacy.calibration import CalibrationConfig
 from echosyn.privacy.copies import CopyConfig, CopyDetector
 from echosyn.privacy.disguise import augment_videos
-from echosyn.privacy.finished import filter_finished, replace_refused
 from echosyn.privacy.judge import RealVideos, VideoJudge, open_scorer
 from echosyn.privacy.planted import PlantedConfig, planted_curve
 from echosyn.privacy.video_result import LOCAL_MATCHES, VIDEO_SCORES
 from echosyn.privacy.videos import VideoFilterConfig, VideoScores
 from echosyn.runtime.errors import EchosynError
+from echosyn.synthesis.ef_truth import EfMeter
+from echosyn.synthesis.replace import filter_finished, replace_refused
 
 # An untrained network decides what else is refused: `limit` leaves room for it.
 pytestmark = pytest.mark.slow  # all need the finished project

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from echosyn.runtime.code import code_digest, modules, with_code
+from echosyn.runtime.code import code_digest, imports, modules, with_code
 from echosyn.runtime.config import SCALES
 
 ROOT = Path(__file__).parents[1]
@@ -71,6 +71,27 @@ def test_a_closure_follows_imports_and_leaves_out_what_runs_records_and_draws(pa
     assert set(modules("report", package)) == drawn
 
 
+# From what all use to what uses all; a package imports only those before it.
+PACKAGES = [
+    *("runtime", "arithmetic", "data", "models", "metrics", "encoding", "diffusion", "privacy"),
+    *("tracking", "training", "beat", "evaluation", "validation", "report", "synthesis"),
+    *("release", "project", "cluster", "stages"),
+]
+
+
+def test_packages_import_only_those_below_them():
+    files = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "echosyn").glob("*/**/*.py"))
+    assert {f.split("/")[1] for f in files} == set(PACKAGES)
+    order = {name: i for i, name in enumerate(PACKAGES)}
+    upward = {
+        (file, target)
+        for file in files
+        for target in imports(ROOT, file)
+        if target.count("/") > 1 and order[target.split("/")[1]] > order[file.split("/")[1]]
+    }
+    assert not upward
+
+
 def test_a_graph_gets_folders_for_all_that_they_hold_and_keeps_its_data(package):
     graph = 'a:\n  cmd: python -m pipelines.make\n  deps: [data/x, echosyn/gone.py, "y/${i}"]\n'
     deps = yaml.safe_load(with_code(graph, package))["a"]["deps"]
@@ -104,15 +125,16 @@ EDITS = {
     "echosyn/models/discriminator.py": "train_vae",
     "echosyn/models/speckle.py": "filter_videos privacy_audit privacy_page sample_videos speckle",
     "echosyn/training/reid.py": "train_reid",
-    "echosyn/privacy/finished.py": "filter_videos",
+    "echosyn/synthesis/replace.py": "filter_videos",
     "echosyn/privacy/coverage.py": "privacy_audit privacy_page",
     "echosyn/metrics/frechet.py": "evaluate",
     "echosyn/training/folds.py": "classify",
-    "echosyn/metrics/roc.py": "animate classify evaluate filter_videos privacy_audit privacy_filter "
-    "privacy_page sample_videos train_reid",
+    "echosyn/metrics/roc.py": "animate classify evaluate filter_videos privacy_audit "
+    "privacy_filter privacy_page sample_videos train_reid",
     "echosyn/release/card.py": "release",
-    "echosyn/training/arms.py": "classify evaluate train_ef_arms train_ef_real train_ef_real_plus_synthetic "
-    "train_ef_reconstructed train_ef_synthetic train_ef_synthetic_relabelled",
+    "echosyn/training/arms.py": "classify evaluate train_ef_arms train_ef_real "
+    "train_ef_real_plus_synthetic train_ef_reconstructed train_ef_synthetic "
+    "train_ef_synthetic_relabelled",
 }
 
 

@@ -10,9 +10,9 @@ from refusals import refused
 import echosyn.training.diffusion
 import echosyn.training.reid
 import echosyn.training.vae  # noqa: F401
-from echosyn.animate_video import _only
 from echosyn.data.training_sets import trained_on
 from echosyn.runtime.config import Params
+from echosyn.synthesis.animate_video import _only
 from pipelines import train_lvdm, train_reid, train_vae
 
 ENTRY = {"role": "train", "source": "phantom", "path": "x"}

@@ -15,8 +15,8 @@ from diffusers import DDPMScheduler, UNet2DModel
 from small_project import write_dataset
 
 from echosyn.beat.lv_area import without_beats
-from echosyn.beat.table import write_beats
 from echosyn.cli import main as echosyn
+from echosyn.data.beats import write_beats
 from echosyn.data.latents import INDEX_COLUMNS, LatentSet, pack, write_index, write_shard
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.hearts import HeartSampler

@@ -18,7 +18,6 @@ from echosyn.privacy.calibration import CalibrationConfig
 from echosyn.privacy.disguise import augment_videos
 from echosyn.privacy.embedding import Gallery, HeartEncoder
 from echosyn.privacy.filter import AcceptedHearts
-from echosyn.privacy.finished import filter_finished
 from echosyn.privacy.judge import RealVideos, VideoJudge
 from echosyn.privacy.membership import AttackConfig
 from echosyn.privacy.planted import PlantedConfig
@@ -38,6 +37,7 @@ from echosyn.privacy.videos import VideoFilterConfig
 from echosyn.report.privacy_build import build_privacy_pages, closest_pairs
 from echosyn.report.privacy_page import LOCAL_ONLY, PAGE, PUBLIC
 from echosyn.runtime.errors import EchosynError
+from echosyn.synthesis.replace import filter_finished
 
 LIGHT = AugmentConfig(shift=0.1, zoom=0.01, gain=0.02, noise=0.02)
 CFG = AuditConfig(

@@ -9,21 +9,21 @@ import pytest
 import torch
 from refusals import refused, written
 
-from echosyn.beat.table import read_beats
 from echosyn.beat.tracings import traced_areas
+from echosyn.data.beats import read_beats
 from echosyn.data.latents import INDEX_COLUMNS, LatentSet, write_index
-from echosyn.data.reconstruct import _check_size
 from echosyn.diffusion.ef_draw import draw_ef
 from echosyn.diffusion.hearts import draw_labels
 from echosyn.diffusion.inversion import invert
-from echosyn.diffusion.synthesise import _draw_classes
 from echosyn.diffusion.windows import window_starts
+from echosyn.encoding.encode import _check_size
 from echosyn.evaluation.quality import Sets
 from echosyn.metrics.interval import Estimate
 from echosyn.models.condition import ConditionSpec
 from echosyn.models.store import read_config, unet_folder
 from echosyn.privacy.audit import false_rejection
 from echosyn.runtime import lineage
+from echosyn.synthesis.samples import _draw_classes
 from echosyn.training.diffusion import heart_spec, video_spec
 
 BARE = SimpleNamespace(folder="latents/train/a", ef=np.array([np.nan]), classes=[None])

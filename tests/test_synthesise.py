@@ -12,21 +12,12 @@ import torch
 from diffusers import UNetSpatioTemporalConditionModel
 
 from echosyn.data.filelist import read_filelist
-from echosyn.data.reconstruct import VideoCodec
 from echosyn.diffusion import studio
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.heart_file import Hearts
 from echosyn.diffusion.objectives import make_objective
 from echosyn.diffusion.settings import SampleVideosConfig
-from echosyn.diffusion.studio import WAITING, VideoModels, VideoWriter
-from echosyn.diffusion.synthesise import (
-    SamplePlan,
-    finish_samples,
-    plan_samples,
-    replanned,
-    sample_numbers,
-    sample_shard,
-)
+from echosyn.encoding.codec import VideoCodec
 from echosyn.models.condition import ConditionSpec
 from echosyn.models.published_image import UnetConfig
 from echosyn.models.published_video import PublishedVideoDenoiser
@@ -34,6 +25,15 @@ from echosyn.models.vae import Vae, VaeConfig
 from echosyn.privacy.filter import HEARTS, AcceptedHearts
 from echosyn.runtime.config import build
 from echosyn.runtime.errors import EchosynError
+from echosyn.synthesis.samples import (
+    SamplePlan,
+    finish_samples,
+    plan_samples,
+    replanned,
+    sample_numbers,
+    sample_shard,
+)
+from echosyn.synthesis.video_writer import WAITING, VideoModels, VideoWriter
 from tests.plain_speckle import plain_speckle
 from tests.tiny_video import tiny_video
 

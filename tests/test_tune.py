@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from local_cluster import ENVIRONMENT, LocalCluster
 from repro import edit, environment, new_project, run
 
-from echosyn.beat.table import write_beats
 from echosyn.cli import main
 from echosyn.cluster.outcome import trial_state
 from echosyn.cluster.space import Range, SearchConfig, changed, check_space, draws, read_space
+from echosyn.data.beats import write_beats
 from echosyn.data.latents import INDEX_COLUMNS, pack, write_index, write_shard
 from echosyn.project.config_patch import set_value
 from echosyn.runtime.config import Params, build

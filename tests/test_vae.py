@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from echosyn.data.filelist import read_filelist
 from echosyn.data.frames import FrameSet
 from echosyn.data.latents import LatentSet
-from echosyn.data.reconstruct import VideoCodec, encode_shard, finish_encoding
 from echosyn.data.video import read_video
 from echosyn.diffusion.objectives import make_objective
+from echosyn.encoding.codec import VideoCodec
+from echosyn.encoding.encode import encode_shard, finish_encoding
 from echosyn.models.condition import ConditionSpec
 from echosyn.models.published_image import PublishedImageDenoiser, UnetConfig
 from echosyn.models.published_video import PublishedVideoDenoiser, load_video

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from echosyn.beat.table import read_beats
+from echosyn.data.beats import read_beats
 from echosyn.data.filelist import CLASS, PATIENT
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import write_text

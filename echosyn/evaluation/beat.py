@@ -10,7 +10,7 @@ from echosyn.beat.lv_area import area_curve, load_area
 from echosyn.data.filelist import HEART_RATE
 from echosyn.data.frames import FrameSet
 from echosyn.data.latents import LatentSet
-from echosyn.data.reconstruct import VideoCodec
+from echosyn.encoding.codec import VideoCodec
 from echosyn.metrics.interval import Estimate, percentile_interval, resample_counts
 from echosyn.runtime.progress import bar
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from echosyn.data.frames import FrameSet, load_frames
 from echosyn.data.latents import LatentSet
-from echosyn.data.reconstruct import EncodeConfig, VideoCodec
 from echosyn.data.video import read_video, resample_indices
+from echosyn.encoding.codec import EncodeConfig, VideoCodec
 from echosyn.models.vae import Vae
 from echosyn.privacy.calibration import read_taus
 from echosyn.privacy.copies import CopyDetector, frame_rows

@@ -58,8 +58,8 @@ def examine_arithmetic(root: Path, anew: bool = False) -> Iterator[Finding]:
     Raises:
         EchosynError: params.yaml or a conf file is wrong.
     """
-    from echosyn.arithmetic.rehearsal import rehearsal
     from echosyn.arithmetic.trust import cache_folder, described, examine_all
+    from echosyn.project.rehearsal import rehearsal
     from echosyn.runtime.config import Params
     from echosyn.runtime.device import pick_device, pick_precision
 

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from echosyn.data.latents import LatentSet
-from echosyn.data.reconstruct import VideoCodec
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.objectives import load_objective
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.student import read_student
+from echosyn.encoding.codec import VideoCodec
 from echosyn.models.published_video import load_video
 from echosyn.models.vae import Vae
 from echosyn.report.mosaic import gif

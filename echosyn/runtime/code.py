@@ -111,10 +111,11 @@ def with_code(graph: str, root: Path = ROOT) -> str:
 def _packed(files: Iterable[str], root: Path) -> list[str]:
     """`files`, a folder instead of all that it holds."""
     packed, left = [], set(files)
-    for folder in sorted({p for f in left for p in Path(f).parents}, key=lambda p: len(p.parts)):
+    folders = {p for f in left for p in Path(f).parents if len(p.parts) > 1}
+    for folder in sorted(folders, key=lambda p: len(p.parts)):
         held = {p.relative_to(root).as_posix() for p in (root / folder).rglob("*.py")}
         held = {f for f in held if not _bare(root, f)}
-        if len(folder.parts) > 1 and len(held) > 1 and held <= left:
+        if len(held) > 1 and held <= left:
             packed.append(folder.as_posix())
             left -= held
     return sorted([*packed, *left])

@@ -10,8 +10,8 @@ from diffusers import DDPMScheduler
 from torch import nn
 
 from echosyn.data.latents import LatentSet
-from echosyn.diffusion.condition import ConditionSpec
 from echosyn.diffusion.objectives import DdpmV, load_objective
+from echosyn.models.condition import ConditionSpec
 from echosyn.models.published_image import (
     PublishedImageDenoiser,
     is_own_image,

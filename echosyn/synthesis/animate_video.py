@@ -14,16 +14,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from echosyn.animate import UNCHANGED
 from echosyn.data.frames import FrameSet
 from echosyn.data.ingest.fit import fit_video
 from echosyn.data.latents import LatentSet
-from echosyn.data.reconstruct import EncodeConfig, VideoCodec
 from echosyn.data.video import resample_indices, write_video
 from echosyn.diffusion.counterfactual import check_counterfactual, counterfactuals
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.student import read_student
+from echosyn.encoding.codec import EncodeConfig, VideoCodec
 from echosyn.metrics.ef import ef_scores
 from echosyn.metrics.ef_meter import predict_clips
 from echosyn.metrics.image import ssim
@@ -36,6 +35,7 @@ from echosyn.report.sheet import contact_sheet
 from echosyn.runtime.config import Params, build
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import atomic_dir, write_bytes, write_json
+from echosyn.synthesis.animate import UNCHANGED
 
 EF_CLIPS = 4  # of a video, whose mean is its measured EF
 STILL = 0.9  # share of the picture that moves least, which end-diastole is not read from

@@ -12,13 +12,10 @@ import numpy as np
 import pandas as pd
 
 from echosyn.data.filelist import read_filelist, video_path
-from echosyn.data.reconstruct import EncodeConfig
 from echosyn.data.video import resample_indices
-from echosyn.diffusion.ef_truth import read_truth, with_truth
 from echosyn.diffusion.generate import synthetic_name
 from echosyn.diffusion.settings import SampleVideosConfig
-from echosyn.diffusion.studio import VideoModels
-from echosyn.diffusion.synthesise import replanned, sample_shard
+from echosyn.encoding.codec import EncodeConfig
 from echosyn.privacy.calibration import accepted
 from echosyn.privacy.embedding import people_of
 from echosyn.privacy.filter import AcceptedHearts
@@ -35,6 +32,9 @@ from echosyn.privacy.videos import VideoFilterConfig, VideoScores, calibrate_vid
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import atomic_dir
 from echosyn.runtime.shards import Make
+from echosyn.synthesis.ef_truth import read_truth, with_truth
+from echosyn.synthesis.samples import replanned, sample_shard
+from echosyn.synthesis.video_writer import VideoModels
 
 KEPT, GALLERY = "scores.npz", "gallery.npz"
 # (work folder, items, items per shard, worker, what to call it) to the folders of the shards.

@@ -11,22 +11,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from echosyn.beat.table import draw_beats, first_phases
+from echosyn.data.beats import draw_beats, first_phases
 from echosyn.data.filelist import BEAT, CLASS, HEART_RATE, PHASE, read_filelist, write_filelist
 from echosyn.data.latents import LatentSet
-from echosyn.data.reconstruct import VideoCodec
 from echosyn.diffusion.ef_draw import draw_ef
-from echosyn.diffusion.ef_truth import (
-    EfMeter,
-    ShardTruth,
-    read_truth,
-    truth_numbers,
-    with_truth,
-    without_truth,
-)
 from echosyn.diffusion.generate import VideoSampler, synthetic_name
 from echosyn.diffusion.settings import SampleVideosConfig
-from echosyn.diffusion.studio import VideoWriter
+from echosyn.encoding.codec import VideoCodec
 from echosyn.models.speckle import Speckle
 from echosyn.models.vae import FRAME_SIZE
 from echosyn.privacy.filter import AcceptedHearts
@@ -35,6 +26,15 @@ from echosyn.runtime.files import atomic_dir
 from echosyn.runtime.parallel import ahead, cores_apart
 from echosyn.runtime.process import cores
 from echosyn.runtime.shards import gather
+from echosyn.synthesis.ef_truth import (
+    EfMeter,
+    ShardTruth,
+    read_truth,
+    truth_numbers,
+    with_truth,
+    without_truth,
+)
+from echosyn.synthesis.video_writer import VideoWriter
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from echosyn.beat.lv_area import BeatsConfig, LvAreaTask, Traced
 from echosyn.data.filelist import CLASS
 from echosyn.data.frames import FrameSet
 from echosyn.data.latents import LatentSet, pack, write_index, write_shard
-from echosyn.data.reconstruct import EncodeConfig, VideoCodec
 from echosyn.diffusion.generate import window_probe
 from echosyn.diffusion.hearts import heart_probe
+from echosyn.encoding.codec import EncodeConfig, VideoCodec
 from echosyn.metrics.ef_meter import clip_probe
 from echosyn.models.vae import FRAME_SIZE, Vae
 from echosyn.runtime.config import Params, build, read_yaml

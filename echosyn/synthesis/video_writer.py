@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from echosyn.data.reconstruct import VideoCodec
 from echosyn.data.video import write_video
-from echosyn.diffusion.ef_truth import EfMeter
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.settings import SampleVideosConfig
+from echosyn.encoding.codec import VideoCodec
 from echosyn.models.speckle import Speckle
 from echosyn.models.vae import Vae
 from echosyn.runtime.errors import EchosynError
+from echosyn.synthesis.ef_truth import EfMeter
 
 WRITERS = 2  # threads that encode and write videos while the next ones are sampled
 WAITING = 8  # videos that may wait for them

@@ -16,10 +16,10 @@ from torch import Tensor
 from echosyn.data.filelist import COLUMNS, read_filelist, video_path, write_filelist
 from echosyn.data.frames import FrameSet
 from echosyn.data.latents import LatentSet
-from echosyn.data.reconstruct import VideoCodec
 from echosyn.data.video import read_video, resample_indices, write_video
 from echosyn.diffusion.counterfactual import check_counterfactual, counterfactuals
 from echosyn.diffusion.generate import VideoSampler
+from echosyn.encoding.codec import VideoCodec
 from echosyn.metrics.ef import ef_scores, requested_vs_measured
 from echosyn.metrics.image import ssim
 from echosyn.privacy.embedding import HeartEncoder, frames_of, people_of

@@ -1,0 +1,1 @@
+"""Videos through the VAE: latents to keep, frames back."""

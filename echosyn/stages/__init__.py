@@ -1,0 +1,1 @@
+"""What stage files share beyond their command line."""
