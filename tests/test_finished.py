@@ -21,7 +21,7 @@ from echosyn.models.ef_regressor import EfRegressor
 from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig
 from echosyn.models.reid import AugmentConfig, build_reid
 from echosyn.models.store import save_model
-from echosyn.privacy import finished, judge
+from echosyn.privacy import judge
 from echosyn.privacy.calibration import CalibrationConfig
 from echosyn.privacy.copies import CopyConfig, CopyDetector
 from echosyn.privacy.disguise import augment_videos
@@ -30,6 +30,7 @@ from echosyn.privacy.planted import PlantedConfig, planted_curve
 from echosyn.privacy.video_result import LOCAL_MATCHES, VIDEO_SCORES
 from echosyn.privacy.videos import VideoFilterConfig, VideoScores
 from echosyn.runtime.errors import EchosynError
+from echosyn.synthesis import replace as replacing
 from echosyn.synthesis.ef_truth import EfMeter
 from echosyn.synthesis.replace import filter_finished, replace_refused
 
@@ -58,7 +59,7 @@ def project(original, tmp_path):
 
 
 def sources_in(root):
-    return finished.Sources(
+    return replacing.Sources(
         "phantom", root / "candidates/phantom", root / "privacy/phantom/hearts",
         root / "latents/train/phantom", root / "data/train/phantom", root / "models/reid/phantom",
         models_in(root), root / ".echosyn/frames",
@@ -118,7 +119,7 @@ def test_a_stolen_video_is_replaced_in_its_place(original, outcome):
 def test_replacements_are_the_next_hearts_in_order(original, outcome):
     result, _ = outcome
     tried = result.tried
-    hearts = finished.AcceptedHearts(original / "privacy/phantom/hearts")
+    hearts = replacing.AcceptedHearts(original / "privacy/phantom/hearts")
     indices = tried["FileName"].str.rsplit("_", n=1).str[1].astype(int)
     assert indices.tolist() == hearts.indices[: len(tried)].tolist()
     for number in range(1, int(tried["round"].max()) + 1):
@@ -191,7 +192,7 @@ def test_a_filter_killed_between_rounds_ends_as_an_undisturbed_one(
     original, outcome, project, monkeypatch, tmp_path
 ):
     root, sources = project
-    calls, sample = [], finished.sample_shard
+    calls, sample = [], replacing.sample_shard
 
     def killed(*arguments):
         calls.append(1)
@@ -199,7 +200,7 @@ def test_a_filter_killed_between_rounds_ends_as_an_undisturbed_one(
             raise KeyboardInterrupt
         sample(*arguments)
 
-    monkeypatch.setattr(finished, "sample_shard", killed)
+    monkeypatch.setattr(replacing, "sample_shard", killed)
     shutil.rmtree(root / "work", ignore_errors=True)
     with pytest.raises(KeyboardInterrupt):
         run(root, sources)

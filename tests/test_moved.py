@@ -144,7 +144,7 @@ def test_make_in_a_path_with_spaces_prints_addresses_that_open(here):
     bin_ = here / ".venv/bin"
     bin_.mkdir(parents=True)
     (here / ".git").mkdir()
-    shutil.copytree(ROOT / "echosyn", here / "echosyn", ignore=lambda d, f: set(f) - {"errors.py", "place.py", "__init__.py"})  # fmt: skip  # noqa: E501
+    shutil.copytree(ROOT / "echosyn", here / "echosyn", ignore=lambda d, f: set(f) - {"errors.py", "place.py", "runtime", "__init__.py"})  # fmt: skip  # noqa: E501
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, here)
         os.utime(here / name, (0, 0))

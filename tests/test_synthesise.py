@@ -12,7 +12,6 @@ import torch
 from diffusers import UNetSpatioTemporalConditionModel
 
 from echosyn.data.filelist import read_filelist
-from echosyn.diffusion import studio
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.heart_file import Hearts
 from echosyn.diffusion.objectives import make_objective
@@ -25,6 +24,7 @@ from echosyn.models.vae import Vae, VaeConfig
 from echosyn.privacy.filter import HEARTS, AcceptedHearts
 from echosyn.runtime.config import build
 from echosyn.runtime.errors import EchosynError
+from echosyn.synthesis import video_writer as studio
 from echosyn.synthesis.samples import (
     SamplePlan,
     finish_samples,
