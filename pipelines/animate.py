@@ -21,7 +21,7 @@ def main(dataset: str) -> None:
     from echosyn.diffusion.generate import VideoSampler
     from echosyn.diffusion.settings import SampleVideosConfig
     from echosyn.encoding.codec import VideoCodec
-    from echosyn.metrics.ef_meter import measure_ef
+    from echosyn.metrics.ef_meter import CLIPS, measure_ef
     from echosyn.models.ef_regressor import EfRegressor
     from echosyn.models.vae import Vae
     from echosyn.privacy.embedding import HeartEncoder
@@ -72,7 +72,7 @@ def main(dataset: str) -> None:
         people = Identities(latents, codec, HeartEncoder.load(reid))
         fps = EfRegressor.load(regressor / "seed0").fps
         real = load_frames(data, fps, cache, entry.label)
-        real_ef = measure_ef(regressor, real, 4)
+        real_ef = measure_ef(regressor, real, CLIPS)
 
         def compared(
             folder: Path, names: list[list[str]], frames: int | None = None
@@ -102,7 +102,7 @@ def main(dataset: str) -> None:
             **people.verification(),
             **people.kept(made, "animate"),
             **ef_numbers(
-                generated.ef, measure_ef(regressor, generated, 4), real.ef, real_ef, params.seed
+                generated.ef, measure_ef(regressor, generated, CLIPS), real.ef, real_ef, params.seed
             ),
         }
         if cfg.counterfactual:
@@ -111,8 +111,8 @@ def main(dataset: str) -> None:
             grid = len(used), -1  # a row per video, the unchanged one first
             numbers |= counterfactual_numbers(
                 generated.ef.reshape(grid),
-                measure_ef(regressor, generated, 4).reshape(grid),
-                measure_ef(regressor, rebuilt, 4),
+                measure_ef(regressor, generated, CLIPS).reshape(grid),
+                measure_ef(regressor, rebuilt, CLIPS),
                 params.seed,
             )
             numbers |= unchanged_ssim([row[:3] for row in clips])

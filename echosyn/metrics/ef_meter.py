@@ -14,6 +14,8 @@ from echosyn.models.ef_regressor import EfRegressor, load_seeds
 from echosyn.runtime.device import autocast, pick_device
 from echosyn.runtime.progress import bar
 
+CLIPS = 4  # of a video, whose mean is its measured EF, where no setting says otherwise
+
 
 def clip_starts(length: int, frames: int, clips: int) -> np.ndarray:
     """Starts of up to `clips` clips spread evenly over a video, without repeats; 0: every start."""

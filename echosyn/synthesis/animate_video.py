@@ -24,7 +24,7 @@ from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.student import read_student
 from echosyn.encoding.codec import EncodeConfig, VideoCodec
 from echosyn.metrics.ef import ef_scores
-from echosyn.metrics.ef_meter import predict_clips
+from echosyn.metrics.ef_meter import CLIPS, predict_clips
 from echosyn.metrics.image import ssim
 from echosyn.models.ef_regressor import load_seeds
 from echosyn.models.vae import Vae
@@ -37,7 +37,6 @@ from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import atomic_dir, write_bytes, write_json
 from echosyn.synthesis.animate import UNCHANGED
 
-EF_CLIPS = 4  # of a video, whose mean is its measured EF
 STILL = 0.9  # share of the picture that moves least, which end-diastole is not read from
 TRAIN_FRAMES = 8  # of each training video that a heart is compared with
 
@@ -142,7 +141,7 @@ class Models:
         videos = [(frames, i) for i in range(len(parts))]
         device, precision = self.codec.device, self.settings.precision
         found = [
-            predict_clips(model.to(device), videos, n, EF_CLIPS, show=False, precision=precision)
+            predict_clips(model.to(device), videos, n, CLIPS, show=False, precision=precision)
             for model in regressors
         ]
         means = np.mean([[some.mean() for some in each] for each in found], axis=0)

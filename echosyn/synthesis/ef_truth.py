@@ -17,13 +17,12 @@ from echosyn.data.frames import FrameSet
 from echosyn.data.video import resample_indices
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.metrics.ef import requested_vs_measured
-from echosyn.metrics.ef_meter import predict_clips
+from echosyn.metrics.ef_meter import CLIPS, predict_clips
 from echosyn.models.ef_regressor import load_seeds
 from echosyn.runtime.device import pick_device
 from echosyn.runtime.files import write_text
 
 TRUTH = "truth.csv"
-CLIPS = 4  # of a video, whose mean is its measured EF; as TrainEfConfig.test_clips
 ASKED, MEASURED = EF_TRUTH
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from echosyn.data.frames import FrameSet
-from echosyn.metrics.ef_meter import measure_ef, predict_clips
+from echosyn.metrics.ef_meter import CLIPS, measure_ef, predict_clips
 from echosyn.models.ef_regressor import EfRegressor, start_from
 from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig
 from echosyn.runtime.config import setting
@@ -33,7 +33,9 @@ class TrainEfConfig:
         0.0, lo=0.0, hi=2.0, help="largest sd of multiplicative noise per pixel and frame"
     )
     output_scale: float = setting(12.0, lo=1e-3, help="EF percent per unit of the network's output")
-    test_clips: int = setting(4, lo=0, help="clips per video whose mean is the prediction, 0: all")
+    test_clips: int = setting(
+        CLIPS, lo=0, help="clips per video whose mean is the prediction, 0: all"
+    )
     seeds: int = setting(1, lo=1, hi=100, help="regressors trained, alike but for their seed")
     protocol: str = setting(
         "strict",
