@@ -12,7 +12,7 @@ from pathlib import Path
 
 from echosyn.runtime.stage import command, torch_params
 
-COMPANY = 4  # released videos judged with planted ones: each is judged by itself
+OTHERS = 4  # released videos among which planted ones are judged, each by itself
 
 
 def main(dataset: str) -> None:
@@ -78,11 +78,11 @@ def main(dataset: str) -> None:
         copies, fps = cfg.planted_videos.copies, videos.fps
         clips, people = training_clips(videos.split("TRAIN"), refuse.frames, copies, seed)
         released = released_latents(samples, cfg.frames_per_video, fps, refuse.scorer.embeddable)
-        company = released_clips(samples, refuse.frames, COMPANY, fps, seed)
+        others = released_clips(samples, refuse.frames, OTHERS, fps, seed)
         speckle = Speckle.load(texture) if painted else None
         rebuild = as_released(refuse.scorer.rebuild, speckle, seed)
         finished = audit_videos(
-            sets, gallery, released, clips, people, company, refuse, augment_videos, rebuild,
+            sets, gallery, released, clips, people, others, refuse, augment_videos, rebuild,
             cfg, seed,
         )  # fmt: skip
 

@@ -63,7 +63,7 @@ def test_what_waits_for_mlflow_moves_along(here, monkeypatch):
     """Records, and the state that a killed stage continues from."""
     (here / "state").mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr("echosyn.tracking.courier.Courier._attempt", lambda *_, **__: False)
+        patch.setattr("echosyn.tracking.sender.Sender._attempt", lambda *_, **__: False)
         with suppress(KeyboardInterrupt), stage_run("s", "all", {}, (), here / "state"):
             raise KeyboardInterrupt
         new = here.rename(here.parent / "new")
@@ -73,10 +73,10 @@ def test_what_waits_for_mlflow_moves_along(here, monkeypatch):
     client = MlflowClient(tracking_uri())
     (found,) = client.search_runs([client.get_experiment_by_name("stages").experiment_id])
     assert (found.info.status, found.data.metrics) == ("FINISHED", {"n": 1.0})
-    tracking._courier(tracking._root()).round()
+    tracking._sender(tracking._root()).round()
     assert [p.name for p in (new / ".echosyn/outbox").glob("s-*")] == [one.outbox.key]
     shutil.rmtree(new / "state")
-    tracking._courier(tracking._root()).round()
+    tracking._sender(tracking._root()).round()
     assert list((new / ".echosyn/outbox").glob("s-*")) == []
     assert not here.exists()
 

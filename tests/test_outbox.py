@@ -154,7 +154,7 @@ def test_a_server_that_is_not_there_stalls_nothing_and_gets_everything_later(
     assert sent == 0
     assert left >= 8
     late.start()
-    assert all_sent() <= left  # the courier in the background may have been first with some
+    assert all_sent() <= left  # the sender in the background may have been first with some
     (found,) = server.stages("encode/away")
     assert found.info.status == "FINISHED"
     assert server.history(found.info.run_id) == ALL
@@ -228,8 +228,8 @@ def test_lost_acknowledgements_double_nothing(server, project, monkeypatch):
     deaf = Deaf(server)
     deaf.start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", deaf.uri)
-    monkeypatch.setattr("echosyn.tracking.courier.PAUSE", 0.05)
-    monkeypatch.setattr("echosyn.tracking.courier.LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr("echosyn.tracking.sender.PAUSE", 0.05)
+    monkeypatch.setattr("echosyn.tracking.sender.LONGEST_PAUSE", 0.05)
     with stage_run("encode", "deaf", {}) as run:
         train(run)
         run.final({"psnr": 1.5}, "m.json")
@@ -299,7 +299,7 @@ def test_a_worker_only_writes_files(server, project, monkeypatch):
 @pytest.mark.slow
 def test_two_processes_that_send_the_same_outbox_send_it_once(server, project, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setattr("echosyn.tracking.courier.PAUSE", 3600)  # not this process as a third
+    monkeypatch.setattr("echosyn.tracking.sender.PAUSE", 3600)  # not this process as a third
     with stage_run("encode", "twice", {}) as run:
         train(run)
     (waiting,) = outboxes(project / ".echosyn/outbox")

@@ -142,7 +142,7 @@ def test_other_settings_never_continue_a_run(project):
 
 
 def test_a_run_closes_when_what_is_nested_in_it_has_arrived(project, monkeypatch):
-    monkeypatch.setattr("echosyn.tracking.courier.PAUSE", 3600)  # no help from the background
+    monkeypatch.setattr("echosyn.tracking.sender.PAUSE", 3600)  # no help from the background
     with stage_run("train_ef", "phantom-real", {}) as parent:
         with nested_run(parent, "seed0", {"seed": 3}) as part:
             part.log(0, {"loss": 1.0})

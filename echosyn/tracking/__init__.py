@@ -26,8 +26,8 @@ from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import digest, read_json, write_json
 from echosyn.runtime.place import mend_store
 from echosyn.runtime.process import state_root
-from echosyn.tracking.courier import PAUSE, Courier
 from echosyn.tracking.outbox import OWN_STORE, Outbox, Row, outboxes, own_store
+from echosyn.tracking.sender import PAUSE, Sender
 from echosyn.tracking.store import OUTBOX, RELEASES, STAGES
 
 __all__ = [
@@ -176,7 +176,7 @@ def _closing(run: StageRun) -> Iterator[StageRun]:
         run.end("FAILED")
         raise
     finally:
-        left = 0 if _carried() else _courier(_root()).deliver_family(run.outbox)
+        left = 0 if _carried() else _sender(_root()).deliver_family(run.outbox)
         if left:
             print(
                 f"echosyn: {left} records of this run wait in {run.outbox.folder}: the next stage "
@@ -228,7 +228,7 @@ def stage_run(
         if note:
             write_json(note, {"outbox": key, "params_hash": tags["params_hash"]})
     if not _carried():
-        _courier(_root()).first_contact(outbox)
+        _sender(_root()).first_contact(outbox)
     with _closing(StageRun(outbox)) as run:
         yield run
 
@@ -286,14 +286,14 @@ def release_run(
     unique = ("manifest_sha256", digest)
     facts = _facts(RELEASES, identity["release"], params, all_tags, unique)
     outbox = Outbox.create(_root(), f"release-{digest[:16]}", {**facts, "once": True})
-    courier = _courier(_root())
+    sender = _sender(_root())
     if not _carried():
-        courier.first_contact(outbox)
+        sender.first_contact(outbox)
     if outbox.exists and not outbox.facts.get("ended"):
         with _closing(StageRun(outbox)) as run:
             run.outbox.add_metrics([(k, float(v), None, 0) for k, v in metrics.items()])
             run.artifact(artifacts)
-    return courier.run_ids.get(outbox.key, "")
+    return sender.run_ids.get(outbox.key, "")
 
 
 def carry(until: Callable[[], bool]) -> int:
@@ -307,13 +307,13 @@ def carry(until: Callable[[], bool]) -> int:
         EchosynError: the tracking store refuses us.
     """
     root = _root()
-    courier = _courier(root)
+    sender = _sender(root)
     known: set[str] = set()
     while not until():
         for outbox in outboxes(root):
             if outbox.key not in known:
                 known.add(outbox.key)
-                courier.first_contact(outbox)  # and its thread goes on with it
+                sender.first_contact(outbox)  # and its thread goes on with it
         time.sleep(PAUSE)
     return sync(root)[1]
 
@@ -329,12 +329,12 @@ def sync(root: Path | None = None) -> tuple[int, int]:
         operations sent, and operations still waiting (a line on standard error says why).
     """
     root = root or _root()
-    courier, waiting = _courier(root), 0
+    sender, waiting = _sender(root), 0
     for outbox in outboxes(root):
         waiting += len(outbox.operations())
-        courier.first_contact(outbox)
-        courier.deliver(outbox)
-    courier.round()
+        sender.first_contact(outbox)
+        sender.deliver(outbox)
+    sender.round()
     left = sum(len(outbox.operations()) for outbox in outboxes(root))
     return waiting - left, left
 
@@ -350,9 +350,9 @@ def _root() -> Path:
 
 
 @cache
-def _courier(root: Path) -> Courier:
+def _sender(root: Path) -> Sender:
     mend_store(root.parents[1] / OWN_STORE)  # when the project was moved since its last run
-    return Courier(root)
+    return Sender(root)
 
 
 def _facts(

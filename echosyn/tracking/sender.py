@@ -24,7 +24,7 @@ LONGEST_PAUSE = 30.0  # between attempts at a server that does not answer
 STUCK = 20.0  # seconds without progress after which a stage ends with things unsent
 
 
-class Courier:
+class Sender:
     """Sends what lies under `root`. One operation at a time; other processes' outboxes as well.
 
     Nothing that a stage or a worker does waits for it, but for the first contact and the end.
@@ -51,7 +51,7 @@ class Courier:
         with self._turn:
             self._attempt(outbox, raising=True)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._rounds, name="courier", daemon=True)
+            self._thread = threading.Thread(target=self._rounds, name="sender", daemon=True)
             self._thread.start()
 
     def deliver(self, outbox: Outbox) -> int:
