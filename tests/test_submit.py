@@ -31,8 +31,8 @@ import os, pathlib, time
 from echosyn.runtime.process import deferred_stop, run_stage
 
 def main():
-    pathlib.Path("stage.pid").write_text(str(os.getpid()))
     with deferred_stop() as asked:
+        pathlib.Path("stage.pid").write_text(str(os.getpid()))
         for i in range(3000):
             print(f"line {i} of the stage", flush=True)
             time.sleep(0.2)
