@@ -45,7 +45,10 @@ def package(tmp_path):
         "pipelines/report.py": "from echosyn.report.plots import draw",
         "echosyn/__init__.py": "__version__ = '1'",
         "echosyn/a.py": "from echosyn.deep.d import x, y",
-        "echosyn/b.py": "import numpy",
+        "echosyn/b.py": "CALL = ['-m', 'echosyn.served']; FILE = 'sizes.json'",
+        "echosyn/served.py": "",
+        "echosyn/sizes.json": "{}",
+        "echosyn/unread.json": "{}",
         "echosyn/deep/__init__.py": '"""Nothing."""',
         "echosyn/deep/d.py": "from echosyn import a",
         "echosyn/pack/__init__.py": "from echosyn.pack.used import x",
@@ -64,7 +67,7 @@ def package(tmp_path):
 
 
 def test_a_closure_follows_imports_and_leaves_out_what_runs_records_and_draws(package):
-    deep = {"echosyn/a.py", "echosyn/b.py", "echosyn/deep/d.py"}
+    deep = {f"echosyn/{n}" for n in ("a.py", "b.py", "served.py", "sizes.json", "deep/d.py")}
     pack = {f"echosyn/pack/{n}.py" for n in ("__init__", "inner", "used")}
     assert set(modules("make", package)) == {"pipelines/make.py"} | deep | pack
     drawn = {"pipelines/report.py", "echosyn/report/plots.py", "echosyn/other.py"}
@@ -101,6 +104,8 @@ def test_a_graph_gets_folders_for_all_that_they_hold_and_keeps_its_data(package)
         "echosyn/b.py",
         "echosyn/deep/d.py",
         "echosyn/pack",
+        "echosyn/served.py",
+        "echosyn/sizes.json",
         "pipelines/make.py",
     }
 
@@ -132,6 +137,8 @@ EDITS = {
     "echosyn/metrics/roc.py": "animate classify evaluate filter_videos privacy_audit "
     "privacy_filter privacy_page sample_videos train_reid",
     "echosyn/release/card.py": "release",
+    "echosyn/validation/expectations/camus.yaml": "validate_latents validate_raw validate_release",
+    "echosyn/metrics/i3d_rgb_scratch.json": "evaluate",
     "echosyn/training/arms.py": "classify evaluate train_ef_arms train_ef_real "
     "train_ef_real_plus_synthetic train_ef_reconstructed train_ef_synthetic "
     "train_ef_synthetic_relabelled",

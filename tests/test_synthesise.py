@@ -24,7 +24,7 @@ from echosyn.models.vae import Vae, VaeConfig
 from echosyn.privacy.filter import HEARTS, AcceptedHearts
 from echosyn.runtime.config import build
 from echosyn.runtime.errors import EchosynError
-from echosyn.synthesis import video_writer as studio
+from echosyn.synthesis import video_writer
 from echosyn.synthesis.samples import (
     SamplePlan,
     finish_samples,
@@ -263,7 +263,7 @@ def test_a_video_that_cannot_be_written_stops_the_shard(models, tmp_path, monkey
     def full(path, frames, fps):
         raise EchosynError(f"{path.name}: no space")
 
-    monkeypatch.setattr(studio, "write_video", full)
+    monkeypatch.setattr(video_writer, "write_video", full)
     plan = plan_samples("set", CFG, accepted(tmp_path / "hearts"), real(), 0)
     with pytest.raises(EchosynError, match=r"SYN_set_0_000000\.avi: no space"):
         recorded(VideoSampler(models.video, CFG), plan, [range(1)], tmp_path / "out")
@@ -276,7 +276,7 @@ def test_videos_wait_to_be_written_but_not_too_many(tmp_path, monkeypatch):
         assert go.wait(20)
         written.append(path.name)
 
-    monkeypatch.setattr(studio, "write_video", slow)
+    monkeypatch.setattr(video_writer, "write_video", slow)
     with VideoWriter(tmp_path, FPS) as writer:
         for i in range(WAITING):  # none of these waits for a thread
             writer.put(f"v{i}", np.zeros((1, 8, 8), np.uint8))
@@ -296,7 +296,7 @@ def test_an_interrupted_shard_leaves_its_folder_to_no_thread(tmp_path, monkeypat
         assert go.wait(20)
         written.append(path.name)
 
-    monkeypatch.setattr(studio, "write_video", slow)
+    monkeypatch.setattr(video_writer, "write_video", slow)
 
     def interrupted():
         with VideoWriter(tmp_path, FPS) as writer:

@@ -1,7 +1,7 @@
 """The code that decides what a stage writes: the closure of its imports.
 
-dvc.yaml lists it among the dependencies of the stage, its digest names what a stage can resume
-from and stands in the lineage of a release. After a change of imports:
+dvc.yaml lists it among the dependencies of the stage; its digest names what a stage can resume
+from, and is a tag of the run. After a change of imports:
 
     python -m echosyn.runtime.code
 """
@@ -25,6 +25,7 @@ ASIDE = (
 )
 DRAWN = ("privacy_page", "release", "report")  # stages whose output is drawn
 DEPS = re.compile(r"^( *)deps: \[([^\]]*)\]", re.MULTILINE)
+MODULE = re.compile(r"(?:echosyn|pipelines)(?:\.\w+)+")
 COMMAND = re.compile(r"cmd: python -m pipelines\.(\w+)")
 WIDTH = 100
 
@@ -32,7 +33,9 @@ WIDTH = 100
 def modules(stage: str, root: Path = ROOT) -> tuple[str, ...]:
     """Files of code, relative to `root`, that an output of pipelines/<stage>.py depends on.
 
-    Imports count wherever they stand, inside functions too; those for type checkers alone do not.
+    Imports count wherever they stand, inside functions too, and modules that a string names, as
+    for another process; imports for type checkers alone do not. Files that are no code count with
+    the module beside them that names them or their folder.
     Packages of `ASIDE` are left out, with what only they import; drawn stages keep `report`.
     """
     aside = tuple(p for p in ASIDE if not (stage in DRAWN and p == "echosyn/report/"))
@@ -43,7 +46,7 @@ def modules(stage: str, root: Path = ROOT) -> tuple[str, ...]:
         if file not in found and not file.startswith(aside):
             found.add(file)
             left += imports(root, file)
-    return tuple(sorted(found))
+    return tuple(sorted(found.union(*(_read_by(root, f) for f in found))))
 
 
 def code_digest(stage: str, root: Path = ROOT) -> str:
@@ -68,6 +71,8 @@ def imports(root: Path, file: str) -> frozenset[str]:
             names |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
         elif isinstance(node, ast.Import):
             names |= {a.name for a in node.names}
+        elif isinstance(node, ast.Constant) and MODULE.fullmatch(str(node.value)):
+            names.add(node.value)
     ours = (n.split(".") for n in names if n.split(".")[0] in PACKAGES)
     parts = {".".join(n[: i + 1]) for n in ours for i in range(len(n))}
     return frozenset(f for name in parts if (f := _file(root, name)) and not _bare(root, f))
@@ -76,8 +81,22 @@ def imports(root: Path, file: str) -> frozenset[str]:
 @cache
 def _bare(root: Path, file: str) -> bool:
     """An __init__.py that says what its package is and does nothing."""
+    if not file.endswith("/__init__.py"):
+        return False
     tree = ast.parse((root / file).read_text(encoding="utf-8"))
-    return file.endswith("/__init__.py") and all(isinstance(n, ast.Expr) for n in tree.body)
+    return all(isinstance(n, ast.Expr) for n in tree.body)
+
+
+@cache
+def _read_by(root: Path, file: str) -> frozenset[str]:
+    """Files in the folder of a module, or below, that are no code and that it names."""
+    here, text = (root / file).parent, (root / file).read_text(encoding="utf-8")
+    beside = (p for p in here.rglob("*.*") if p.is_file() and p.suffix not in (".py", ".pyc"))
+    return frozenset(
+        p.relative_to(root).as_posix()
+        for p in beside
+        if p.relative_to(here).parts[0].split(".")[0] in text
+    )
 
 
 def _for_types(node: ast.AST) -> bool:
@@ -113,7 +132,8 @@ def _packed(files: Iterable[str], root: Path) -> list[str]:
     packed, left = [], set(files)
     folders = {p for f in left for p in Path(f).parents if len(p.parts) > 1}
     for folder in sorted(folders, key=lambda p: len(p.parts)):
-        held = {p.relative_to(root).as_posix() for p in (root / folder).rglob("*.py")}
+        files = [p for p in (root / folder).rglob("*.*") if p.suffix != ".pyc" and p.is_file()]
+        held = {p.relative_to(root).as_posix() for p in files}
         held = {f for f in held if not _bare(root, f)}
         if len(held) > 1 and held <= left:
             packed.append(folder.as_posix())
