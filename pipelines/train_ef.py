@@ -44,7 +44,9 @@ def prepare(
         names["synthetic"] = plan.kind
     sets = {source: videos(name) for source, name in names.items()}
     real = sets.get("real", sets.get("reconstructed"))
-    train, val = (choose(plan, real, sets.get("synthetic"), s, seed) for s in ("TRAIN", "VAL"))
+    train, val = (
+        choose(plan, real, sets.get("synthetic"), s, seed, cfg.real_share) for s in ("TRAIN", "VAL")
+    )
     if plan.selects_on_real(cfg.protocol):
         inputs.append(of["real"])
         val = choose(plan, videos("real"), None, "VAL", seed)

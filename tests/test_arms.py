@@ -113,6 +113,19 @@ def test_ratios_and_shares_are_of_the_real_videos():
         chosen("real_plus_synthetic_150", "TRAIN")
 
 
+@pytest.mark.parametrize(("share", "counted"), [(0.0, 4), (0.05, 4), (0.5, 40), (0.75, 120)])
+def test_few_real_videos_are_repeated_until_they_have_their_share_of_training(share, counted):
+    real, synthetic = frames(50, "r", val=10), frames(60, "s", val=20)
+    arm = parse_arm("few_real_10_plus_synthetic")
+    few, many = names(choose(arm, real, synthetic, "TRAIN", 0, share))
+    once = names(choose(arm, real, synthetic, "TRAIN", 0))[0]
+    assert (len(few), len(many)) == (counted, 40)
+    assert {v: few.count(v) for v in few} == dict.fromkeys(once, counted // 4)
+    assert [len(s) for s in choose(arm, real, synthetic, "VAL", 0, share)] == [2, 20]
+    all_real = names(choose(parse_arm("real_plus_synthetic_50"), real, synthetic, "TRAIN", 0, 0.5))
+    assert [len(s) for s in all_real] == [40, 20], "real videos that are more are not left out"
+
+
 @pytest.mark.parametrize(
     ("entry", "said"),
     [

@@ -9,6 +9,7 @@ from plain_speckle import plain_speckle
 
 from echosyn.data.phantom import PhantomConfig, render_patient
 from echosyn.metrics.ultrasound import compare_statistics, image_statistics
+from echosyn.models.sharpening import RINGS
 from echosyn.models.speckle import BANDS, FILE, KNOTS, REACH, Speckle, UnlearnedError
 from echosyn.runtime.errors import EchosynError
 
@@ -43,6 +44,7 @@ def test_what_was_painted_is_learned_back(size, lateral, still, memory):
         assert found.grain[band, near, near] == pytest.approx(
             known.grain[band, near, near], abs=0.06
         )
+    assert found.gain.mean() == pytest.approx(1, abs=0.05), "nothing was blurred"
 
 
 def test_edges_that_are_off_by_much_do_not_count_as_size():
@@ -103,12 +105,14 @@ def test_painted_phantoms_have_the_texture_of_real_ones():
 
 
 def test_statistics_are_kept_to_the_byte(tmp_path):
-    known = plain_speckle()
+    gain = np.linspace(1, 2, RINGS, dtype=np.float32)
+    known = dataclasses.replace(plain_speckle(), gain=gain)
     known.save(tmp_path)
     first = (tmp_path / FILE).read_bytes()
     found = Speckle.load(tmp_path)
     assert np.array_equal(found.size, known.size)
     assert np.array_equal(found.grain, known.grain)
+    assert np.array_equal(found.gain, known.gain)
     found.save(tmp_path)
     assert (tmp_path / FILE).read_bytes() == first
 

@@ -3,14 +3,15 @@
 A decoder trained on squared error returns the mean of all speckle that a latent allows: smooth
 tissue. What it takes off is close to a Gaussian texture: its size depends on the brightness, its
 grain on the depth, and it follows the frame before only in part. These three are read off TRAIN's
-frames and their reconstructions; a painted frame is the decoded one plus a fresh draw.
+frames and their reconstructions. What is then missing is detail that the decoder blurs, which
+sharpening restores. A painted frame is the decoded one, sharpened, plus a fresh draw.
 
 A network trained on smooth videos reads the flicker of real speckle as motion
 (docs/results/speckle.md).
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy import fft
 
+from echosyn.models.sharpening import RINGS, closer_gain, no_gain, ring_power, sharpened
 from echosyn.runtime.errors import EchosynError
 
 FILE = "speckle.safetensors"
@@ -31,6 +33,8 @@ REACH = 8  # pixels to which the grain correlates
 BANDS = 3  # of depth
 LEAST = 500  # pixels of a brightness from which its size is read
 FAR = 8  # frames; what is alike over more stands still
+EVERY = 4  # of so many frames one is read for the gain
+ROUNDS = 2  # of the gain; painting is not linear, since grey levels end at 0 and 255
 
 
 class UnlearnedError(EchosynError):
@@ -43,13 +47,15 @@ class Speckle:
 
     size: grey levels, sd at each of KNOTS (K,). grain: correlation of neighbours at each depth,
     from the transducer down, (BANDS, 2 REACH + 1, 2 REACH + 1). still: share of the power that does
-    not change over time. memory: correlation of the rest with the frame before.
+    not change over time. memory: correlation of the rest with the frame before. gain: of each ring
+    of frequencies of the decoded frame (RINGS,); see `sharpening`.
     """
 
     size: np.ndarray
     grain: np.ndarray
     still: float
     memory: float
+    gain: np.ndarray
 
     @classmethod
     def learn(cls, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> "Speckle":
@@ -68,7 +74,21 @@ class Speckle:
             sums.add_grain(real, rebuilt, size)
         grain, near, far = sums.correlations()
         still = float(np.clip(far, 0, 0.99))
-        return cls(size, grain, still, float(np.clip((near - still) / (1 - still), 0, 0.99)))
+        memory = float(np.clip((near - still) / (1 - still), 0, 0.99))
+        return cls(size, grain, still, memory, no_gain())._sharper(sums.kept)
+
+    def _sharper(self, pairs: list[tuple[np.ndarray, np.ndarray]]) -> "Speckle":
+        """These statistics, with the gain that gives painted frames the power of real ones."""
+        few = [(real[::EVERY], rebuilt[::EVERY]) for real, rebuilt in pairs]
+        real, decoded = (sum(ring_power(f) for f in side) for side in zip(*few, strict=True))
+        found = self
+        for _ in range(ROUNDS):
+            painted = sum(
+                ring_power(found.paint(rebuilt, np.random.default_rng(i)))
+                for i, (_, rebuilt) in enumerate(few)
+            )
+            found = replace(found, gain=closer_gain(found.gain, real, painted, decoded))
+        return found
 
     @classmethod
     def none(cls) -> "Speckle":
@@ -76,15 +96,15 @@ class Speckle:
         side = 2 * REACH + 1
         grain = np.zeros((BANDS, side, side), np.float32)
         grain[:, REACH, REACH] = 1
-        return cls(np.zeros(len(KNOTS), np.float32), grain, 0.0, 0.0)
+        return cls(np.zeros(len(KNOTS), np.float32), grain, 0.0, 0.0, no_gain())
 
     def paint(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Decoded frames uint8 (T, side, side) with speckle of their own, uint8."""
         light = _brightness(frames)
         inside = light.max(axis=0) > DARK
         texture = self.texture(len(frames), frames.shape[-1], rng)
-        painted = frames + _at(self.size, light) * texture * inside
-        return np.clip(np.rint(painted), 0, 255).astype(np.uint8)
+        painted = sharpened(frames, self.gain) + _at(self.size, light) * texture
+        return np.where(inside, np.clip(np.rint(painted), 0, 255), frames).astype(np.uint8)
 
     def texture(self, n: int, side: int, rng: np.random.Generator) -> np.ndarray:
         """Gaussian texture of unit sd, float32 (n, side, side)."""
@@ -103,7 +123,7 @@ class Speckle:
 
     def numbers(self) -> dict[str, float]:
         """Flat metrics: size in grey levels at brightness 64, correlation with the next pixel down
-        and beside in the middle band, and over time."""
+        and beside in the middle band, over time, and the greatest gain of a frequency."""
         middle = self.grain[BANDS // 2]
         return {
             "speckle/size_at_64": float(self.size[list(KNOTS).index(64)]),
@@ -111,6 +131,7 @@ class Speckle:
             "speckle/grain_lateral": float(middle[REACH, REACH + 1]),
             "speckle/still": self.still,
             "speckle/memory": self.memory,
+            "speckle/greatest_gain": float(self.gain.max()),
         }
 
     def save(self, folder: Path) -> None:
@@ -119,6 +140,7 @@ class Speckle:
             "size": self.size.astype(np.float32),
             "grain": self.grain.astype(np.float32),
             "time": np.array([self.still, self.memory], np.float32),
+            "gain": self.gain.astype(np.float32),
         }
         save_file(tensors, folder / FILE)
 
@@ -134,12 +156,17 @@ class Speckle:
         try:
             found = load_file(path)
             side = 2 * REACH + 1
-            shapes = {"size": (len(KNOTS),), "grain": (BANDS, side, side), "time": (2,)}
+            shapes = {
+                "size": (len(KNOTS),),
+                "grain": (BANDS, side, side),
+                "time": (2,),
+                "gain": (RINGS,),
+            }
             if {k: v.shape for k, v in found.items()} != shapes:
                 raise ValueError("other tensors are in it")
         except (SafetensorError, ValueError, OSError) as e:
             raise EchosynError(f"{path}: not what the stage speckle writes ({e})") from None
-        return cls(found["size"], found["grain"], *map(float, found["time"]))
+        return cls(found["size"], found["grain"], *map(float, found["time"]), found["gain"])
 
 
 class _Sums:

@@ -11,6 +11,7 @@ video) and `real_plus_synthetic` are always trained. More, as `ef_arms` in param
   which has seen that dataset's real video.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,13 +136,20 @@ def subset(frames: FrameSet, count: int, seed: int) -> FrameSet:
 
 
 def choose(
-    arm: Arm, real: FrameSet | None, synthetic: FrameSet | None, split: str, seed: int
+    arm: Arm,
+    real: FrameSet | None,
+    synthetic: FrameSet | None,
+    split: str,
+    seed: int,
+    real_share: float = 0.0,
 ) -> list[FrameSet]:
     """The videos of a split that an arm takes from the real (or reconstructed) and synthetic sets.
 
     Args:
         real, synthetic: of the arm's sources, else None.
         seed: draws the subsets, so that seeds differ in them as well.
+        real_share: of TRAIN's videos that are to be real beside synthetic ones, below 1. Fewer are
+            repeated, so that synthetic labels do not outweigh measured ones.
 
     Raises:
         EchosynError: fewer synthetic videos than the arm's ratio asks for.
@@ -167,6 +175,9 @@ def choose(
                     "in samples; sample more (conf/<scale>/sample_videos.yaml) or lower the ratio"
                 ) from None
         chosen.append(synthetic)
+    if real is not None and synthetic is not None and split == "TRAIN":
+        wanted = math.ceil(len(synthetic) * real_share / (1 - real_share))
+        chosen[0] = real.take(np.resize(np.arange(count), max(wanted, count)))
     return chosen
 
 

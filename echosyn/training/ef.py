@@ -37,6 +37,13 @@ class TrainEfConfig:
         CLIPS, lo=0, help="clips per video whose mean is the prediction, 0: all"
     )
     seeds: int = setting(1, lo=1, hi=100, help="regressors trained, alike but for their seed")
+    real_share: float = setting(
+        0.5,
+        lo=0.0,
+        hi=0.95,
+        help="least share of real videos in training on real and synthetic ones, fewer are "
+        "repeated; 0: each video counts once",
+    )
     protocol: str = setting(
         "strict",
         choices=PROTOCOLS,
