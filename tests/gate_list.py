@@ -39,6 +39,7 @@ class GoodList:
                 "Height": "140",
                 "EFAsked": [f"{e:g}" for e in ef],
                 "EFMeasured": [f"{e + 1:g}" for e in ef],
+                "EFKind": "asked",
                 "HeartRate": "82",
                 "Phase": "0.25",
             }

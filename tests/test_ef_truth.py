@@ -23,6 +23,7 @@ from echosyn.report import plots
 from echosyn.runtime.errors import EchosynError
 from echosyn.synthesis.ef_truth import (
     EfMeter,
+    as_asked,
     read_truth,
     truth_numbers,
     with_truth,
@@ -145,7 +146,12 @@ def test_relabelled_videos_are_those_asked_for_under_a_measured_ef(sampled, tmp_
     written = read_filelist(tmp_path / "relabel/out/FileList.csv")
     assert written["EF"].tolist() == table["EF"].tolist()
     assert read_truth(folders)["Attempts"].tolist() == [1] * 4
-    assert "EFAsked" not in plain
+    assert set(plain["EFKind"]) == {"asked"}
+    assert plain["EFAsked"].tolist() == plain["EF"].tolist()
+    assert plain["EFMeasured"].isna().all()
+    assert set(written["EFKind"]) == {"measured"}
+    assert written["EFMeasured"].tolist() == written["EF"].tolist()
+    assert list(written) == list(read_filelist(tmp_path / "keep/out/FileList.csv"))
 
 
 def test_a_rejected_video_is_tried_with_other_noise_and_the_nearest_kept(sampled, tmp_path):
@@ -171,7 +177,8 @@ def test_a_rejected_video_is_tried_with_other_noise_and_the_nearest_kept(sampled
         )
         row = table.iloc[i]
         assert row["EFMeasured"] == shown[int(np.argmin(off[:tried]))]
-        assert row["EF"] == asked
+        assert row["EF"] == row["EFAsked"] == asked
+        assert row["EFKind"] == "asked"
         assert found["Attempts"].iloc[i] == tried
     assert sorted(found["Attempts"])[-1] == 3  # nothing shows an EF of 80
     assert found["Attempts"].min() == 1
@@ -198,7 +205,7 @@ def test_numbers_say_how_near_the_videos_come(sampled, tmp_path):
     expected = np.corrcoef(table["EF"], table["EFMeasured"])[0, 1]
     assert numbers["sample_videos/ef_r"] == pytest.approx(expected)
     assert {"sample_videos/ef_slope", "sample_videos/ef_r_lo"} <= set(numbers)
-    same = pd.DataFrame({"FileName": ["a", "b"], "EF": [50.0, 50], "EFMeasured": [51.0, 52]})
+    same = pd.DataFrame({"FileName": ["a", "b"], "EFAsked": [50.0, 50], "EFMeasured": [51.0, 52]})
     few = truth_numbers(same.assign(Attempts=1), 1.5, 0)  # no correlation with one EF
     assert few["sample_videos/ef_within_tolerance"] == 0.5
     assert "sample_videos/ef_r" not in few
@@ -206,9 +213,10 @@ def test_numbers_say_how_near_the_videos_come(sampled, tmp_path):
 
 
 def test_what_was_measured_comes_off_again():
-    table = pd.DataFrame({"FileName": ["a", "b"], "EF": [30.0, 60.0]})
-    relabel = table.assign(EF=[33.0, 55.0], EFAsked=[30.0, 60.0])
+    table = as_asked(pd.DataFrame({"FileName": ["a", "b"]}), np.array([30.0, 60.0]))
+    assert table["EFKind"].tolist() == ["asked", "asked"]
     reject = table.assign(EFMeasured=[33.0, 55.0])
+    relabel = reject.assign(EF=[33.0, 55.0], EFKind="measured")
     for found in (relabel, reject):
         judged = with_truth(table, found.iloc[::-1])
         pd.testing.assert_frame_equal(judged, found, check_like=True)
@@ -236,6 +244,13 @@ def test_the_columns_are_kept_and_checked(tmp_path):
         write_filelist(path, listed(EFAsked=[40.0, wrong]))
         with pytest.raises(EchosynError, match=f"EFAsked .*{why}.*line 3"):
             read_filelist(path)
+    write_filelist(path, listed(EFAsked=[40.0, np.nan]))
+    assert np.isnan(read_filelist(path)["EFAsked"][1])
+    write_filelist(path, listed(EFKind=["asked", "guessed"]))
+    with pytest.raises(
+        EchosynError, match="EFKind is not one of asked, measured: line 3: 'guessed'"
+    ):
+        read_filelist(path)
 
 
 @pytest.mark.slow
@@ -244,13 +259,17 @@ def test_the_release_gate_knows_them():
     assert failing(good.judge("release")) == set()
     good.set(3, EFMeasured="101")
     assert failing(good.judge("release")) == {"ef_measured_range"}
+    good = GoodList(("EFKind",)).all("ESV", "").all("EDV", "").set(2, EFKind="guessed")
+    assert "ef_kind" in failing(good.judge("release"))
     good = GoodList(("EFAsked",)).all("ESV", "").all("EDV", "").set(2, EFAsked="n/a")
     assert "ef_asked_number" in failing(good.judge("release"))
 
 
 def test_the_card_says_what_ef_is():
     assert "asked of the generator, not one measured" in _content(listed())
-    relabelled = _content(listed(EFAsked=[45.0, 50.0]))
+    kept = listed(EFAsked=[41.0, 59.0], EFMeasured=np.nan, EFKind="asked")
+    assert _content(kept) == _content(listed())
+    relabelled = _content(listed(EFAsked=[45.0, 50.0], EFKind="measured"))
     assert "EF is what networks trained on real videos measure" in relabelled
     assert "`EFAsked` is what was asked of the generator, mean 47.5" in relabelled
     assert "2.0 points from EF on average" in _content(listed(EFMeasured=[40.0, 62.0]))

@@ -58,7 +58,7 @@ TABLE_CHECKS = {"columns", "fields", "split_names", "split_counts", "all_listed"
 OF_OTHER_FILES = {"units", "units_likely", "needs", "needs_soft"}  # test_scales, test_demands
 CLASS_CHECKS = {"class_given", "class_in_every_split", "class_share"}
 OF_RELEASES = {
-    "ef_asked_number", "ef_asked_range", "ef_measured_number", "ef_measured_range",
+    "ef_asked_number", "ef_asked_range", "ef_measured_number", "ef_measured_range", "ef_kind",
     "volumes_unclaimed", "heart_rate_number", "heart_rate_range", "phase_number", "phase_range",
 }  # fmt: skip
 OF_ONE_SOURCE = {"age_pediatric", "two_classes", "pseudonym_names", "pseudonym_patients"}

@@ -234,7 +234,8 @@ def test_a_replacement_is_asked_for_what_its_place_was(tmp_path):
     places = pd.DataFrame({"FileName": ["x", "y"], "EF": [41.0, 44.0], "EFAsked": [30.0, 60.0]})
     plan = replanned(hearts, np.array([6, 9]), places)
     assert plan.table["EF"].tolist() == [30.0, 60.0]
-    assert "EFAsked" not in plan.table
+    assert plan.table["EFAsked"].tolist() == [30.0, 60.0]
+    assert plan.table["EFMeasured"].isna().all()
     hearts = accepted(tmp_path / "told", ef=np.arange(9) + 40.0)
     assert replanned(hearts, np.array([6, 9]), places).table["EF"].tolist() == [42.0, 43.0]
 

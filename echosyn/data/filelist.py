@@ -32,16 +32,18 @@ COLUMNS = (
 PATIENT = "Patient"  # optional: a pseudonym, so that splits can be checked by patient
 CLASS = "Class"  # optional: what the video is a case of, such as PAH or non-PAH
 ABOUT_PATIENT = ("Sex", "Age", "Weight", "Height")  # optional: text, years, kilograms, centimetres
-# Optional, of synthetic videos, percent: what the generator was asked for where EF is what a
-# regressor measured, and what it measured where EF is what was asked for.
-EF_TRUTH = ("EFAsked", "EFMeasured")
+# Of synthetic videos: what the generator was asked for and what a regressor measured in the video,
+# percent, empty where there is none; and which of the two the column EF repeats.
+EF_ASKED, EF_MEASURED = EF_TRUTH = ("EFAsked", "EFMeasured")
+EF_KIND = "EFKind"
+ASKED, MEASURED = EF_KINDS = ("asked", "measured")
 # Optional, of synthetic videos, as asked for: beats a minute, and beats from end-diastole to the
 # first frame, from 0 to below 1.
 HEART_RATE, PHASE = BEAT = ("HeartRate", "Phase")
 # Follow the others, in this order, when present.
-OPTIONAL = (PATIENT, CLASS, *ABOUT_PATIENT, *EF_TRUTH, *BEAT)
+OPTIONAL = (PATIENT, CLASS, *ABOUT_PATIENT, *EF_TRUTH, EF_KIND, *BEAT)
 TRACINGS = "VolumeTracings.csv"  # beside a FileList: the ventricle in some frames
-RELEASED = (CLASS, *EF_TRUTH, *BEAT)  # those that a synthetic dataset may have
+RELEASED = (CLASS, *EF_TRUTH, EF_KIND, *BEAT)  # those that a synthetic dataset may have
 LABELS = ("ef", "class", "none")  # what every row of a FileList must state
 SPLITS = ("TRAIN", "VAL", "TEST")
 VOLUMES = ("ESV", "EDV")
@@ -154,7 +156,7 @@ def check_rows(cells: pd.DataFrame, label: str = "ef") -> tuple[pd.DataFrame, li
     refuse("Split", ~cells["Split"].isin(SPLITS), f"is not one of {', '.join(SPLITS)}")
     if label == "class":
         refuse(CLASS, cells[CLASS].astype(str).str.strip() == "", "is empty; it is the label")
-    may_be_empty = (*VOLUMES, *MEASURES, *BEAT, *(() if label == "ef" else ("EF",)))
+    may_be_empty = (*VOLUMES, *MEASURES, *EF_TRUTH, *BEAT, *(() if label == "ef" else ("EF",)))
     for column in (name for name in (*NUMBERS, *MEASURES, *EF_TRUTH, *BEAT) if name in cells):
         table[column] = to_numbers(cells[column])
         empty = cells[column].astype(str).str.strip() == ""
@@ -166,6 +168,9 @@ def check_rows(cells: pd.DataFrame, label: str = "ef") -> tuple[pd.DataFrame, li
     for column in (name for name in ("EF", *EF_TRUTH) if name in cells):
         wrong = (table[column] < 0) | (table[column] > 100)
         refuse(column, wrong, "is outside 0-100 percent")
+    if EF_KIND in cells:
+        known = cells[EF_KIND].isin(("", *EF_KINDS))
+        refuse(EF_KIND, ~known, f"is not one of {', '.join(EF_KINDS)}")
     for column in (name for name in COUNTS if name in cells):
         wrong = (table[column] < 1) | (table[column] % 1 != 0)
         refuse(column, wrong & table[column].notna(), "is not a whole number of 1 or more")
@@ -252,7 +257,7 @@ def _kept(table: pd.DataFrame) -> list[str]:
 
 def asked_ef(table: pd.DataFrame) -> pd.Series:
     """The EF that was asked of the generator, percent, of each row of a synthetic FileList."""
-    return table[EF_TRUTH[0] if EF_TRUTH[0] in table else "EF"]
+    return table[EF_ASKED if EF_ASKED in table else "EF"]
 
 
 def frame_phases(table: pd.DataFrame) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from echosyn.data.filelist import (
     BEAT,
     CLASS,
     COLUMNS,
+    EF_KIND,
     EF_TRUTH,
     PATIENT,
     frame_phases,
@@ -90,7 +91,7 @@ def build_release(
         (partial / "Videos").mkdir()
         for sample in track(table["FileName"], "release", "video"):
             shutil.copyfile(video_path(samples, sample), video_path(partial, sample))
-        columns = [*COLUMNS, *([CLASS] if label == "class" else []), *EF_TRUTH, *BEAT]
+        columns = [*COLUMNS, *([CLASS] if label == "class" else []), *EF_TRUTH, EF_KIND, *BEAT]
         kept = table[[c for c in columns if c in table]]
         write_filelist(partial / "FileList.csv", kept)
         if len(phases := frame_phases(kept)):

@@ -5,7 +5,17 @@ from typing import Any
 
 import pandas as pd
 
-from echosyn.data.filelist import BEAT, CLASS, EF_TRUTH, HEART_RATE, PHASE, SPLITS
+from echosyn.data.filelist import (
+    BEAT,
+    CLASS,
+    EF_ASKED,
+    EF_KIND,
+    EF_MEASURED,
+    HEART_RATE,
+    MEASURED,
+    PHASE,
+    SPLITS,
+)
 from echosyn.report.numbers import Table, privacy_sentences, tables
 
 
@@ -74,14 +84,14 @@ def _content(table: pd.DataFrame) -> str:
 
 
 def _ef_meaning(table: pd.DataFrame) -> str:
-    asked, measured = EF_TRUTH
-    if asked in table:
+    asked, measured = EF_ASKED, EF_MEASURED
+    if EF_KIND in table and (table[EF_KIND] == MEASURED).any():
         return (
             "- EF is what networks trained on real videos measure in the video, not a person; "
             f"`{asked}` is what was asked of the generator, mean {table[asked].mean():.1f}"
         )
     plain = "- EF is the value that was asked of the generator, not one measured by a person"
-    if measured not in table:
+    if measured not in table or table[measured].isna().all():
         return plain
     off = (table[measured] - table["EF"]).abs().mean()
     return (

@@ -27,6 +27,7 @@ from echosyn.privacy.similarity import max_similarity
 from echosyn.privacy.verification import verification_scores
 from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
+from echosyn.synthesis.ef_truth import as_asked
 
 UNCHANGED = "unchanged"
 COUNTERFACTUAL = "animate/counterfactual"  # metrics under it
@@ -137,7 +138,7 @@ class _EchoNetFolder:
     def __exit__(self, kind: object, *rest: object) -> None:
         if kind is None:
             table = pd.DataFrame(self.rows, columns=list(COLUMNS))
-            write_filelist(self.out / "FileList.csv", table)
+            write_filelist(self.out / "FileList.csv", as_asked(table, table["EF"]))
 
 
 class Identities:

@@ -12,7 +12,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from echosyn.data.filelist import EF_TRUTH, asked_ef
+from echosyn.data.filelist import (
+    ASKED,
+    EF_ASKED,
+    EF_KIND,
+    EF_MEASURED,
+    EF_TRUTH,
+    MEASURED,
+    asked_ef,
+)
 from echosyn.data.frames import FrameSet
 from echosyn.data.video import resample_indices
 from echosyn.diffusion.settings import SampleVideosConfig
@@ -23,7 +31,6 @@ from echosyn.runtime.device import pick_device
 from echosyn.runtime.files import write_text
 
 TRUTH = "truth.csv"
-ASKED, MEASURED = EF_TRUTH
 
 
 class EfMeter:
@@ -98,9 +105,13 @@ class ShardTruth:
         if not last and best.off > cfg.ef_tolerance:
             self.best[row] = best
             return None
-        truth = {"EF": best.measured, ASKED: asked}
-        if cfg.ef_truth == "reject":
-            truth = {"EF": asked, MEASURED: best.measured}
+        kind = ASKED if cfg.ef_truth == "reject" else MEASURED
+        truth = {
+            "EF": asked if kind == ASKED else best.measured,
+            EF_ASKED: asked,
+            EF_MEASURED: best.measured,
+            EF_KIND: kind,
+        }
         self.found.append({"FileName": self.names[row], **truth, "Attempts": attempt + 1})
         return best.frames
 
@@ -118,18 +129,23 @@ def read_truth(shards: Sequence[Path]) -> pd.DataFrame | None:
 
 
 def with_truth(table: pd.DataFrame, found: pd.DataFrame | None) -> pd.DataFrame:
-    """FileList rows with EF, and EFAsked or EFMeasured, as measured; unchanged without `found`."""
+    """FileList rows with EF, its kind and what was measured; unchanged without `found`."""
     if found is None:
         return table
     of = found.set_index("FileName")
-    known = [c for c in ("EF", *EF_TRUTH) if c in found]
-    return table.assign(**{c: table["FileName"].map(of[c]) for c in known})
+    columns = ("EF", *EF_TRUTH, EF_KIND)
+    return table.assign(**{c: table["FileName"].map(of[c]) for c in columns})
 
 
 def without_truth(table: pd.DataFrame) -> pd.DataFrame:
     """FileList rows as they were before anything was measured."""
-    kept = table.drop(columns=[c for c in EF_TRUTH if c in table])
-    return kept.assign(EF=asked_ef(table))
+    return as_asked(table, asked_ef(table))
+
+
+def as_asked(table: pd.DataFrame, ef: pd.Series | np.ndarray) -> pd.DataFrame:
+    """FileList rows of videos asked for these EFs, percent, NaN for none; nothing is measured."""
+    kinds = np.where(pd.notna(ef), ASKED, "")
+    return table.assign(**{"EF": ef, EF_ASKED: ef, EF_MEASURED: np.nan, EF_KIND: kinds})
 
 
 def truth_numbers(found: pd.DataFrame | None, tolerance: float, seed: int) -> dict[str, float]:
@@ -141,7 +157,7 @@ def truth_numbers(found: pd.DataFrame | None, tolerance: float, seed: int) -> di
     if found is None:
         return {}
     asked = asked_ef(found).to_numpy(np.float64)
-    measured = found[MEASURED if MEASURED in found else "EF"].to_numpy(np.float64)
+    measured = found[EF_MEASURED].to_numpy(np.float64)
     off = np.abs(measured - asked)
     numbers = {
         "sample_videos/ef_within_tolerance": float((off <= tolerance).mean()),

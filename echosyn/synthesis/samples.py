@@ -29,6 +29,7 @@ from echosyn.runtime.shards import gather
 from echosyn.synthesis.ef_truth import (
     EfMeter,
     ShardTruth,
+    as_asked,
     read_truth,
     truth_numbers,
     with_truth,
@@ -136,7 +137,7 @@ def as_hearts_are(table: pd.DataFrame, hearts: AcceptedHearts, indices: np.ndarr
     were told any."""
     rows = np.searchsorted(hearts.indices, indices)
     if hearts.ef is not None:
-        table = table.assign(EF=hearts.ef[rows])
+        table = as_asked(table, hearts.ef[rows])
     if hearts.classes is not None:
         table = table.assign(**{CLASS: np.array(hearts.classes)[rows]})
     return table
@@ -151,10 +152,9 @@ def synthetic_table(
     names: list[str], ef: np.ndarray, splits: list[str], frames: int, fps: float
 ) -> pd.DataFrame:
     """FileList of videos to make: EF in percent; volumes are unknown."""
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "FileName": names,
-            "EF": ef,
             "ESV": np.nan,
             "EDV": np.nan,
             "FrameHeight": FRAME_SIZE,
@@ -164,6 +164,7 @@ def synthetic_table(
             "Split": splits,
         }
     )
+    return as_asked(table, ef)
 
 
 def sample_shard(
