@@ -17,6 +17,7 @@ import torch
 from echosyn.data.frames import load_frames
 from echosyn.data.latents import LatentSet
 from echosyn.diffusion.counterfactual import REFINE, counterfactuals
+from echosyn.diffusion.settings import GUIDANCE
 from echosyn.metrics.image import ssim
 from echosyn.runtime.device import set_threads
 from echosyn.runtime.process import threads
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--project", type=Path, default=Path())
     parser.add_argument("--dataset", default="phantom")
     parser.add_argument("--videos", type=int, default=30)
-    parser.add_argument("--guidance", type=float, default=1.5)
+    parser.add_argument("--guidance", type=float, default=GUIDANCE)
     parser.add_argument("--refine", type=int, default=REFINE, help="iterations of inversion")
     args = parser.parse_args()
     set_threads(threads())

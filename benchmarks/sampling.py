@@ -31,7 +31,7 @@ use_threads(threads())
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from benchmarks.training import GUIDANCE, Rivals, arguments, opened, train  # noqa: E402
+from benchmarks.training import Rivals, arguments, opened, train  # noqa: E402
 from benchmarks.video_quality import Judge, Quality, frame_set  # noqa: E402
 from echosyn.data.beats import draw_beats, first_phases  # noqa: E402
 from echosyn.data.filelist import HEART_RATE, PHASE  # noqa: E402
@@ -40,7 +40,7 @@ from echosyn.data.video import read_video, write_video  # noqa: E402
 from echosyn.diffusion.ef_draw import draw_ef  # noqa: E402
 from echosyn.diffusion.generate import VideoSampler  # noqa: E402
 from echosyn.diffusion.heart_file import Hearts  # noqa: E402
-from echosyn.diffusion.settings import SampleVideosConfig  # noqa: E402
+from echosyn.diffusion.settings import GUIDANCE, SampleVideosConfig  # noqa: E402
 from echosyn.encoding.codec import VideoCodec  # noqa: E402
 from echosyn.models.vae import Vae  # noqa: E402
 from echosyn.privacy.filter import HEARTS, AcceptedHearts  # noqa: E402

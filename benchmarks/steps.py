@@ -25,8 +25,9 @@ import matplotlib as mpl  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks.generation import NUMBERS, Bench, first_video, table  # noqa: E402
-from benchmarks.training import GUIDANCE, arguments, opened, train  # noqa: E402
+from benchmarks.training import arguments, opened, train  # noqa: E402
 from echosyn.data.video import read_video  # noqa: E402
+from echosyn.diffusion.settings import GUIDANCE  # noqa: E402
 from echosyn.diffusion.student import read_student  # noqa: E402
 from echosyn.report.plots import ARM_COLOURS, STYLE, figure_of, png  # noqa: E402
 from echosyn.report.sheet import contact_sheet  # noqa: E402

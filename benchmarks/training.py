@@ -38,6 +38,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from echosyn.data.latents import LatentSet  # noqa: E402
 from echosyn.diffusion.objectives import TRAIN_STEPS, DdpmV  # noqa: E402
+from echosyn.diffusion.settings import GUIDANCE  # noqa: E402
 from echosyn.report.plots import ARM_COLOURS, STYLE, figure_of, png  # noqa: E402
 from echosyn.runtime.config import Params, build  # noqa: E402
 from echosyn.runtime.device import pick_device, set_threads  # noqa: E402
@@ -51,7 +52,6 @@ from echosyn.training.loop import Task, fit  # noqa: E402
 
 SEED = 0
 TIMES = 4  # noise levels at which every VAL clip is looked at
-GUIDANCE = 1.5
 # The reference's training of our network. Its layout is left out: at our widths each group of its
 # norms would be one channel, and take the time away again, which is added to channels before them.
 REFERENCE = {

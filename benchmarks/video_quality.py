@@ -15,7 +15,8 @@ import pandas as pd
 from torch import Tensor
 
 from echosyn.data.frames import FrameSet
-from echosyn.evaluation.quality import LEAST_MOTION, clips_of, efnet, spread
+from echosyn.data.spaced import evenly_spaced
+from echosyn.evaluation.quality import LEAST_MOTION, clips_of, efnet
 from echosyn.metrics.ef import ef_scores, requested_vs_measured
 from echosyn.metrics.ef_meter import measure_ef
 from echosyn.metrics.extract import extract
@@ -92,9 +93,9 @@ class Judge:
         n = min(len(videos), len(self.real))
         if n < 2:
             raise EchosynError("distances need at least two videos on each side")
-        rows, numbers = spread(len(self.real), n), {}
+        rows, numbers = evenly_spaced(len(self.real), n), {}
         for name, space in self.spaces.items():
-            ours = self._features(space, videos.take(spread(len(videos), n)))
+            ours = self._features(space, videos.take(evenly_spaced(len(videos), n)))
             theirs = self._real[name][rows]
             numbers[f"kd_{name}"] = kernel_distance(theirs, ours)
             numbers[f"fd_{name}"] = frechet_interval(theirs, ours)

@@ -28,8 +28,9 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from benchmarks.generation import Bench, table  # noqa: E402
-from benchmarks.training import GUIDANCE, SEED, Rivals, arguments, opened, train  # noqa: E402
+from benchmarks.training import SEED, Rivals, arguments, opened, train  # noqa: E402
 from benchmarks.video_quality import seam_score  # noqa: E402
+from echosyn.diffusion.settings import GUIDANCE  # noqa: E402
 from echosyn.diffusion.windows import window_seams  # noqa: E402
 from echosyn.models.published_video import load_video  # noqa: E402
 from echosyn.runtime.config import Params  # noqa: E402

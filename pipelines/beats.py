@@ -77,11 +77,12 @@ def _some(latents, data: Path, found: dict) -> "list[FoundBeat]":  # noqa: ANN00
     import numpy as np
 
     from echosyn.data.filelist import video_path
+    from echosyn.data.spaced import evenly_spaced
     from echosyn.data.video import read_video, resample_indices
     from echosyn.report.beat_plots import FoundBeat
 
     some = []
-    for v in np.unique(np.linspace(0, len(latents) - 1, PICTURES).round().astype(int)):
+    for v in np.unique(evenly_spaced(len(latents), PICTURES)):
         row, rate = found["table"].iloc[v], float(latents.table["FPS"][v])
         frames, fps = read_video(video_path(data, row["FileName"]))
         shown = frames[resample_indices(len(frames), fps, rate)]

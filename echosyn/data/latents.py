@@ -18,6 +18,7 @@ from torch import Tensor
 
 from echosyn.data.beats import read_beats
 from echosyn.data.filelist import CLASS, PATIENT
+from echosyn.data.spaced import evenly_spaced
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import write_text
 
@@ -138,7 +139,7 @@ class LatentSet:
     def hearts(self, i: int, k: int) -> Tensor:
         """k of the hearts of video i, evenly spread over them, posterior means (k, 4, h, w)."""
         numbers = self.heart_frames(i)
-        chosen = numbers[np.linspace(0, len(numbers) - 1, k).round().astype(int)]
+        chosen = numbers[evenly_spaced(len(numbers), k)]
         return torch.cat([self.mean(i, int(f), int(f) + 1) for f in chosen])
 
     def frames(self, i: int, k: int) -> Tensor:

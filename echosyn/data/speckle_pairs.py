@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from echosyn.data.filelist import read_filelist, video_path
+from echosyn.data.spaced import evenly_spaced
 from echosyn.data.video import map_videos, read_video, resample_indices
 from echosyn.runtime.errors import EchosynError
 
@@ -26,7 +27,7 @@ def train_pairs(real: Path, rebuilt: Path) -> Iterator[tuple[np.ndarray, np.ndar
     names = table["FileName"][table["Split"] == "TRAIN"].to_numpy()
     if not len(names):
         raise EchosynError(f"{rebuilt / 'FileList.csv'}: no TRAIN video: give splits")
-    chosen = names[np.linspace(0, len(names) - 1, min(VIDEOS, len(names))).round().astype(int)]
+    chosen = names[evenly_spaced(len(names), min(VIDEOS, len(names)))]
 
     def read(name: str) -> tuple[np.ndarray, np.ndarray]:
         again, rate = read_video(video_path(rebuilt, name))

@@ -9,6 +9,7 @@ SAMPLERS = {"flow": ("euler", "heun"), "ddpm_v": ("ddpm", "dpmpp")}
 WEIGHTINGS = ("none", "min_snr")
 WINDOWS = ("blend", "shift", "continue", "discard")
 EF_DRAWS = ("real", "uniform", "stratified")
+GUIDANCE = 1.5  # on EF and class, where nothing else is asked for
 EF_TRUTHS = ("keep", "relabel", "reject")
 ALL_SAMPLERS = tuple(name for names in SAMPLERS.values() for name in names)
 
@@ -54,7 +55,7 @@ class SampleVideosConfig:
     steps: int = setting(10, lo=1, hi=1000, help="denoising steps")
     sampler: str = setting("euler", choices=ALL_SAMPLERS)
     guidance: float = setting(
-        1.5, lo=0.0, hi=20.0, help="classifier-free guidance on EF and class, 1 is none"
+        GUIDANCE, lo=0.0, hi=20.0, help="classifier-free guidance on EF and class, 1 is none"
     )
     heart_guidance: float = setting(1.0, lo=0.0, hi=20.0, help="the same on the heart")
     image_steps: tuple[int, ...] = setting(

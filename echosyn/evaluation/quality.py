@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from echosyn.data.frames import FrameSet
+from echosyn.data.spaced import evenly_spaced
 from echosyn.evaluation.config import EvaluateConfig
 from echosyn.metrics.bands import EDGES, band_distances, ef_bands
 from echosyn.metrics.extract import Clip, extract
@@ -71,12 +72,7 @@ class Sets:
         sizes = {name: s.data.shape[1:] for name, s in sets.items()}
         if len(set(sizes.values())) > 1:
             raise EchosynError(f"frames differ in size: {sizes}; sample at the size of the data")
-        return Sets(**{name: s.take(spread(len(s), n)) for name, s in sets.items()})
-
-
-def spread(n: int, k: int) -> np.ndarray:
-    """k of n rows, evenly spread."""
-    return np.linspace(0, n - 1, k).round().astype(int)
+        return Sets(**{name: s.take(evenly_spaced(len(s), n)) for name, s in sets.items()})
 
 
 class QualityEvaluation:
@@ -226,7 +222,7 @@ def clips_of(space: FeatureSpace, s: FrameSet, per_video: int, seed: int) -> lis
             start = int(np.random.default_rng([seed, 5, v]).integers(spare + 1))
             frames = np.minimum(np.arange(start, start + t), int(length) - 1)
         else:
-            frames = spread(int(length), per_video)
+            frames = evenly_spaced(int(length), per_video)
         made.append(Clip(v, frames))
     return made
 

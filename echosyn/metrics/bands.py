@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from echosyn.data.spaced import evenly_spaced
 from echosyn.metrics.interval import Estimate
 from echosyn.runtime.errors import EchosynError
 
@@ -135,7 +136,7 @@ def band_distances(
             left_out[band.name] = (len(rows[0]), len(rows[1]))
             continue
         real, fake = (
-            features[_spread(r, n)] for (features, _), r in zip(sides.values(), rows, strict=True)
+            features[_evenly(r, n)] for (features, _), r in zip(sides.values(), rows, strict=True)
         )
         values[band.name], counts[band.name] = distance(real, fake), n
         weights[band.name] = len(rows[0])
@@ -145,8 +146,8 @@ def band_distances(
     return BandDistances(values, counts, left_out, _mean(values, shares), share)
 
 
-def _spread(rows: np.ndarray, n: int) -> np.ndarray:
-    return rows[np.linspace(0, len(rows) - 1, n).round().astype(int)]
+def _evenly(rows: np.ndarray, n: int) -> np.ndarray:
+    return rows[evenly_spaced(len(rows), n)]
 
 
 def _mean(values: dict[str, Estimate], shares: dict[str, float]) -> Estimate:

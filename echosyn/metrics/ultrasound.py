@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from scipy.stats import wasserstein_distance
 
+from echosyn.data.spaced import evenly_spaced
 from echosyn.metrics.interval import Estimate, blocks_of, jackknife_interval
 from echosyn.runtime.errors import EchosynError
 
@@ -69,7 +70,7 @@ def image_statistics(frames: np.ndarray) -> np.ndarray:
             "expected a uint8 video (T, H, W) of two frames or more of 16x16 pixels or more, got "
             f"{frames.dtype} {frames.shape}"
         )
-    starts = np.unique(np.linspace(0, len(frames) - 2, PAIRS).round().astype(int))
+    starts = np.unique(evenly_spaced(len(frames) - 1, PAIRS))
     pairs = np.stack([frames[starts], frames[starts + 1]], 1)
     sector = _sector(pairs.max((0, 1)))
     snr, lengths, temporal = [], [], []

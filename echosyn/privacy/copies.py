@@ -20,6 +20,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from echosyn.data.frames import FrameSet
+from echosyn.data.spaced import evenly_spaced
 from echosyn.privacy.similarity import max_similarity, unit_rows
 from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
@@ -114,7 +115,7 @@ class CopyDetector:
         self.height, self.width = data.shape[1:]
         self.reach = round(cfg.reach * cfg.side)
         self.size = next_fast_len(cfg.side + self.reach, real=True)
-        sample = self.rows[_spread(len(rows), SAMPLE)]
+        sample = self.rows[evenly_spaced(len(rows), min(len(rows), SAMPLE))]
         self.sector = kept["sector"] if kept else _sector(data, sample, cfg.side)
         if not self.sector.any():
             raise EchosynError(
@@ -280,10 +281,6 @@ def _check(frames: np.ndarray) -> None:
             "expected uint8 frames (N, H, W) of 32x32 pixels or more, got "
             f"{frames.dtype} {frames.shape}"
         )
-
-
-def _spread(count: int, at_most: int) -> np.ndarray:
-    return np.unique(np.linspace(0, count - 1, min(count, at_most)).round().astype(np.int64))
 
 
 def _sector(data: np.ndarray, rows: np.ndarray, side: int) -> np.ndarray:

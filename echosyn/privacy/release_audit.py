@@ -16,6 +16,7 @@ from torch import Tensor
 
 from echosyn.data.filelist import read_filelist, video_path
 from echosyn.data.latents import LatentSet
+from echosyn.data.spaced import evenly_spaced
 from echosyn.metrics.interval import Estimate
 from echosyn.models.speckle import Speckle
 from echosyn.privacy.calibration import accepted
@@ -211,7 +212,7 @@ def released_latents(
     parts = []
     for name in track(names, "encode released", "video"):
         clip = read_clip(video_path(samples, name), fps)
-        parts.append(encode(clip[np.linspace(0, len(clip) - 1, k).round().astype(int)]))
+        parts.append(encode(clip[evenly_spaced(len(clip), k)]))
     return torch.cat(parts), np.repeat(np.arange(len(names)), k)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from echosyn.data.spaced import evenly_spaced
 from echosyn.data.video import resample_indices
 
 GAP = 2
@@ -74,7 +75,7 @@ def data_uri(image: bytes, kind: str = "webp") -> str:
 def spread(values: np.ndarray, n: int) -> np.ndarray:
     """Positions of up to n values spread evenly over their order, ascending (int64, (<=n,))."""
     order = np.argsort(values, kind="stable")
-    return order[np.unique(np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int))]
+    return order[np.unique(evenly_spaced(len(order), min(n, len(order))))]
 
 
 def nearest(values: np.ndarray, targets: np.ndarray) -> np.ndarray:

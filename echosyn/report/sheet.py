@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from echosyn.data.spaced import evenly_spaced
+
 GAP = 3  # pixels
 LABEL = 84  # pixels of the labels' column
 LINE = 0.4  # height of the M-mode's line: in an apical view it crosses both walls of the ventricle
@@ -22,7 +24,7 @@ def contact_sheet(clips: Sequence[tuple[str, np.ndarray]], moments: int = 6) -> 
         clips: labels and uint8 (T, H, W) each, of one H and W.
     """
     frames = min(len(clip) for _, clip in clips)
-    picks = np.unique(np.linspace(0, frames - 1, moments).round().astype(int))
+    picks = np.unique(evenly_spaced(frames, moments))
     rows = []
     for label, clip in clips:
         h, w = clip.shape[1:]

@@ -9,7 +9,7 @@ import torch
 from echosyn.data.latents import LatentSet
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.objectives import load_objective
-from echosyn.diffusion.settings import SampleVideosConfig
+from echosyn.diffusion.settings import GUIDANCE, SampleVideosConfig
 from echosyn.diffusion.student import read_student
 from echosyn.encoding.codec import VideoCodec
 from echosyn.models.published_video import load_video
@@ -20,7 +20,6 @@ from echosyn.runtime.files import write_bytes
 
 EFS = (20.0, 35.0, 50.0, 65.0)  # percent
 STEPS = (1, 2, 4, 8, 16)
-GUIDANCE = 2.0  # as in params.yaml; a student has its own
 SAMPLER = {"flow": "euler", "ddpm_v": "dpmpp"}
 
 Clip = tuple[str, np.ndarray]  # label, uint8 (T, H, W)

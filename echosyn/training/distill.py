@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from echosyn.data.latents import LatentSet
 from echosyn.diffusion.objectives import TRAIN_STEPS, load_objective
 from echosyn.diffusion.sampling import guided
+from echosyn.diffusion.settings import GUIDANCE
 from echosyn.diffusion.student import Student
 from echosyn.diffusion.windows import Predict
 from echosyn.models.published_video import PublishedVideoDenoiser, load_video
@@ -44,7 +45,7 @@ class DistillConfig:
     """An entry of section `distill`, over conf/<scale>/distill_lvdm.yaml."""
 
     loop: LoopConfig
-    guidance: float = setting(lo=0.0, hi=20.0, help="on EF and class, learned for good")
+    guidance: float = setting(GUIDANCE, lo=0.0, hi=20.0, help="on EF and class, learned for good")
     heart_guidance: float = setting(1.0, lo=0.0, hi=20.0, help="on the heart, learned for good")
     steps: tuple[int, ...] = setting((1, 2, 4), lo=1, hi=64, help="numbers of steps it serves")
     teacher_steps: int = setting(8, lo=1, hi=1000, help="Euler steps of the teacher, noise to data")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from echosyn.data.frames import FrameSet
+from echosyn.data.spaced import evenly_spaced
 from echosyn.models.discriminator import AdversarialVae
 from echosyn.models.vae import LATENT_CHANNELS, Vae, VaeConfig, vae_loss
 from echosyn.runtime.config import setting
@@ -177,14 +178,9 @@ def evenly_spaced_frames(sets: list[FrameSet], n: int) -> np.ndarray:
         raise EchosynError(
             "no dataset of role train has a VAL video, and VAL stops and selects: give splits"
         )
-    chosen = [
-        pairs[i] for i in np.linspace(0, len(pairs) - 1, min(n, len(pairs))).round().astype(int)
-    ]
+    chosen = [pairs[i] for i in evenly_spaced(len(pairs), min(n, len(pairs)))]
     per_video = -(-n // len(chosen))
-    frames = [
-        s.video(v)[np.linspace(0, s.lengths[v] - 1, per_video).round().astype(int)]
-        for s, v in chosen
-    ]
+    frames = [s.video(v)[evenly_spaced(int(s.lengths[v]), per_video)] for s, v in chosen]
     return np.concatenate(frames)[:n]
 
 
