@@ -4,5 +4,5 @@ import numpy as np
 
 
 def evenly_spaced(n: int, k: int) -> np.ndarray:
-    """k positions from 0 to n - 1, ends included, ascending, int64 (k,). Some repeat if k > n."""
+    """k positions of n, ends included, ascending, int64 (k,). Some repeat if k > n."""
     return np.linspace(0, n - 1, k).round().astype(np.int64)
