@@ -44,9 +44,9 @@ from echosyn.metrics.frechet import frechet_distance  # noqa: E402
 from echosyn.metrics.prdc import prdc  # noqa: E402
 from echosyn.models.published_image import UnetConfig  # noqa: E402
 from echosyn.models.vae import Vae  # noqa: E402
-from echosyn.privacy.calibration import accepted, read_taus  # noqa: E402
-from echosyn.privacy.embedding import Gallery, HeartEncoder  # noqa: E402
-from echosyn.privacy.filter import TAUS, PrivacyConfig  # noqa: E402
+from echosyn.privacy.detectors.embedding import Gallery, HeartEncoder  # noqa: E402
+from echosyn.privacy.filters.calibration import accepted, read_taus  # noqa: E402
+from echosyn.privacy.filters.hearts import TAUS, PrivacyConfig  # noqa: E402
 from echosyn.runtime.config import Params  # noqa: E402
 from echosyn.runtime.files import atomic_dir  # noqa: E402
 from echosyn.tracking import NullRun  # noqa: E402

@@ -25,7 +25,7 @@ use_threads(THREADS)
 
 import torch  # noqa: E402
 
-from echosyn.privacy.similarity import max_similarity, unit_rows  # noqa: E402
+from echosyn.privacy.detectors.similarity import max_similarity, unit_rows  # noqa: E402
 
 HEARTS, VIDEOS, FRAMES, WIDTH = 100_000, 7_465, 16, 128
 TEST, SYNTHETIC = 1_277, 20_000

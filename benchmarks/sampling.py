@@ -43,7 +43,7 @@ from echosyn.diffusion.heart_file import Hearts  # noqa: E402
 from echosyn.diffusion.settings import GUIDANCE, SampleVideosConfig  # noqa: E402
 from echosyn.encoding.codec import VideoCodec  # noqa: E402
 from echosyn.models.vae import Vae  # noqa: E402
-from echosyn.privacy.filter import HEARTS, AcceptedHearts  # noqa: E402
+from echosyn.privacy.filters.hearts import HEARTS, AcceptedHearts  # noqa: E402
 from echosyn.report.mosaic import webp  # noqa: E402
 from echosyn.report.sheet import contact_sheet  # noqa: E402
 from echosyn.runtime.device import pick_device  # noqa: E402

@@ -36,7 +36,7 @@ from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.encoding.codec import VideoCodec
 from echosyn.models.condition import ConditionSpec
 from echosyn.models.vae import Vae
-from echosyn.privacy.filter import HEARTS, AcceptedHearts
+from echosyn.privacy.filters.hearts import HEARTS, AcceptedHearts
 from echosyn.runtime.config import Params
 from echosyn.runtime.files import sha256_file
 from echosyn.runtime.shards import Make, Shard, plan_shards

@@ -24,7 +24,7 @@ def main(dataset: str) -> None:
     from echosyn.metrics.ef_meter import CLIPS, measure_ef
     from echosyn.models.ef_regressor import EfRegressor
     from echosyn.models.vae import Vae
-    from echosyn.privacy.embedding import HeartEncoder
+    from echosyn.privacy.detectors.embedding import HeartEncoder
     from echosyn.report.mosaic import webp
     from echosyn.runtime.config import build
     from echosyn.runtime.files import atomic_dir, read_json, write_bytes

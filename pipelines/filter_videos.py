@@ -17,7 +17,7 @@ def main(dataset: str) -> None:
     from echosyn.cluster import run_shards
     from echosyn.diffusion.settings import SampleVideosConfig
     from echosyn.encoding.codec import EncodeConfig
-    from echosyn.privacy.videos import VideoFilterConfig
+    from echosyn.privacy.filters.video_scores import VideoFilterConfig
     from echosyn.runtime.files import atomic_dir
     from echosyn.runtime.process import state_root
     from echosyn.runtime.shards import Make, finish, work_dir

@@ -1,4 +1,4 @@
-"""Attack the filters and the released samples, and judge the release by what comes of it.
+"""Attack the filters and the released samples, and hold the numbers against what a release needs.
 
 python -m pipelines.privacy_audit phantom
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from echosyn.runtime.stage import command, torch_params
 
-OTHERS = 4  # released videos among which planted ones are judged, each by itself
+OTHERS = 4  # released videos among which planted ones are scored, each by itself
 
 
 def main(dataset: str) -> None:
@@ -23,12 +23,14 @@ def main(dataset: str) -> None:
     from echosyn.encoding.codec import EncodeConfig
     from echosyn.models.published_image import load_image
     from echosyn.models.speckle import Speckle
-    from echosyn.privacy.calibration import read_taus
-    from echosyn.privacy.disguise import augment_videos
-    from echosyn.privacy.embedding import Gallery, HeartEncoder
-    from echosyn.privacy.filter import TAUS, AcceptedHearts, PrivacyConfig
-    from echosyn.privacy.judge import RealVideos, VideoJudge
-    from echosyn.privacy.membership import denoising_losses
+    from echosyn.privacy.attacks.disguise import augment_videos
+    from echosyn.privacy.attacks.membership import denoising_losses
+    from echosyn.privacy.detectors.embedding import Gallery, HeartEncoder
+    from echosyn.privacy.filters.calibration import read_taus
+    from echosyn.privacy.filters.hearts import TAUS, AcceptedHearts, PrivacyConfig
+    from echosyn.privacy.filters.video_detectors import RealVideos, VideoFilter
+    from echosyn.privacy.filters.video_scores import VideoFilterConfig
+    from echosyn.privacy.gate.requirements import AUDIT, hold_against
     from echosyn.privacy.release_audit import (
         PLANTED,
         AuditConfig,
@@ -39,8 +41,6 @@ def main(dataset: str) -> None:
         released_latents,
         training_clips,
     )
-    from echosyn.privacy.verdict import AUDIT, judge
-    from echosyn.privacy.videos import VideoFilterConfig
     from echosyn.runtime.files import atomic_dir, read_json, sha256_file, write_json
     from echosyn.runtime.process import state_root
     from echosyn.synthesis.samples import released_hearts
@@ -74,7 +74,7 @@ def main(dataset: str) -> None:
         label = params.dataset(dataset).label
         videos = RealVideos.open(latents, real, state_root() / "frames", label)
         encoding = params.stage("encode", EncodeConfig)
-        refuse = VideoJudge.load(privacy / "videos", videos, reid, Path(vae), videos_cfg, encoding)
+        refuse = VideoFilter.load(privacy / "videos", videos, reid, Path(vae), videos_cfg, encoding)
         copies, fps = cfg.planted_videos.copies, videos.fps
         clips, people = training_clips(videos.split("TRAIN"), refuse.frames, copies, seed)
         released = released_latents(samples, cfg.frames_per_video, fps, refuse.scorer.embeddable)
@@ -87,19 +87,19 @@ def main(dataset: str) -> None:
         )  # fmt: skip
 
         measured = {**hearts.numbers, **finished.numbers}
-        if dataset in (params.raw.get("fingerprint") or {}):
-            measured |= read_json(Path(f"metrics/fingerprint/{dataset}.json"))
+        if dataset in (params.raw.get("canary") or {}):
+            measured |= read_json(Path(f"metrics/canary/{dataset}.json"))
         numbers = dict(measured)
         for stage in ("train_reid", "privacy_filter", "filter_videos"):
             numbers |= read_json(Path(f"metrics/{stage}/{dataset}.json"))
-        verdict = judge(numbers, cfg.thresholds)
+        outcome = hold_against(numbers, cfg.thresholds)
         with atomic_dir(out) as tmp:
             listed = sha256_file(samples / "FileList.csv")
             write_json(tmp / AUDIT, {"filelist_sha256": listed, "numbers": numbers})
             hearts.planted.to_csv(tmp / PLANTED["hearts"], index=False)
             finished.planted.to_csv(tmp / PLANTED["videos"], index=False)
-        run.final({**measured, **verdict.numbers()}, Path(f"metrics/privacy_audit/{dataset}.json"))
-    print(f"privacy_audit: {len(verdict.failures())} checks stop a release")
+        run.final({**measured, **outcome.numbers()}, Path(f"metrics/privacy_audit/{dataset}.json"))
+    print(f"privacy_audit: {len(outcome.failures())} checks stop a release")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ def main(dataset: str) -> None:
     from echosyn.diffusion.heart_file import Hearts
     from echosyn.diffusion.hearts import HeartSampler, load_hearts, read_shards
     from echosyn.diffusion.settings import SampleHeartsConfig, SampleVideosConfig
-    from echosyn.privacy.embedding import HeartEncoder
-    from echosyn.privacy.filter import PrivacyConfig, filter_hearts
+    from echosyn.privacy.detectors.embedding import HeartEncoder
+    from echosyn.privacy.filters.hearts import PrivacyConfig, filter_hearts
     from echosyn.report.plots import privacy_histogram
     from echosyn.runtime.files import atomic_dir
     from echosyn.runtime.process import state_root

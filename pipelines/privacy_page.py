@@ -14,9 +14,9 @@ from echosyn.runtime.stage import command, torch_params
 def main(dataset: str) -> None:
     import pandas as pd
 
-    from echosyn.privacy.judge import RealVideos
+    from echosyn.privacy.filters.video_detectors import RealVideos
+    from echosyn.privacy.gate.requirements import AUDIT, hold_against
     from echosyn.privacy.release_audit import PLANTED, AuditConfig
-    from echosyn.privacy.verdict import AUDIT, judge
     from echosyn.report.privacy_build import build_privacy_pages
     from echosyn.report.privacy_page import PAGE, PUBLIC
     from echosyn.runtime.files import atomic_dir, read_json, write_text
@@ -33,7 +33,7 @@ def main(dataset: str) -> None:
         numbers = read_json(audit / AUDIT)["numbers"]
         pages = build_privacy_pages(
             dataset,
-            judge(numbers, cfg.thresholds),
+            hold_against(numbers, cfg.thresholds),
             cfg,
             numbers,
             [pd.read_csv(audit / name) for name in PLANTED.values()],

@@ -11,7 +11,7 @@ from echosyn.runtime.stage import command, params_here
 def main(dataset: str) -> None:
     import tempfile
 
-    from echosyn.privacy.verdict import Thresholds
+    from echosyn.privacy.gate.requirements import Thresholds
     from echosyn.release.build import ReleaseConfig, build_release, require_audit, require_gate
     from echosyn.release.evidence import write_evidence
     from echosyn.release.manifest import MANIFEST

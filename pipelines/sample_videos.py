@@ -16,7 +16,7 @@ def main(dataset: str) -> None:
     from echosyn.cluster import run_shards
     from echosyn.data.latents import LatentSet
     from echosyn.diffusion.settings import SampleVideosConfig
-    from echosyn.privacy.filter import AcceptedHearts
+    from echosyn.privacy.filters.hearts import AcceptedHearts
     from echosyn.runtime.process import state_root
     from echosyn.runtime.shards import Make, finish, work_dir
     from echosyn.synthesis.samples import (

@@ -198,18 +198,18 @@ def main() -> None:
     assert not different, f"other bytes than undisturbed: {different}"
     runs, steps = steps_logged_once(wild)
     kills = ", ".join(f"{n} x {what}" for what, n in sorted(killed.items()))
-    verdict = (
+    outcome = (
         f"Killed: {kills}. All {len(before)} outputs have the hashes of the undisturbed run; "
         f"MLflow has {runs} runs, one a stage, and {steps} training steps, each once; nothing was "
         "left over."
     )
-    log(verdict)
+    log(outcome)
     if args.log:
         command = f"python tests/chaos.py --minutes {args.minutes:g} --seed {args.seed}"
         text = [
             "# Chaos", "", f"{date.today()}, {machine()}. `make chaos`, which is `{command}`:",
             "see there what is killed. Trainings have one worker, so in-process bytes.", "",
-            verdict, "", "```", *log.lines[:-1], "```", "",
+            outcome, "", "```", *log.lines[:-1], "```", "",
         ]  # fmt: skip
         args.log.write_text("\n".join(text))
     shutil.rmtree(folder)

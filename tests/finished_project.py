@@ -23,7 +23,7 @@ from echosyn.models.condition import ConditionSpec
 from echosyn.models.reid import build_reid
 from echosyn.models.store import save_model
 from echosyn.models.vae import Vae, VaeConfig
-from echosyn.privacy.filter import AcceptedHearts
+from echosyn.privacy.filters.hearts import AcceptedHearts
 from echosyn.runtime.shards import plan_shards
 from echosyn.synthesis.replace import Sources
 from echosyn.synthesis.samples import finish_samples, plan_samples, sample_shard

@@ -35,7 +35,7 @@ def start(folder, guests, warm):
         project,
         ef_arms={"phantom": {"start": "phantom", "arms": ARMS}},
         classify={"reduced_ef": {"dataset": "phantom", "ef_below": 50}},
-        fingerprint={"phantom": {}},
+        canary={"phantom": {}},
         distill={"fast": {}},
     )
     command = [sys.executable, __file__, str(folder)]

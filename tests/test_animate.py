@@ -30,7 +30,7 @@ from echosyn.models.reid import build_reid
 from echosyn.models.store import save_model
 from echosyn.models.vae import Vae, VaeConfig
 from echosyn.models.video import VideoDenoiser
-from echosyn.privacy.similarity import unit_rows
+from echosyn.privacy.detectors.similarity import unit_rows
 from echosyn.report.sheet import contact_sheet
 from echosyn.runtime.errors import EchosynError
 from echosyn.synthesis.animate import Identities, counterfactual_numbers, unchanged_ssim

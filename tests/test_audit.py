@@ -16,19 +16,24 @@ from echosyn.diffusion.sampling import denoise
 from echosyn.metrics.interval import Estimate
 from echosyn.models.image import ImageConfig
 from echosyn.models.reid import AugmentConfig
-from echosyn.privacy.audit import false_rejection
-from echosyn.privacy.calibration import CalibrationConfig, accepted, calibrate_maxima
-from echosyn.privacy.checks import CHECKS
-from echosyn.privacy.membership import AttackConfig, Audience, denoising_losses, membership_audit
-from echosyn.privacy.planted import (
+from echosyn.privacy.attacks.membership import (
+    AttackConfig,
+    Audience,
+    denoising_losses,
+    membership_audit,
+)
+from echosyn.privacy.attacks.planted import (
     PlantedConfig,
     augment_clips,
     clopper_pearson,
     planted_curve,
     share_interval,
 )
-from echosyn.privacy.similarity import max_similarity, unit_rows
-from echosyn.privacy.verdict import Thresholds, judge
+from echosyn.privacy.detectors.similarity import max_similarity, unit_rows
+from echosyn.privacy.filters.calibration import CalibrationConfig, accepted, calibrate_maxima
+from echosyn.privacy.filters.false_rejection import false_rejection
+from echosyn.privacy.gate.checks import CHECKS
+from echosyn.privacy.gate.requirements import Thresholds, hold_against
 from echosyn.runtime.config import build
 from echosyn.runtime.errors import EchosynError
 from echosyn.tracking import NullRun
@@ -36,7 +41,7 @@ from echosyn.training.diffusion import LidmTask, TrainLidmConfig
 from echosyn.training.loop import LoopConfig, fit
 
 FRAMES = 2
-OF_VIDEOS = tuple(c.name for c in CHECKS if "videos" in c.name or c.name == "fingerprint")
+OF_VIDEOS = tuple(c.name for c in CHECKS if "videos" in c.name or c.name == "canary")
 
 
 def hearts(people: int, seed: int) -> torch.Tensor:
@@ -354,18 +359,18 @@ def test_the_audits_flag_the_memoriser_and_pass_the_honest_generator(generator):
     memorised = len(people) == FEW
     numbers = audited(people, model, drawn, filtered=not memorised)
     hearts_only = Thresholds(optional=OF_VIDEOS)
-    verdict = judge(numbers, hearts_only)
-    failed = {f.check.name for f in verdict.failures()}
+    outcome = hold_against(numbers, hearts_only)
+    failed = {f.check.name for f in outcome.failures()}
     if memorised:  # released as it is: every attacker succeeds, and the filter would refuse it
         assert failed >= {"rejection", "membership", "dcr_share", "nearest_neighbour", "loss"}
         assert numbers["privacy/rejection_rate"] > 0.7
         with pytest.raises(EchosynError, match="dcr_share: fail"):
-            verdict.enforce("releases/overfit")
+            outcome.enforce("releases/overfit")
     else:
-        assert failed == set(), verdict.table().to_string()
+        assert failed == set(), outcome.table().to_string()
         # With its threshold out of reach the same release fails, whatever was released.
         lax = sound_filter(people, 1.01)
         sides = people.flatten(0, 1), names(len(people))
         planted = planted_curve(*sides, drawn, lax, PlantedConfig(copies=100), 0).numbers()
-        broken = judge({**numbers, **planted}, hearts_only)
+        broken = hold_against({**numbers, **planted}, hearts_only)
         assert {f.check.name for f in broken.failures()} == {"planted_exact", "planted_light"}

@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 from echosyn.data.frames import FrameSet
 from echosyn.data.latents import LatentSet
 from echosyn.data.phantom import PhantomConfig, render_patient
-from echosyn.privacy.copies import CopyConfig, CopyDetector, first_best, frame_rows, masked_ncc
-from echosyn.privacy.embedding import frames_of_video
+from echosyn.privacy.detectors.copies import (
+    CopyConfig,
+    CopyDetector,
+    first_best,
+    frame_rows,
+    masked_ncc,
+)
+from echosyn.privacy.detectors.embedding import frames_of_video
 from echosyn.runtime.errors import EchosynError
 
 TRAIN, HELDOUT, FRAMES = 16, 8, 32

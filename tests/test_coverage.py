@@ -8,15 +8,15 @@ from scipy.stats import hypergeom
 
 from echosyn.metrics.bands import ef_bands
 from echosyn.metrics.interval import Estimate
-from echosyn.privacy import irs
-from echosyn.privacy.coverage import (
+from echosyn.privacy.coverage import irs
+from echosyn.privacy.coverage.learned_fraction import (
     band_fractions,
     coverage_numbers,
     learned_fraction,
     nearest_to_videos,
     nearest_videos,
 )
-from echosyn.privacy.similarity import unit_rows
+from echosyn.privacy.detectors.similarity import unit_rows
 from echosyn.runtime.errors import EchosynError
 
 
@@ -223,7 +223,7 @@ def embeddings(n: int, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("by", ["mean", "max"])
 @pytest.mark.parametrize("cells", [1, 50, 10**6])
 def test_nearest_to_videos_is_brute_force_for_any_block(by, cells, monkeypatch):
-    monkeypatch.setattr("echosyn.privacy.coverage.CELLS", cells)
+    monkeypatch.setattr("echosyn.privacy.coverage.learned_fraction.CELLS", cells)
     r = np.random.default_rng(0)
     q, g = embeddings(33, 1), embeddings(41, 2)
     q_of, g_of = r.integers(0, 7, 33), r.integers(10, 19, 41)

@@ -79,7 +79,7 @@ MISSING = {
         shorter(2, [7]), {"role": "guest", "generated": False, "animated": True},
         "1 of 60 videos have fewer than 2 frames at 16 a second, from line 9"),
     "nobody unmarked": (
-        moved(VAL="TRAIN", TEST="TRAIN"), {"generated": False, "fingerprinted": True},
+        moved(VAL="TRAIN", TEST="TRAIN"), {"generated": False, "with_canary": True},
         "VAL and TEST has 0 of 60 people, where 6 are needed"),
     "folds": (
         lambda rows: rows.all("Class", ["PAH"] * 3 + ["non-PAH"] * (ROWS - 3)),
@@ -152,14 +152,14 @@ def test_the_demands_are_those_of_the_settings(tmp_path, scale):
 
 def test_sections_ask_for_more(tmp_path):
     text = (ROOT / "params.yaml").read_text()
-    text = text.replace("fingerprint: {}", "fingerprint: {phantom: {}}")
+    text = text.replace("canary: {}", "canary: {phantom: {}}")
     text = text.replace("classify: {}", "classify: {low: {dataset: phantom, ef_below: 50}}")
     arms = "ef_arms: {phantom: {start: phantom, arms: [few_real_5, few_real_20_plus_synthetic]}}"
     text = text.replace("ef_arms: {}", arms)
     (tmp_path / "params.yaml").write_text(text)
     (tmp_path / "conf").symlink_to(ROOT / "conf")
     demands = read_demands(Params(tmp_path), "phantom")
-    assert demands.fingerprinted
+    assert demands.with_canary
     assert demands.tasks == (Task("low", 50, None, 4),)
     assert demands.few_real == (5, 20)
     assert np.isfinite(demands.widest)

@@ -86,11 +86,11 @@ def test_every_network_of_the_graph_is_checked_in_its_precision(smoke, monkeypat
 @pytest.mark.slow
 def test_a_wrong_precision_is_a_warning_and_fp32_wrong_is_bad(smoke, monkeypatch):
     def wrong(jobs, device, anew=False):
-        from echosyn.arithmetic.trust import Verdict
+        from echosyn.arithmetic.trust import ProbeResult
 
         for probe, precision in jobs:
             bad = precision == "bf16" or probe.what == "clips"
-            yield Verdict(probe.what, precision, 3, wrong=("conv(x), off by 1",) if bad else ())
+            yield ProbeResult(probe.what, precision, 3, wrong=("conv(x), off by 1",) if bad else ())
 
     monkeypatch.setattr("echosyn.arithmetic.trust.examine_all", wrong)
     monkeypatch.setattr("echosyn.runtime.device.pick_precision", lambda _: "bf16")

@@ -1,4 +1,4 @@
-"""The filter on finished videos from end to end: judged, replaced, resumed, loaded again."""
+"""The filter on finished videos from end to end: scored, replaced, resumed, loaded again."""
 
 import dataclasses
 import json
@@ -21,14 +21,14 @@ from echosyn.models.ef_regressor import EfRegressor
 from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig
 from echosyn.models.reid import AugmentConfig, build_reid
 from echosyn.models.store import save_model
-from echosyn.privacy import judge
-from echosyn.privacy.calibration import CalibrationConfig
-from echosyn.privacy.copies import CopyConfig, CopyDetector
-from echosyn.privacy.disguise import augment_videos
-from echosyn.privacy.judge import RealVideos, VideoJudge, open_scorer
-from echosyn.privacy.planted import PlantedConfig, planted_curve
-from echosyn.privacy.video_result import LOCAL_MATCHES, VIDEO_SCORES
-from echosyn.privacy.videos import VideoFilterConfig, VideoScores
+from echosyn.privacy.attacks.disguise import augment_videos
+from echosyn.privacy.attacks.planted import PlantedConfig, planted_curve
+from echosyn.privacy.detectors.copies import CopyConfig, CopyDetector
+from echosyn.privacy.filters import video_detectors
+from echosyn.privacy.filters.calibration import CalibrationConfig
+from echosyn.privacy.filters.video_detectors import RealVideos, VideoFilter, open_scorer
+from echosyn.privacy.filters.video_result import LOCAL_MATCHES, VIDEO_SCORES
+from echosyn.privacy.filters.video_scores import VideoFilterConfig, VideoScores
 from echosyn.runtime.errors import EchosynError
 from echosyn.synthesis import replace as replacing
 from echosyn.synthesis.ef_truth import EfMeter
@@ -237,7 +237,7 @@ def test_replacements_are_relabelled_as_the_candidates_were(project):
 
 
 @pytest.mark.slow
-def test_longer_videos_are_judged_whole(project):
+def test_longer_videos_are_scored_whole(project):
     root, sources = project
     name = plant(sources, 3)
     path = video_path(sources.candidates, name)
@@ -426,25 +426,25 @@ def test_latents_of_other_videos_are_refused(project):
         run(root, sources)
 
 
-# ---- the judge
+# ---- the loaded filter
 
 
-def open_judge(sources, folder):
-    return VideoJudge.load(folder, real_of(sources), sources.encoder, sources.vae, CFG, ENCODING)
+def open_filter(sources, folder):
+    return VideoFilter.load(folder, real_of(sources), sources.encoder, sources.vae, CFG, ENCODING)
 
 
-def test_the_judge_decides_as_the_stage_did(original, outcome):
+def test_the_filter_decides_as_the_stage_did(original, outcome):
     result, out = outcome
     sources = sources_in(original)
-    judged = open_judge(sources, out / "videos")
+    judged = open_filter(sources, out / "videos")
     clips = np.stack([read_video(path)[0] for path in result.tried["path"]])
     assert (judged(clips) == ~result.accepted).all()
     assert (judged(torch.from_numpy(clips[:2])) == ~result.accepted[:2]).all()
 
 
-def test_the_judge_refuses_patients_and_lets_strangers_pass(original, outcome):
+def test_the_filter_refuses_patients_and_lets_strangers_pass(original, outcome):
     result, out = outcome
-    judged = open_judge(sources_in(original), out / "videos")
+    judged = open_filter(sources_in(original), out / "videos")
     real = real_of(sources_in(original))
     train, test = (real.split(name).frames for name in ("TRAIN", "TEST"))
     stolen = np.stack([train.video(i)[1:11] for i in range(4)])
@@ -462,31 +462,31 @@ def test_a_judge_of_another_encoder_vae_dataset_or_setting_is_refused(project, o
     other = dataclasses.replace(CFG, mirror=False)
     real = real_of(sources)
     with pytest.raises(EchosynError, match="calibrated with mirror True"):
-        VideoJudge.load(folder, real, sources.encoder, sources.vae, other, ENCODING)
+        VideoFilter.load(folder, real, sources.encoder, sources.vae, other, ENCODING)
     index = sources.latents / "index.csv"
     kept = index.read_text()
     index.write_text(kept.replace("40.0", "41.0"))
     with pytest.raises(EchosynError, match="calibrated with latents"):
-        open_judge(sources, folder)
+        open_filter(sources, folder)
     index.write_text(kept)
     video = video_path(sources.videos, "0XREAL00")
     frames, fps = read_video(video)
     write_video(video, frames[:, ::-1].copy(), fps)
     with pytest.raises(EchosynError, match="calibrated with videos"):
-        open_judge(sources, folder)
+        open_filter(sources, folder)
     torch.manual_seed(1)
     save_model(sources.encoder, build_reid(REID), REID)
     with pytest.raises(EchosynError, match=r"calibrated with encoder .* run the privacy filter"):
-        open_judge(sources, folder)
+        open_filter(sources, folder)
     with pytest.raises(EchosynError, match="does not exist"):
-        open_judge(sources, root)
+        open_filter(sources, root)
 
 
-def test_the_judge_refuses_what_it_has_no_tau_for(original, outcome):
-    judged = open_judge(sources_in(original), outcome[1] / "videos")
+def test_the_filter_refuses_what_it_has_no_tau_for(original, outcome):
+    judged = open_filter(sources_in(original), outcome[1] / "videos")
     with pytest.raises(EchosynError, match="of 10 frames or more"):
         judged(np.zeros((1, 9, 112, 112), np.uint8))
-    with pytest.raises(EchosynError, match="judges uint8"):
+    with pytest.raises(EchosynError, match="takes uint8"):
         judged(np.zeros((1, 10, 112, 112), np.float32))
 
 
@@ -495,7 +495,7 @@ def test_pieces_do_not_change_scores(original, monkeypatch):
     scorer = open_scorer(real_of(sources), sources.encoder, sources.vae, CFG, ENCODING)
     clips = [read_video(p)[0] for p in sorted((sources.candidates / "Videos").iterdir())]
     together = scorer.score(clips)
-    monkeypatch.setattr(judge, "PIECE", 15)
+    monkeypatch.setattr(video_detectors, "PIECE", 15)
     apart = scorer.score(iter(clips))
     assert apart.frames.tolist() == [10] * 5
     assert np.allclose(apart.similarity, together.similarity, atol=1e-5)

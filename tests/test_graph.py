@@ -80,6 +80,7 @@ PACKAGES = [
     *("tracking", "training", "beat", "evaluation", "validation", "report", "synthesis"),
     *("release", "project", "cluster", "stages"),
 ]
+PRIVACY = ["detectors", "attacks", "filters", "coverage", "gate"]
 
 
 def test_packages_import_only_those_below_them():
@@ -91,6 +92,18 @@ def test_packages_import_only_those_below_them():
         for file in files
         for target in imports(ROOT, file)
         if target.count("/") > 1 and order[target.split("/")[1]] > order[file.split("/")[1]]
+    }
+    assert not upward
+    parts = {name: i for i, name in enumerate(PRIVACY)}
+    inside = [f for f in files if f.startswith("echosyn/privacy/") and f.count("/") == 3]
+    assert {f.split("/")[2] for f in inside} == set(PRIVACY)
+    upward = {
+        (file, target)
+        for file in inside
+        for target in imports(ROOT, file)
+        if target.startswith("echosyn/privacy/")
+        and target.count("/") == 3
+        and parts[target.split("/")[2]] > parts[file.split("/")[2]]
     }
     assert not upward
 
@@ -131,11 +144,11 @@ EDITS = {
     "echosyn/models/speckle.py": "filter_videos privacy_audit privacy_page sample_videos speckle",
     "echosyn/training/reid.py": "train_reid",
     "echosyn/synthesis/replace.py": "filter_videos",
-    "echosyn/privacy/coverage.py": "privacy_audit privacy_page",
+    "echosyn/privacy/coverage/learned_fraction.py": "privacy_audit privacy_page",
     "echosyn/metrics/frechet.py": "evaluate",
     "echosyn/training/folds.py": "classify",
     "echosyn/metrics/roc.py": "animate classify evaluate filter_videos privacy_audit "
-    "privacy_filter privacy_page sample_videos train_reid",
+    "privacy_page sample_videos train_reid",
     "echosyn/release/card.py": "release",
     "echosyn/validation/expectations/camus.yaml": "validate_latents validate_raw validate_release",
     "echosyn/metrics/i3d_rgb_scratch.json": "evaluate",
@@ -162,7 +175,7 @@ def test_declared_files_exist_and_params_are_tracked(stage):
         if (ROOT / "conf" / scale / f"{name}.yaml").is_file():
             assert f"conf/${{scale}}/{name}.yaml" in confs
     sections = yaml.safe_load((ROOT / "params.yaml").read_text())
-    if name in sections and name not in ("animate", "classify", "fingerprint", "phantom"):
+    if name in sections and name not in ("animate", "classify", "canary", "phantom"):
         assert name in spec["params"], f"{stage} reads params section {name} without tracking it"
 
 

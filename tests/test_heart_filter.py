@@ -8,9 +8,9 @@ from torch import nn
 
 from echosyn.data.latents import LatentSet, pack, write_index, write_shard
 from echosyn.diffusion.heart_file import Hearts
-from echosyn.privacy.calibration import CalibrationConfig, read_taus
-from echosyn.privacy.embedding import HeartEncoder
-from echosyn.privacy.filter import AcceptedHearts, PrivacyConfig, filter_hearts
+from echosyn.privacy.detectors.embedding import HeartEncoder
+from echosyn.privacy.filters.calibration import CalibrationConfig, read_taus
+from echosyn.privacy.filters.hearts import AcceptedHearts, PrivacyConfig, filter_hearts
 from echosyn.runtime.errors import EchosynError
 
 

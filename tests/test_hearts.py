@@ -213,7 +213,7 @@ def test_a_model_that_is_told_labels_must_also_learn_to_do_without(latents):
 
 
 def test_an_audit_that_gives_no_label_asks_for_none(lidm, latents):
-    """denoising_losses and the fingerprint call model(x, t): the row that guidance drops to."""
+    """denoising_losses and the canary call model(x, t): the row that guidance drops to."""
     model = ImageDenoiser.load(lidm)
     x, t = torch.randn(2, 4, 8, 8), torch.full((2,), 400.0)
     told = model.spec.rows(2, classes=["PAH", "non-PAH"])

@@ -55,7 +55,7 @@ def test_a_folder_that_is_left_over_is_named(tmp_path, monkeypatch, stage):
     [
         ({"generate": ["a", "t"]}, "generate"),
         ({"animate": {"t": {}}}, "animate.t"),
-        ({"fingerprint": {"t": None}}, "fingerprint.t"),
+        ({"canary": {"t": None}}, "canary.t"),
         ({"ef_arms": {"t": {}}}, "ef_arms.t"),
         ({"classify": {"pah": {"dataset": "t"}}}, "classify.pah"),
         ({"generate": ["t"], "animate": {"t": {}}}, "generate and animate.t"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from echosyn.diffusion.objectives import DdpmV, Flow
-from echosyn.privacy.membership import (
+from echosyn.privacy.attacks.membership import (
     AttackConfig,
     Audience,
     dcr_share,
@@ -17,7 +17,7 @@ from echosyn.privacy.membership import (
     membership_audit,
     nearest_distance,
 )
-from echosyn.privacy.similarity import max_similarity, unit_rows
+from echosyn.privacy.detectors.similarity import max_similarity, unit_rows
 from echosyn.runtime.errors import EchosynError
 
 CONFIG = AttackConfig(resamples=300)

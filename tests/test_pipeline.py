@@ -46,8 +46,8 @@ def test_headline_numbers_are_there_under_their_names(project):
             "membership_auc",
             "membership_loss_auc",
             "drawn/membership_nn_auc",
-            "verdict_passed",
-            "fingerprint_relative",
+            "gate_passed",
+            "canary_relative",
         )
     ]
     wanted += [

@@ -10,8 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echosyn.models.reid import build_reid
-from echosyn.privacy.audit import membership_auc, nearest_per_person
-from echosyn.privacy.calibration import (
+from echosyn.privacy.attacks.membership import membership_auc, nearest_per_person
+from echosyn.privacy.coverage.learned_fraction import learned_fraction, nearest_videos
+from echosyn.privacy.detectors.embedding import Gallery, HeartEncoder, people_of
+from echosyn.privacy.detectors.similarity import max_similarity, unit_rows
+from echosyn.privacy.detectors.verification import verification_scores
+from echosyn.privacy.filters.calibration import (
     CalibrationConfig,
     accepted,
     calibrate_maxima,
@@ -19,10 +23,6 @@ from echosyn.privacy.calibration import (
     read_taus,
     save_taus,
 )
-from echosyn.privacy.coverage import learned_fraction, nearest_videos
-from echosyn.privacy.embedding import Gallery, HeartEncoder, people_of
-from echosyn.privacy.similarity import max_similarity, unit_rows
-from echosyn.privacy.verification import verification_scores
 from echosyn.runtime.errors import EchosynError
 
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from echosyn.metrics.interval import Estimate
-from echosyn.privacy.coverage import coverage_numbers
-from echosyn.privacy.verdict import Thresholds, judge
+from echosyn.privacy.coverage.learned_fraction import coverage_numbers
+from echosyn.privacy.gate.requirements import Thresholds, hold_against
 from echosyn.report import plots, privacy_plots
 from echosyn.report.numbers import collect, plain
 from echosyn.report.privacy_evidence import (
@@ -23,8 +23,8 @@ from echosyn.report.privacy_evidence import (
     Scores,
     attack_table,
     band_table,
+    gate_checks,
     loosened,
-    verdict_checks,
 )
 from echosyn.report.privacy_page import render
 from echosyn.report.privacy_pairs import LOCAL_ONLY, MOST_PAIRS
@@ -35,7 +35,7 @@ CHECKS = (
         "lightly disguised copies caught", "0.8765", "at least 0.95", "fail", meaning="It hides."
     ),
     Check("nearness", "-", "interval around 0.5", "not measured"),
-    Check("fingerprint bound", "-", "at most 0.01", "not measured", counts=False),
+    Check("canary bound", "-", "at most 0.01", "not measured", counts=False),
 )
 METRICS = {
     "privacy/tau": 0.9123,
@@ -88,7 +88,7 @@ def evidence(**changes) -> PrivacyEvidence:
             {"attack": ["nearest neighbour", "loss"], "auc": [0.5123, 0.5432],
              "lo": [0.4711, 0.5012], "hi": [0.5534, float("nan")]}
         ),
-        "fingerprint": pd.DataFrame(
+        "canary": pd.DataFrame(
             {"time": [0.4, 1.0], "marked": [0.9321, 0.0123], "marked_lo": [0.9, 0.001],
              "marked_hi": [0.96, 0.03], "unmarked": [0.0, 0.0234], "unmarked_lo": [0.0, 0.01],
              "unmarked_hi": [0.012, 0.05], "bound": [0.0456, 0.0345]}
@@ -105,7 +105,7 @@ def evidence(**changes) -> PrivacyEvidence:
 def plain_evidence(**changes) -> PrivacyEvidence:
     """Without figures, which take long to draw."""
     none = {
-        "scores": (), "planted": None, "membership": None, "bands": None, "fingerprint": None
+        "scores": (), "planted": None, "membership": None, "bands": None, "canary": None
     }  # fmt: skip
     return evidence(**(none | changes))
 
@@ -166,7 +166,7 @@ def test_every_number_is_shown(page):
 def test_verdict_comes_first_and_names_what_failed(page):
     assert "Do not release: 2 of 4 checks did not pass." in page
     assert page.index("Do not release") < page.index("<svg")
-    order = [page.index(name) for name in ("lightly", "nearness", "fingerprint", "exact planted")]
+    order = [page.index(name) for name in ("lightly", "nearness", "canary", "exact planted")]
     assert order == sorted(order)
     good = render(plain_evidence(checks=[CHECKS[0], CHECKS[3]]))
     assert "Every required check passed, 1 in all. Optional and not passed: 1." in good
@@ -176,12 +176,12 @@ def test_verdict_comes_first_and_names_what_failed(page):
 
 
 def test_the_verdict_of_the_audits_is_shown():
-    verdict = judge({"privacy/planted_exact_recall": 0.5}, Thresholds())
-    checks = verdict_checks(verdict)
-    assert [c.stops for c in checks] == [f in verdict.failures() for f in verdict.findings]
+    outcome = hold_against({"privacy/planted_exact_recall": 0.5}, Thresholds())
+    checks = gate_checks(outcome)
+    assert [c.stops for c in checks] == [f in outcome.failures() for f in outcome.findings]
     page = render(plain_evidence(checks=checks))
-    assert f"Do not release: {len(verdict.failures())} of {len(checks)}" in page
-    assert all(text in unescape(page) for text in verdict.table().to_numpy().ravel())
+    assert f"Do not release: {len(outcome.failures())} of {len(checks)}" in page
+    assert all(text in unescape(page) for text in outcome.table().to_numpy().ravel())
 
 
 def test_bands_that_no_heart_reached_are_named(page):
@@ -219,7 +219,7 @@ def test_what_was_not_measured_has_no_section():
         "scores": ((evidence().scores[0],), "Similarity to the training patients", 1),
         "planted": (evidence().planted, "Planted copies", 1),
         "membership": (evidence().membership, "Who was in the training set?", 1),
-        "fingerprint": (evidence().fingerprint, "A mark planted before training", 1),
+        "canary": (evidence().canary, "A mark planted before training", 1),
         "bands": (evidence().bands, "Coverage of the training patients", 1),
         "pairs": ((pair,), "The most similar pairs that were accepted", 0),
     }
@@ -303,13 +303,13 @@ def test_membership_says_what_its_intervals_promise(page):
     assert "Of the synthetic hearts 43.2% lie closer to a training patient" in told
 
 
-def test_fingerprint_is_explained_by_its_numbers(page):
-    metrics = {"privacy/fingerprint_share": 0.0213, "privacy/fingerprint_bound_from_noise": 0.0345}
-    told = render(plain_evidence(fingerprint=evidence().fingerprint, metrics=metrics))
+def test_canary_is_explained_by_its_numbers(page):
+    metrics = {"privacy/canary_share": 0.0213, "privacy/canary_bound_from_noise": 0.0345}
+    told = render(plain_evidence(canary=evidence().canary, metrics=metrics))
     assert "2.13% of the training videos carried the mark" in told
     assert "reproduces a marked heart in at most 3.45% of cases." in told
-    more = {**metrics, "privacy/fingerprint_relative": 1.62}
-    told = render(plain_evidence(fingerprint=evidence().fingerprint, metrics=more))
+    more = {**metrics, "privacy/canary_relative": 1.62}
+    told = render(plain_evidence(canary=evidence().canary, metrics=more))
     assert "in at most 3.45% of cases, 1.62 times that rate." in told
     assert "marked share (0.0213)" in told
     assert "marked share" not in page  # where the share is not known
@@ -323,7 +323,7 @@ def test_a_verdict_on_loosened_thresholds_says_so():
     assert loosened(stricter) == []
     default = Thresholds()
     looser = Thresholds(
-        planted_exact=0.9, rejection=0.95, avoidance=0.3, optional=("fingerprint", "loss")
+        planted_exact=0.9, rejection=0.95, avoidance=0.3, optional=("canary", "loss")
     )
     said = loosened(looser)
     assert [one.split(":")[0] for one in said] == [

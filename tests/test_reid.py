@@ -25,8 +25,8 @@ from echosyn.models.reid import (
 )
 from echosyn.models.resnet import ResNet50
 from echosyn.models.store import load_model, save_model
-from echosyn.privacy.embedding import HeartEncoder
-from echosyn.privacy.verification import verification_scores
+from echosyn.privacy.detectors.embedding import HeartEncoder
+from echosyn.privacy.detectors.verification import verification_scores
 from echosyn.runtime.config import SCALES, build
 from echosyn.runtime.errors import EchosynError
 from echosyn.training.reid import PairLoss, ReidTask, TrainReidConfig, measure_reid

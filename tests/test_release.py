@@ -14,7 +14,7 @@ from echosyn.data.filelist import (
     video_path,
     write_filelist,
 )
-from echosyn.privacy.verdict import Thresholds
+from echosyn.privacy.gate.requirements import Thresholds
 from echosyn.release import verify
 from echosyn.release.__main__ import main as cli
 from echosyn.release.build import ReleaseConfig, build_release, require_audit

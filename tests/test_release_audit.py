@@ -14,13 +14,15 @@ from echosyn.cluster import run_shards
 from echosyn.data.latents import LatentSet
 from echosyn.metrics.interval import Estimate
 from echosyn.models.reid import AugmentConfig
-from echosyn.privacy.calibration import CalibrationConfig
-from echosyn.privacy.disguise import augment_videos
-from echosyn.privacy.embedding import Gallery, HeartEncoder
-from echosyn.privacy.filter import AcceptedHearts
-from echosyn.privacy.judge import RealVideos, VideoJudge
-from echosyn.privacy.membership import AttackConfig
-from echosyn.privacy.planted import PlantedConfig
+from echosyn.privacy.attacks.disguise import augment_videos
+from echosyn.privacy.attacks.membership import AttackConfig
+from echosyn.privacy.attacks.planted import PlantedConfig
+from echosyn.privacy.detectors.embedding import Gallery, HeartEncoder
+from echosyn.privacy.filters.calibration import CalibrationConfig
+from echosyn.privacy.filters.hearts import AcceptedHearts
+from echosyn.privacy.filters.video_detectors import RealVideos, VideoFilter
+from echosyn.privacy.filters.video_scores import VideoFilterConfig
+from echosyn.privacy.gate.requirements import Thresholds, hold_against
 from echosyn.privacy.release_audit import (
     AuditConfig,
     any_heart,
@@ -32,8 +34,6 @@ from echosyn.privacy.release_audit import (
     released_latents,
     training_clips,
 )
-from echosyn.privacy.verdict import Thresholds, judge
-from echosyn.privacy.videos import VideoFilterConfig
 from echosyn.report.privacy_build import build_privacy_pages, closest_pairs
 from echosyn.report.privacy_page import LOCAL_ONLY, PAGE, PUBLIC
 from echosyn.runtime.errors import EchosynError
@@ -77,7 +77,7 @@ def world(tmp_path_factory):
         sets, gallery, tau, drawn, drawn[:5], lambda x: x.square().flatten(1).mean(1).numpy(),
         CFG, SEED,
     )  # fmt: skip
-    refuse = VideoJudge.load(
+    refuse = VideoFilter.load(
         privacy / "videos", real, sources.encoder, sources.vae, VIDEOS, ENCODING
     )
     clips, people = training_clips(real.split("TRAIN"), refuse.frames, 3, SEED)
@@ -159,7 +159,8 @@ def test_one_page_shows_patients_and_the_other_names_nobody(world):
     numbers = world["numbers"]
     tables = [world["hearts"].planted, world["videos"].planted]
     cfg = dataclasses.replace(CFG, thresholds=Thresholds(planted_light=0.5))
-    make = partial(build_privacy_pages, "phantom", judge(numbers, cfg.thresholds), cfg, numbers,
+    outcome = hold_against(numbers, cfg.thresholds)
+    make = partial(build_privacy_pages, "phantom", outcome, cfg, numbers,
                    tables, world["privacy"], world["samples"], world["real"])  # fmt: skip
     pages = make()
     assert pages == make()

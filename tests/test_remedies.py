@@ -21,7 +21,7 @@ from echosyn.evaluation.quality import Sets
 from echosyn.metrics.interval import Estimate
 from echosyn.models.condition import ConditionSpec
 from echosyn.models.store import read_config, unet_folder
-from echosyn.privacy.audit import false_rejection
+from echosyn.privacy.filters.false_rejection import false_rejection
 from echosyn.runtime import lineage
 from echosyn.synthesis.samples import _draw_classes
 from echosyn.training.diffusion import heart_spec, video_spec

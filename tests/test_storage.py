@@ -154,7 +154,7 @@ def test_state_of_other_settings_or_inputs_is_never_met(tmp_path):
     assert first != work_dir(tmp_path, "s", "x", {"lr": 1}, [tmp_path / "in.txt"])
 
 
-def test_fingerprint_ignores_the_place_and_sees_names_and_bytes(tmp_path):
+def test_the_digest_ignores_the_place_and_sees_names_and_bytes(tmp_path):
     for name in ("a", "b"):
         write_text(tmp_path / name / "f", "same")
     assert digest({}, [tmp_path / "a"]) == digest({}, [tmp_path / "b"])

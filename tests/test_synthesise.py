@@ -21,7 +21,7 @@ from echosyn.models.condition import ConditionSpec
 from echosyn.models.published_image import UnetConfig
 from echosyn.models.published_video import PublishedVideoDenoiser
 from echosyn.models.vae import Vae, VaeConfig
-from echosyn.privacy.filter import HEARTS, AcceptedHearts
+from echosyn.privacy.filters.hearts import HEARTS, AcceptedHearts
 from echosyn.runtime.config import build
 from echosyn.runtime.errors import EchosynError
 from echosyn.synthesis import video_writer

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from echosyn.privacy.similarity import unit_rows
-from echosyn.privacy.verification import (
+from echosyn.privacy.detectors.similarity import unit_rows
+from echosyn.privacy.detectors.verification import (
     LEAST_PAIRS,
     RECALL,
     Threshold,

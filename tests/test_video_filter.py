@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echosyn.data.phantom import PhantomConfig, render_patient
-from echosyn.privacy.calibration import CalibrationConfig
-from echosyn.privacy.copies import CopyConfig, CopyDetector
-from echosyn.privacy.embedding import Gallery
-from echosyn.privacy.similarity import max_similarity, unit_rows
-from echosyn.privacy.videos import (
+from echosyn.privacy.detectors.copies import CopyConfig, CopyDetector
+from echosyn.privacy.detectors.embedding import Gallery
+from echosyn.privacy.detectors.similarity import max_similarity, unit_rows
+from echosyn.privacy.filters.calibration import CalibrationConfig
+from echosyn.privacy.filters.video_scores import (
     VideoFilterConfig,
     VideoScores,
     calibrate_videos,

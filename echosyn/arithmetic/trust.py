@@ -2,7 +2,7 @@
 its operations wrong.
 
 A check runs in a process of its own, since what it looks for may end a process, and once for a
-machine, its libraries, and a network's shapes: the verdicts lie in `cache_folder`.
+machine, its libraries, and a network's shapes: the results lie in `cache_folder`.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ProbeResult:
     """What a check found: how many operations it compared, the largest relative error of those
     that are right, and those that are wrong. `died`: how the process ended, if it did.
     """
@@ -88,40 +88,40 @@ def trusted(precision: str, device: torch.device, probe: Probe, name: str) -> st
     precision = pick_precision(precision)
     if precision == "fp32":
         return precision
-    verdict = examine(probe, precision, device)
-    if verdict.right:
+    result = examine(probe, precision, device)
+    if result.right:
         return precision
     full = examine(probe, "fp32", device)
     if not full.right:
         raise EchosynError(f"{name}: {full.reason}, in fp32, on {described(device)}")
     print(
-        f"echosyn: {name}: fp32 instead of {precision}: {verdict.reason}; {described(device)} "
+        f"echosyn: {name}: fp32 instead of {precision}: {result.reason}; {described(device)} "
         "(see `echosyn doctor`)",
         file=sys.stderr,
     )
     return "fp32"
 
 
-def examine(probe: Probe, precision: str, device: torch.device) -> Verdict:
-    """The verdict on a probe, from the cache or from a check."""
+def examine(probe: Probe, precision: str, device: torch.device) -> ProbeResult:
+    """The result on a probe, from the cache or from a check."""
     return next(examine_all([(probe, precision)], device))
 
 
 def examine_all(
     jobs: Sequence[tuple[Probe, str]], device: torch.device, anew: bool = False
-) -> Iterator[Verdict]:
-    """The verdicts on probes, each in a precision, in turn; `anew`: whatever the cache has."""
+) -> Iterator[ProbeResult]:
+    """The results on probes, each in a precision, in turn; `anew`: whatever the cache has."""
     paths = [cache_folder() / f"{_key(*job, device)}.json" for job in jobs]
     kept = [None if anew else _read(path, device) for path in paths]
     checks = check_apart([job for job, k in zip(jobs, kept, strict=True) if k is None], device)
     for path, known in zip(paths, kept, strict=True):
-        verdict = known
-        if verdict is None:
-            verdict = next(checks)
+        result = known
+        if result is None:
+            result = next(checks)
             with contextlib.suppress(OSError):  # a folder that cannot be written costs time only
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_json(path, {"machine": machine(device), **dataclasses.asdict(verdict)})
-        yield verdict
+                write_json(path, {"machine": machine(device), **dataclasses.asdict(result)})
+        yield result
 
 
 def check(probe: Probe, precision: str, device: torch.device) -> Findings:
@@ -137,7 +137,7 @@ def check(probe: Probe, precision: str, device: torch.device) -> Findings:
     return watch.findings
 
 
-def check_apart(jobs: Sequence[tuple[Probe, str]], device: torch.device) -> Iterator[Verdict]:
+def check_apart(jobs: Sequence[tuple[Probe, str]], device: torch.device) -> Iterator[ProbeResult]:
     """`check` of each job, all in a process apart; when that dies, what it was at was wrong, and
     another goes on with the rest. What another process cannot import is checked in this one.
 
@@ -155,7 +155,7 @@ def check_apart(jobs: Sequence[tuple[Probe, str]], device: torch.device) -> Iter
                 except (EOFError, ConnectionError):
                     left.pop(0)
                     how = f"the process computing it ended by {_ended(process.wait())}"
-                    yield Verdict(probe.what, precision, died=how)
+                    yield ProbeResult(probe.what, precision, died=how)
                     break
                 unknown = found == UNKNOWN  # of the others too
                 if unknown:
@@ -196,8 +196,8 @@ def findings_of(probe: Probe, precision: str, device: torch.device) -> Findings 
         return f"{type(e).__name__}: {e}"
 
 
-def answer(found: Findings | str, what: str, precision: str) -> Verdict:
-    """The verdict that findings make; a text is an error of the probe.
+def answer(found: Findings | str, what: str, precision: str) -> ProbeResult:
+    """The result that findings make; a text is an error of the probe.
 
     Raises:
         EchosynError: that error.
@@ -205,7 +205,7 @@ def answer(found: Findings | str, what: str, precision: str) -> Verdict:
     if isinstance(found, str):
         raise EchosynError(f"the check of {what} in {precision} failed: {found}")
     worst = found.worst
-    return Verdict(
+    return ProbeResult(
         what,
         precision,
         found.checked,
@@ -278,14 +278,14 @@ def _key(probe: Probe, precision: str, device: torch.device) -> str:
     return digest([probe.what, probe.signature(), precision, machine(device), rules])
 
 
-def _read(path: Path, device: torch.device) -> Verdict | None:
-    """A kept verdict, unless the file is damaged or of another machine."""
+def _read(path: Path, device: torch.device) -> ProbeResult | None:
+    """A kept result, unless the file is damaged or of another machine."""
     try:
         kept = read_json(path)
         if kept.pop("machine") != machine(device):
             return None
         kept = {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
-        return Verdict(**kept)
+        return ProbeResult(**kept)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EchosynError):
         return None
 

@@ -74,7 +74,7 @@ class Problem(NamedTuple):
 
 
 def read_cells(path: Path | str, separator: str = ",") -> Cells:
-    """Read a CSV file as text, without judging what its cells hold.
+    """Read a CSV file as text, without checking what its cells hold.
 
     A mark of the byte order and Windows' line ends are no part of any cell.
 

@@ -35,7 +35,7 @@ class _Conv(nn.Conv2d):
 class PatchDiscriminator(nn.Module):
     """PatchGAN (Isola 2017, 6.1.2): a logit for each 70x70 patch of a grey frame.
 
-    GroupNorm, not BatchNorm: a frame is then judged alone, so that the loss does not depend on how
+    GroupNorm, not BatchNorm: a frame is then rated alone, so that the loss does not depend on how
     a batch is shared by processes, and real and decoded frames need no pass in common.
     """
 
@@ -56,7 +56,7 @@ class PatchDiscriminator(nn.Module):
         return self.layers(x)
 
 
-class Judged(NamedTuple):
+class AdversarialOutput(NamedTuple):
     """A training pass of `AdversarialVae`: what Vae gives, and the two adversarial terms.
 
     generator reaches the VAE only, discriminator the discriminator only; both are 0 until the
@@ -87,19 +87,19 @@ class AdversarialVae(nn.Module):
         self.weight, self.start = weight, start
         self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, x: Tensor, noise: Tensor) -> Judged:
-        """As Vae.forward, judged."""
+    def forward(self, x: Tensor, noise: Tensor) -> AdversarialOutput:
+        """As Vae.forward, and the losses of both sides."""
         if self.training:
             self.passes += 1
         on = (self.passes > self.start).float()
         decoded, mean, logvar = self.vae(x, noise)
-        output, judged = _Balance.apply(decoded, self.weight)
-        real, fake = self.vae.to_grey(x), self.vae.to_grey(judged)
+        output, seen = _Balance.apply(decoded, self.weight)
+        real, fake = self.vae.to_grey(x), self.vae.to_grey(seen)
         frozen = {k: p.detach() for k, p in self.discriminator.named_parameters()}
         generator = -functional_call(self.discriminator, frozen, (fake,)).float().mean()
         on_real, on_fake = self.discriminator(real), self.discriminator(fake.detach())
         hinge = F.relu(1 - on_real.float()).mean() + F.relu(1 + on_fake.float()).mean()
-        return Judged(output, mean, logvar, on * generator, on * hinge / 2)
+        return AdversarialOutput(output, mean, logvar, on * generator, on * hinge / 2)
 
 
 class _Balance(Function):
@@ -118,8 +118,8 @@ class _Balance(Function):
         return x.view_as(x), x.view_as(x)
 
     @staticmethod
-    def backward(ctx, plain: Tensor, judged: Tensor) -> tuple[Tensor, None]:  # noqa: ANN001
-        norms = [g.float().flatten(1).norm(dim=1) for g in (plain, judged)]
+    def backward(ctx, plain: Tensor, seen: Tensor) -> tuple[Tensor, None]:  # noqa: ANN001
+        norms = [g.float().flatten(1).norm(dim=1) for g in (plain, seen)]
         tiny = torch.finfo(torch.float32).tiny
         ratio = ctx.weight * (norms[0] / norms[1].clamp_min(tiny)).clamp_max(MOST)
-        return plain + judged * ratio.view(-1, *[1] * (judged.ndim - 1)).to(judged.dtype), None
+        return plain + seen * ratio.view(-1, *[1] * (seen.ndim - 1)).to(seen.dtype), None

@@ -1,7 +1,7 @@
 """Every audit of a release, in the order of the stages it looks back on.
 
 Hearts and videos of training patients are planted before the filters, membership is attacked on
-what was released, coverage is measured on the same, and `judge` holds all of it against the
+what was released, coverage is measured on the same, and `hold_against` holds all of it against the
 thresholds.
 """
 
@@ -19,19 +19,23 @@ from echosyn.data.latents import LatentSet
 from echosyn.data.spaced import evenly_spaced
 from echosyn.metrics.interval import Estimate
 from echosyn.models.speckle import Speckle
-from echosyn.privacy.calibration import accepted
-from echosyn.privacy.coverage import coverage_numbers, nearest_to_videos, nearest_videos
-from echosyn.privacy.embedding import Gallery, frames_of, hearts_of, join, people_of
-from echosyn.privacy.judge import RealVideos, read_clip
-from echosyn.privacy.membership import AttackConfig, Audience, Losses, membership_audit
-from echosyn.privacy.planted import (
+from echosyn.privacy.attacks.membership import AttackConfig, Audience, Losses, membership_audit
+from echosyn.privacy.attacks.planted import (
     Augment,
     PlantedConfig,
     Refuse,
     planted_curve,
     share_interval,
 )
-from echosyn.privacy.verdict import Thresholds
+from echosyn.privacy.coverage.learned_fraction import (
+    coverage_numbers,
+    nearest_to_videos,
+    nearest_videos,
+)
+from echosyn.privacy.detectors.embedding import Gallery, frames_of, hearts_of, join, people_of
+from echosyn.privacy.filters.calibration import accepted
+from echosyn.privacy.filters.video_detectors import RealVideos, read_clip
+from echosyn.privacy.gate.requirements import Thresholds
 from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.progress import track

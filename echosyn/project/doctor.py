@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from echosyn.runtime.process import threads
 
 if TYPE_CHECKING:
-    from echosyn.arithmetic.trust import Verdict
+    from echosyn.arithmetic.trust import ProbeResult
 
 GIB = 1 << 30
 MEMORY, DISK = 4.0, 5.0  # GiB that the demo wants
@@ -81,7 +81,7 @@ def examine_arithmetic(root: Path, anew: bool = False) -> Iterator[Finding]:
                 yield Finding("bad", "", f"{_said(part.stage, full)}; nothing can be trained here")
 
 
-def _said(stage: str, v: "Verdict") -> str:
+def _said(stage: str, v: "ProbeResult") -> str:
     if v.right:
         more = f", {len(v.beyond)} could not be compared" if v.beyond else ""
         text = f"{v.checked} operations right, to {v.error:.1e}{more}"

@@ -22,7 +22,7 @@ from echosyn.data.filelist import (
     video_path,
     write_filelist,
 )
-from echosyn.privacy.verdict import AUDIT, Thresholds, judge
+from echosyn.privacy.gate.requirements import AUDIT, Thresholds, hold_against
 from echosyn.release.card import card
 from echosyn.release.leaks import real_names, refuse_leaks
 from echosyn.release.manifest import MANIFEST, PHASES, SCHEMA, file_table
@@ -145,7 +145,9 @@ def require_audit(audit: Path, samples: Path, thresholds: Thresholds) -> None:
     found = read_json(path)
     if found.get("filelist_sha256") != sha256_file(samples / "FileList.csv"):
         raise EchosynError(f"{path} is about other samples than those in {samples}; {again}")
-    judge(found["numbers"], thresholds).enforce(f"{samples} (see pages/{audit.name}/privacy.html)")
+    hold_against(found["numbers"], thresholds).enforce(
+        f"{samples} (see pages/{audit.name}/privacy.html)"
+    )
 
 
 def _refuse_real(samples: Path, table: pd.DataFrame, real: Path, label: str) -> None:

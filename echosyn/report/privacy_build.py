@@ -9,10 +9,10 @@ import pandas as pd
 
 from echosyn.data.filelist import read_filelist, video_path
 from echosyn.metrics.interval import Estimate
-from echosyn.privacy.judge import RealVideos, read_clip
+from echosyn.privacy.filters.video_detectors import RealVideos, read_clip
+from echosyn.privacy.filters.video_scores import DETECTORS
+from echosyn.privacy.gate.requirements import GateResult
 from echosyn.privacy.release_audit import AuditConfig
-from echosyn.privacy.verdict import Verdict
-from echosyn.privacy.videos import DETECTORS
 from echosyn.report.privacy_evidence import (
     Clip,
     Pair,
@@ -20,8 +20,8 @@ from echosyn.report.privacy_evidence import (
     Scores,
     attack_table,
     band_table,
+    gate_checks,
     loosened,
-    verdict_checks,
 )
 from echosyn.report.privacy_page import PAGE, PUBLIC, render
 
@@ -33,7 +33,7 @@ TITLES = {
 
 def build_privacy_pages(
     dataset: str,
-    verdict: Verdict,
+    outcome: GateResult,
     cfg: AuditConfig,
     numbers: Mapping[str, float],
     planted: Sequence[pd.DataFrame],
@@ -49,10 +49,10 @@ def build_privacy_pages(
         real: the dataset that they imitate.
     """
     released = read_filelist(samples / "FileList.csv", "none")
-    curve = privacy / "fingerprint/curve.csv"
+    curve = privacy / "canary/curve.csv"
     evidence = PrivacyEvidence(
         dataset,
-        verdict_checks(verdict),
+        gate_checks(outcome),
         numbers,
         videos=len(released),
         tested=_tested(numbers, cfg),
@@ -60,7 +60,7 @@ def build_privacy_pages(
         planted=pd.concat(planted, ignore_index=True),
         membership=attack_table(numbers),
         confidence=cfg.attacks.confidence,
-        fingerprint=pd.read_csv(curve) if "privacy/fingerprint_relative" in numbers else None,
+        canary=pd.read_csv(curve) if "privacy/canary_relative" in numbers else None,
         bands=band_table(numbers),
         loosened=loosened(cfg.thresholds),
     )

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from echosyn.metrics.interval import Estimate
-from echosyn.privacy.checks import CHECKS
-from echosyn.privacy.verdict import PASS, Thresholds, Verdict
+from echosyn.privacy.gate.checks import CHECKS
+from echosyn.privacy.gate.requirements import PASS, GateResult, Thresholds
 
 ATTACKS = {
     "membership_auc": "nearness, our encoder",
@@ -21,7 +21,7 @@ BEFORE = "drawn/"  # the same attacks on what was drawn, before the filter
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the verdict, in words; `counts`: it stops the release unless it is a pass."""
+    """One line of the outcome, in words; `counts`: it stops the release unless it is a pass."""
 
     name: str
     measured: str
@@ -72,11 +72,11 @@ class Pair:
 class PrivacyEvidence:
     """All that the page shows. What is None or empty was not measured and has no section.
 
-    checks: the verdict against thresholds; loosened: which of these were (`loosened`). metrics:
+    checks: the outcome against thresholds; loosened: which of these were (`loosened`). metrics:
     flat numbers `privacy/...`, `reid/...`, `coverage/...`. tested: sentences on what was done,
     beside those the numbers give. planted: as for `recall_curves`. membership: as for
     `membership_plot` (`attack_table`), its intervals holding together with `confidence`
-    (AttackConfig). fingerprint: as for `fingerprint_plot` (FingerprintResult.table). bands: as for
+    (AttackConfig). canary: as for `canary_plot` (CanaryResult.table). bands: as for
     `band_plot` (`band_table`). pairs: the most similar accepted ones; they make the page LOCAL
     ONLY, and without them it shows nobody.
     """
@@ -90,15 +90,15 @@ class PrivacyEvidence:
     planted: pd.DataFrame | None = None
     membership: pd.DataFrame | None = None
     confidence: float = 0.95
-    fingerprint: pd.DataFrame | None = None
+    canary: pd.DataFrame | None = None
     bands: pd.DataFrame | None = None
     pairs: Sequence[Pair] = ()
     loosened: Sequence[str] = ()
 
 
-def verdict_checks(verdict: Verdict) -> list[Check]:
-    """The verdict as the page shows it."""
-    rows = zip(verdict.table().to_dict("records"), verdict.findings, strict=True)
+def gate_checks(outcome: GateResult) -> list[Check]:
+    """The outcome as the page shows it."""
+    rows = zip(outcome.table().to_dict("records"), outcome.findings, strict=True)
     return [
         Check(r["check"], r["measured"], r["required"], r["result"], f.counts, r["meaning"])
         for r, f in rows

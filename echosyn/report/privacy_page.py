@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from echosyn.privacy.verdict import PASS
+from echosyn.privacy.gate.requirements import PASS
 from echosyn.report import plots, privacy_plots
 from echosyn.report.numbers import Number, collect, percent, plain, privacy_sentences
 from echosyn.report.parts import cell, document, figure, metric_tables, section, table
@@ -22,7 +22,7 @@ NOT_A_PROOF = (
     "numbers of patients that were at hand."
 )
 LOOSENED = (
-    "This verdict asks less than is usual: somebody loosened thresholds for this release. Ask why "
+    "This outcome asks less than is usual: somebody loosened thresholds for this release. Ask why "
     "before you rely on it."
 )
 HISTOGRAM = (
@@ -49,7 +49,7 @@ COVERAGE = {
     "chao1_real": "by endless real queries, at least (Chao1)",
 }
 STYLE = """
-.verdict{border-radius:10px;padding:1rem 1.25rem;margin:1.25rem 0;font-size:1.15rem;
+.outcome{border-radius:10px;padding:1rem 1.25rem;margin:1.25rem 0;font-size:1.15rem;
 font-weight:600;max-width:none}
 .pass{background:#dff3e4;color:#14532d}.fail{background:#fde2e1;color:#7f1d1d}
 .checks table{width:100%}.checks td,.checks th{white-space:normal;overflow-wrap:break-word}
@@ -75,12 +75,12 @@ def render(evidence: PrivacyEvidence) -> str:
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="notice">{escape(LOCAL_ONLY)}</p>' if evidence.pairs else "",
-        _verdict(evidence.checks, evidence.loosened),
+        _outcome(evidence.checks, evidence.loosened),
         section("What was tested", _tested(evidence)),
         section("Similarity to the training patients", _similarity(evidence)),
         section("Planted copies", _planted(evidence.planted)),
         section("Who was in the training set?", _membership(evidence)),
-        section("A mark planted before training", _fingerprint(evidence)),
+        section("A mark planted before training", _canary(evidence)),
         section("Coverage of the training patients", _coverage(evidence)),
         section("The most similar pairs that were accepted", pairs_html(evidence.pairs)),
         section("All numbers", metric_tables(evidence.metrics)),
@@ -88,7 +88,7 @@ def render(evidence: PrivacyEvidence) -> str:
     return document(title, body, STYLE)
 
 
-def _verdict(checks: Sequence[Check], loosened: Sequence[str]) -> str:
+def _outcome(checks: Sequence[Check], loosened: Sequence[str]) -> str:
     stops = [c for c in checks if c.stops]
     skipped = [c for c in checks if not c.stops and c.result != PASS]
     passed = [c for c in checks if c.result == PASS]
@@ -115,7 +115,7 @@ def _verdict(checks: Sequence[Check], loosened: Sequence[str]) -> str:
         asked = "".join(f"<li>{escape(one)}</li>" for one in loosened)
         note = f'<div class="notice">{escape(LOOSENED)}<ul>{asked}</ul></div>\n'
     return (
-        f'<p class="verdict {kind}">{escape(words)}</p>\n{note}<div class="checks">{listed}</div>'
+        f'<p class="outcome {kind}">{escape(words)}</p>\n{note}<div class="checks">{listed}</div>'
     )
 
 
@@ -195,12 +195,12 @@ def _membership(evidence: PrivacyEvidence) -> str:
     )
 
 
-def _fingerprint(evidence: PrivacyEvidence) -> str:
-    curve = evidence.fingerprint
+def _canary(evidence: PrivacyEvidence) -> str:
+    curve = evidence.canary
     if curve is None or curve.empty:
         return ""
     share, bound, relative = (
-        evidence.metrics.get(f"privacy/fingerprint_{k}")
+        evidence.metrics.get(f"privacy/canary_{k}")
         for k in ("share", "bound_from_noise", "relative")
     )
     text = (
@@ -222,7 +222,7 @@ def _fingerprint(evidence: PrivacyEvidence) -> str:
         [plain(row["time"]), *(_share(row, k) for k in kinds), percent(Number(row["bound"]))]
         for row in curve.to_dict("records")
     ]
-    svg = plots.svg(privacy_plots.fingerprint_plot(curve, share), "fingerprint")
+    svg = plots.svg(privacy_plots.canary_plot(curve, share), "canary")
     head = ("noise at the start", "mark from marked hearts", "from others", "bound")
     return (
         f"<p>{escape(text)}</p>"

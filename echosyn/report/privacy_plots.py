@@ -135,7 +135,7 @@ def _intervals(
     axes.grid(False, axis="y")
 
 
-def fingerprint_plot(curve: pd.DataFrame, share: float | None) -> Figure:
+def canary_plot(curve: pd.DataFrame, share: float | None) -> Figure:
     """How often the planted mark came back, by the time at which the reverse process started.
 
     Args:

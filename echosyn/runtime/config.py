@@ -45,7 +45,7 @@ SECTIONS = (
     "train_ef",
     "ef_arms",
     "evaluate",
-    "fingerprint",
+    "canary",
     "classify",
     "release",
     "cluster",
@@ -265,7 +265,7 @@ class Params:
     def _users(self, name: str) -> list[str]:
         """The entries of other sections that ask for a dataset of that name."""
         found = ["generate"] if name in self._names("generate") else []
-        for section in ("animate", "fingerprint", "ef_arms"):
+        for section in ("animate", "canary", "ef_arms"):
             if name in self._names(section):
                 found.append(f"{section}.{name}")
         tasks = self.raw.get("classify")

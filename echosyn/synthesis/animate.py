@@ -22,9 +22,9 @@ from echosyn.diffusion.generate import VideoSampler
 from echosyn.encoding.codec import VideoCodec
 from echosyn.metrics.ef import ef_scores, requested_vs_measured
 from echosyn.metrics.image import ssim
-from echosyn.privacy.embedding import HeartEncoder, frames_of, people_of
-from echosyn.privacy.similarity import max_similarity
-from echosyn.privacy.verification import verification_scores
+from echosyn.privacy.detectors.embedding import HeartEncoder, frames_of, people_of
+from echosyn.privacy.detectors.similarity import max_similarity
+from echosyn.privacy.detectors.verification import verification_scores
 from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
 from echosyn.synthesis.ef_truth import as_asked

@@ -28,8 +28,8 @@ from echosyn.metrics.ef_meter import CLIPS, predict_clips
 from echosyn.metrics.image import ssim
 from echosyn.models.ef_regressor import load_seeds
 from echosyn.models.vae import Vae
-from echosyn.privacy.embedding import HeartEncoder, frames_of
-from echosyn.privacy.similarity import max_similarity
+from echosyn.privacy.detectors.embedding import HeartEncoder, frames_of
+from echosyn.privacy.detectors.similarity import max_similarity
 from echosyn.report.mosaic import webp
 from echosyn.report.sheet import contact_sheet
 from echosyn.runtime.config import Params, build

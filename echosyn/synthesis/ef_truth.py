@@ -71,7 +71,7 @@ class Take:
 
 
 class ShardTruth:
-    """Judges the videos of one shard as they are made, and keeps what was measured.
+    """Measures the videos of one shard as they are made, and keeps what was measured.
 
     Args:
         names, asked: FileName and EF, in percent, of every row of the plan.
@@ -152,7 +152,7 @@ def truth_numbers(found: pd.DataFrame | None, tolerance: float, seed: int) -> di
     """How near the videos come to what was asked for, and at how many attempts; none measured,
     none returned. What cannot be told of the videos (a correlation of one) is left out.
 
-    The regressors that decided also judge here: another one would find the videos less near.
+    The regressors that decided also measure here: another one would find the videos less near.
     """
     if found is None:
         return {}

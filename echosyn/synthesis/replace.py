@@ -1,7 +1,7 @@
-"""The filter on finished videos, to its end: calibrate, judge, and replace what is refused.
+"""The filter on finished videos, to its end: calibrate, score, and replace what is refused.
 
 A refused video gives its place (EF, split, position in the FileList) to the next accepted heart
-that no video shows yet; the new video is judged in turn, until every place is filled.
+that no video shows yet; the new video is scored in turn, until every place is filled.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,10 @@ from echosyn.data.video import resample_indices
 from echosyn.diffusion.generate import synthetic_name
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.encoding.codec import EncodeConfig
-from echosyn.privacy.calibration import accepted
-from echosyn.privacy.embedding import people_of
-from echosyn.privacy.filter import AcceptedHearts
-from echosyn.privacy.judge import (
+from echosyn.privacy.detectors.embedding import people_of
+from echosyn.privacy.filters.calibration import accepted
+from echosyn.privacy.filters.hearts import AcceptedHearts
+from echosyn.privacy.filters.video_detectors import (
     RealVideos,
     VideoScorer,
     long_enough,
@@ -27,8 +27,13 @@ from echosyn.privacy.judge import (
     open_scorer,
     read_clip,
 )
-from echosyn.privacy.video_result import VideoFilterResult
-from echosyn.privacy.videos import VideoFilterConfig, VideoScores, calibrate_videos, passes
+from echosyn.privacy.filters.video_result import VideoFilterResult
+from echosyn.privacy.filters.video_scores import (
+    VideoFilterConfig,
+    VideoScores,
+    calibrate_videos,
+    passes,
+)
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import atomic_dir
 from echosyn.runtime.shards import Make
@@ -69,7 +74,7 @@ def filter_finished(
     work: Path,
     shards: Shards,
 ) -> VideoFilterResult:
-    """Judge all candidates, and replace those that are refused.
+    """Score all candidates, and replace those that are refused.
 
     Windows are as long as `cfg.frames`, or as the shortest candidate. VAL sets the taus, TEST
     checks them, with the middle window of every video that is long enough.
@@ -100,7 +105,7 @@ def filter_finished(
     def scorer() -> VideoScorer:
         return open_scorer(real, sources.encoder, sources.vae, cfg, encoding, kept)
 
-    def judged(folders: list[Path]) -> VideoScores:
+    def scored(folders: list[Path]) -> VideoScores:
         return VideoScores.join([VideoScores.load(f / KEPT) for f in folders])
 
     def score_heldout(split: str) -> VideoScores:
@@ -110,7 +115,7 @@ def filter_finished(
                 heldout[split], videos[split][rows.start : rows.stop], frames
             ).save(folder / KEPT)
 
-        return judged(shards(work / split, len(videos[split]), cfg.shard, worker, split))
+        return scored(shards(work / split, len(videos[split]), cfg.shard, worker, split))
 
     def score_candidates(paths: list[Path]) -> VideoScores:
         def worker() -> Make:
@@ -119,7 +124,7 @@ def filter_finished(
                 read_clip(paths[i], real.fps) for i in rows
             ).save(folder / KEPT)
 
-        return judged(shards(work / "candidates", len(paths), cfg.shard, worker, "candidates"))
+        return scored(shards(work / "candidates", len(paths), cfg.shard, worker, "candidates"))
 
     def animate(part: pd.DataFrame, indices: np.ndarray, number: int) -> Attempt:
         plan = replanned(hearts, indices, part)
@@ -143,7 +148,7 @@ def filter_finished(
         made = with_truth(plan.table, read_truth(folders))
         names = enumerate(made["FileName"])
         files = [folders[i // size] / f"{name}.avi" for i, name in names]
-        return made.assign(path=files), judged(folders)
+        return made.assign(path=files), scored(folders)
 
     calibration = calibrate_videos(
         score_heldout("VAL"),

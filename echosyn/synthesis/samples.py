@@ -20,7 +20,7 @@ from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.encoding.codec import VideoCodec
 from echosyn.models.speckle import Speckle
 from echosyn.models.vae import FRAME_SIZE
-from echosyn.privacy.filter import AcceptedHearts
+from echosyn.privacy.filters.hearts import AcceptedHearts
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import atomic_dir
 from echosyn.runtime.parallel import ahead, cores_apart

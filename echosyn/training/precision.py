@@ -31,7 +31,7 @@ def common_precision(
 ) -> str:
     """What every process may use: machines differ, and gradients of two precisions do not add."""
     precision, world = pick_precision(cfg.precision), processes.num_processes
-    with processes.local_main_process_first():  # the others find its verdict in the cache
+    with processes.local_main_process_first():  # the others find its result in the cache
         if precision != "fp32":
             probe = step_probe(task, model, cfg, seed, processes.process_index, world)
             precision = trusted(precision, processes.device, probe, name)

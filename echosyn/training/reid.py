@@ -13,8 +13,8 @@ from echosyn.data.latents import LatentSet
 from echosyn.metrics.interval import Estimate
 from echosyn.models.reid import AugmentConfig, ReidConfig, augment_latents, build_reid
 from echosyn.models.store import fill, read_weights, save_model
-from echosyn.privacy.embedding import HeartEncoder, join, people_of
-from echosyn.privacy.verification import verification_scores
+from echosyn.privacy.detectors.embedding import HeartEncoder, join, people_of
+from echosyn.privacy.detectors.verification import verification_scores
 from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
 from echosyn.training.loop import LoopConfig
@@ -189,5 +189,5 @@ def _flat(scores: dict[str, Estimate], prefix: str) -> dict[str, float]:
 
 
 def save_reid(model: PairLoss, folder: Path) -> None:
-    """Write the encoder alone; echosyn.privacy.embedding.HeartEncoder.load reads it."""
+    """Write the encoder alone; echosyn.privacy.detectors.embedding.HeartEncoder.load reads it."""
     save_model(folder, model.encoder, dataclasses.asdict(model.encoder.config))

@@ -83,11 +83,11 @@ class VaeTask:
         return len(self.owner)
 
     def build(self) -> nn.Module:
-        vae, judge = Vae.create(self.cfg.model), self.cfg.adversarial
-        if not judge.weight:
+        vae, adversarial = Vae.create(self.cfg.model), self.cfg.adversarial
+        if not adversarial.weight:
             return vae
-        passes = judge.start * self.cfg.loop.accumulate
-        return AdversarialVae(vae, judge.width, judge.weight, passes)
+        passes = adversarial.start * self.cfg.loop.accumulate
+        return AdversarialVae(vae, adversarial.width, adversarial.weight, passes)
 
     @cached_property
     def perceptual(self) -> nn.Module | None:
@@ -109,9 +109,9 @@ class VaeTask:
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         x = vae_of(model).to_input(batch["frames"])
-        output, mean, logvar, *judged = model(x, batch["noise"])
+        output, mean, logvar, *losses = model(x, batch["noise"])
         loss, parts = self._vae_loss(vae_of(model), x, output, mean, logvar)
-        for name, term in zip(("generator", "discriminator"), judged, strict=False):
+        for name, term in zip(("generator", "discriminator"), losses, strict=False):
             loss, parts[name] = loss + term, term
         return loss, parts
 

@@ -47,7 +47,7 @@ class Demands:
     label: str
     generated: bool = False
     animated: bool = False
-    fingerprinted: bool = False
+    with_canary: bool = False
     fps: float | None = None
     window: int | None = None
     ef_fps: float | None = None
@@ -87,7 +87,7 @@ def read_demands(params: Params, dataset: str) -> Demands:
         dataset, entry.role, entry.label,
         generated=dataset in (raw.get("generate") or []),
         animated=dataset in (raw.get("animate") or {}),
-        fingerprinted=dataset in (raw.get("fingerprint") or {}),
+        with_canary=dataset in (raw.get("canary") or {}),
         fps=rate,
         window=of("train_lvdm").get("window"),
         ef_fps=of("train_ef").get("fps"),
@@ -163,9 +163,9 @@ class _Dataset:
             yield from self._generated()
         if demands.animated:
             yield self._moving()
-        if demands.fingerprinted:
-            yield self._people(("TRAIN",), 2, "`fingerprint` marks some and not others")
-            yield self._people(HELD_OUT, MARKED, "`fingerprint` needs people without a mark")
+        if demands.with_canary:
+            yield self._people(("TRAIN",), 2, "`canary` marks some and not others")
+            yield self._people(HELD_OUT, MARKED, "`canary` needs people without a mark")
         for task in demands.tasks:
             yield from self._classes(task)
 

@@ -1,4 +1,4 @@
-"""Run a gate: measure, judge, leave a page, and a pass file only when everything holds."""
+"""Run a gate: measure, check, leave a page, and a pass file only when everything holds."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -155,7 +155,7 @@ def run_gate(
     datasets: Collection[str] = (),
     demands: Demands | None = None,
 ) -> GateResult:
-    """Judge a dataset folder.
+    """Check a dataset folder.
 
     Args:
         gate: "raw", or "release" for synthetic videos.
@@ -192,7 +192,7 @@ def run_gate(
         "filelist_sha256": sha256_file(folder / "FileList.csv"),
         "videos_sha256": videos_digest(values),
     }
-    return _judge(
+    return _checked(
         gate, folder, suite, checks, tables, {"gate": gate, "label": label, **summary},
         dataset_plots(tables), _numbers(tables), passed, docs,
     )  # fmt: skip
@@ -207,7 +207,7 @@ def run_latents_gate(
     docs: Path,
     datasets: Collection[str] = (),
 ) -> GateResult:
-    """Judge a folder of latents (index.csv and shards) against the dataset folder it encodes.
+    """Check a folder of latents (index.csv and shards) against the dataset folder it encodes.
 
     Arguments and errors are those of `run_gate`.
     """
@@ -231,13 +231,13 @@ def run_latents_gate(
         for k, v in (("mean", c.Mean), ("sd", c.Sd), ("posterior_sd", c.PosteriorSd))
     }
     plots = [table_html("Channels", channels)] if len(channels) else []
-    return _judge(
+    return _checked(
         "latents", latents, load_suite("latents"), checks, tables, facts,
         plots, numbers, passed, docs,
     )  # fmt: skip
 
 
-def _judge(
+def _checked(
     gate: str,
     folder: Path,
     suite: Suite,

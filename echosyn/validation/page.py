@@ -23,7 +23,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
        max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
 .soft, figcaption { color: var(--soft); font-size: .9rem; }
-.verdict { font-weight: 600; padding: .4rem .8rem; border-radius: .4rem; display: inline-block; }
+.outcome { font-weight: 600; padding: .4rem .8rem; border-radius: .4rem; display: inline-block; }
 .passed { background: var(--passbg); color: var(--pass); }
 .warning { background: var(--warnbg); color: var(--warn); }
 .failed { background: var(--failbg); color: var(--fail); }
@@ -54,7 +54,7 @@ def render(
     facts: Mapping[str, object],
     plots: Sequence[str] = (),
 ) -> str:
-    """The page: a verdict, what failed or warns, plots, what was judged, and all that holds.
+    """The page: the outcome, what failed or warns, plots, what was checked, and all that holds.
 
     Args:
         title: gate and dataset. about: what suite this is.
@@ -80,10 +80,10 @@ def render(
 <body>
 <h1>{escape(title)}</h1>
 <p class="soft">Expectations of {escape(about)}</p>
-{_verdict(len(failed), len(warned), len(outcomes))}
+{_outcome(len(failed), len(warned), len(outcomes))}
 {found}
 {"".join(plots)}
-<h2>What was judged</h2>
+<h2>What was checked</h2>
 <div class="scroll"><table>{counted}</table></div>
 <details><summary>{len(passed)} expectations hold</summary>
 {_expectations(passed)}
@@ -101,14 +101,14 @@ def _expectations(outcomes: Sequence[Outcome]) -> str:
     )
 
 
-def _verdict(failed: int, warned: int, of: int) -> str:
+def _outcome(failed: int, warned: int, of: int) -> str:
     warnings = f"{warned} warning{'s' if warned != 1 else ''}"
     if failed:
         more = f", and {warnings}" if warned else ""
-        return f'<p class="verdict failed">Failed: {failed} of {of} expectations{more}</p>'
+        return f'<p class="outcome failed">Failed: {failed} of {of} expectations{more}</p>'
     if warned:
-        return f'<p class="verdict warning">Passed with {warnings}: {of} expectations</p>'
-    return f'<p class="verdict passed">Passed: all {of} expectations</p>'
+        return f'<p class="outcome warning">Passed with {warnings}: {of} expectations</p>'
+    return f'<p class="outcome passed">Passed: all {of} expectations</p>'
 
 
 def _fact(value: object) -> str:
@@ -125,7 +125,7 @@ def _row(o: Outcome) -> str:
     return (
         f"<tr><td>{escape(o.check.title)} <code>{escape(o.check.name)}</code>"
         f"{f'<ul>{listed}</ul>' if listed else ''}</td>"
-        f'<td><span class="verdict {kind}">{kind}</span></td>'
+        f'<td><span class="outcome {kind}">{kind}</span></td>'
         f'<td class="n">{o.failing:,} of {o.of:,}</td></tr>\n'
     )
 

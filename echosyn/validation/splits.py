@@ -50,7 +50,7 @@ def nearest_in_other_splits(
 def _search(queries: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Highest similarity of any frame of each query (N, 3, D) to any of the gallery (M, 3, D), and
     the gallery's video."""
-    from echosyn.privacy.similarity import max_similarity
+    from echosyn.privacy.detectors.similarity import max_similarity
 
     frames, width = queries.shape[1:]
     values, rows = max_similarity(

@@ -152,7 +152,7 @@ def _grey(frame: np.ndarray, top: int) -> np.ndarray:
 
 
 def open_cine(path: Path, max_frames: int, fps: float | None = None) -> Cine:
-    """Read and judge the header of a file; the pixel data is not touched.
+    """Read and check the header of a file; the pixel data is not touched.
 
     Args:
         fps: frames per second of a file that states none.

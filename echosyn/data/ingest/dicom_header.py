@@ -1,4 +1,4 @@
-"""What a DICOM header says of a cine, judged before anything is allocated.
+"""What a DICOM header says of a cine, checked before anything is allocated.
 
 No message shows a value but sizes and counts: a damaged header may hold a name anywhere.
 """
@@ -99,7 +99,7 @@ def skip_other_kinds(header: Any) -> None:
 
 
 def refuse_syntax(header: Any) -> None:
-    """Refuse what nothing here decodes, and what must be inflated whole before it can be judged."""
+    """Refuse what nothing here decodes, and what must be inflated whole to be checked."""
     syntax = transfer_syntax(header)
     try:
         decodable = get_decoder(syntax).is_available

@@ -1,18 +1,11 @@
-"""Attacks on our own filter and release, and whether the filter keeps its promise.
-
-Planted copies are in echosyn.privacy.planted, membership inference in echosyn.privacy.membership,
-the verdict on all of it in echosyn.privacy.verdict.
-"""
+"""Whether the filter refuses held-out people as rarely as its threshold was calibrated to."""
 
 import numpy as np
 
 from echosyn.metrics.interval import Estimate
-from echosyn.privacy.calibration import accepted
-from echosyn.privacy.membership import membership_auc, nearest_per_person
-from echosyn.privacy.planted import share_interval
+from echosyn.privacy.attacks.planted import share_interval
+from echosyn.privacy.filters.calibration import accepted
 from echosyn.runtime.errors import EchosynError
-
-__all__ = ["false_rejection", "membership_auc", "nearest_per_person"]
 
 
 def false_rejection(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from echosyn.metrics.interval import Estimate, clopper_pearson, percentile_interval, resample_counts
 from echosyn.metrics.roc import Roc, auc_interval
-from echosyn.privacy.similarity import BLOCK, max_similarity
+from echosyn.privacy.detectors.similarity import BLOCK, max_similarity
 from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
 
@@ -113,7 +113,7 @@ def membership_audit(
         embedded: unit embeddings of both sides, and `released_embedded` (R, D) of the release.
         hearts: latents or frames (N, C, h, w) of both sides, and `released` (R, C, h, w).
         losses: per-heart losses of the generator, such as a partial of `denoising_losses`; None
-            leaves that attack out, and the verdict then says that it was not measured.
+            leaves that attack out, and the outcome then says that it was not measured.
 
     Returns:
         `auc` (nearness of embeddings), `dcr_share`, `nn_auc` (distance in latents or pixels) and

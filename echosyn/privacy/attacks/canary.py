@@ -1,4 +1,4 @@
-"""Fingerprint bound: how likely is it that the generator reproduces a training heart?
+"""Canary bound: how likely is it that the generator reproduces a training heart?
 
 The idea is of Dombrowski & Kainz 2023 (arXiv 2306.01363): plant a mark in training hearts, train,
 start the reverse process from noised copies of marked hearts, and see how far back (the largest
@@ -46,7 +46,7 @@ Noisy = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]  # Objective.nois
 
 
 @dataclass(frozen=True)
-class FingerprintConfig:
+class CanaryConfig:
     """The mark, and the times at which the reverse process starts."""
 
     amplitude: float = setting(0.5, lo=0.01, hi=10.0, help="of the mark, in sd of the latents")
@@ -81,7 +81,7 @@ class Detector:
 
 
 @dataclass(frozen=True)
-class FingerprintResult:
+class CanaryResult:
     """Recognised shares by time and what follows from them."""
 
     times: np.ndarray  # (T,) ascending, the last 1
@@ -110,13 +110,13 @@ class FingerprintResult:
 
     def numbers(self, prefix: str = "privacy") -> dict[str, float]:
         return {
-            f"{prefix}/fingerprint_bound": float(self.bounds.min()),
-            f"{prefix}/fingerprint_bound_from_noise": float(self.bounds[-1]),
-            f"{prefix}/fingerprint_relative": self.relative,
-            f"{prefix}/fingerprint_share": self.share,
-            f"{prefix}/fingerprint_reach": self.reach,
-            **self.detector.false_alarm.flat(f"{prefix}/fingerprint_false_alarm"),
-            **self.detector.sensitivity.flat(f"{prefix}/fingerprint_sensitivity"),
+            f"{prefix}/canary_bound": float(self.bounds.min()),
+            f"{prefix}/canary_bound_from_noise": float(self.bounds[-1]),
+            f"{prefix}/canary_relative": self.relative,
+            f"{prefix}/canary_share": self.share,
+            f"{prefix}/canary_reach": self.reach,
+            **self.detector.false_alarm.flat(f"{prefix}/canary_false_alarm"),
+            **self.detector.sensitivity.flat(f"{prefix}/canary_sensitivity"),
         }
 
 
@@ -204,7 +204,7 @@ def detector_low(detector: Detector, tail: float) -> float:
     return clopper_pearson(detector.sensitivity.value, detector.trials, 1 - 2 * tail).lo
 
 
-def check_samples(detector: Detector, cfg: FingerprintConfig) -> None:
+def check_samples(detector: Detector, cfg: CanaryConfig) -> None:
     """Refuse an audit that could not tell even if no mark came back at all.
 
     Args:
@@ -240,15 +240,15 @@ def furthest_recognised(
     return float(times[above].max(initial=0.0))
 
 
-def fingerprint_audit(
+def canary_audit(
     sampler: Sampler,
     noisy: Noisy,
     marked: Tensor,
     unmarked: Tensor,
     detector: Detector,
-    cfg: FingerprintConfig,
+    cfg: CanaryConfig,
     seed: int,
-) -> FingerprintResult:
+) -> CanaryResult:
     """Start the reverse process from noised training hearts, and count the marks that come back.
 
     Args:
@@ -284,7 +284,7 @@ def fingerprint_audit(
     reach = furthest_recognised(
         times, counts[:, 0], cfg.samples, detector.false_alarm.hi, cfg.confidence
     )
-    return FingerprintResult(
+    return CanaryResult(
         times, shares[0], shares[1], bounds, reach, detector, cfg.share, cfg.samples
     )
 

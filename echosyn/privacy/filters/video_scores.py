@@ -21,16 +21,16 @@ import numpy as np
 from torch import Tensor
 
 from echosyn.metrics.interval import Estimate, percentile_interval, resample_counts
-from echosyn.privacy.calibration import (
+from echosyn.privacy.attacks.planted import share_interval
+from echosyn.privacy.detectors.copies import CopyConfig, CopyDetector, first_best
+from echosyn.privacy.detectors.embedding import Gallery
+from echosyn.privacy.filters.calibration import (
     Calibration,
     CalibrationConfig,
     accepted,
     calibrate_maxima,
     weighted_tau,
 )
-from echosyn.privacy.copies import CopyConfig, CopyDetector, first_best
-from echosyn.privacy.embedding import Gallery
-from echosyn.privacy.planted import share_interval
 from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
 

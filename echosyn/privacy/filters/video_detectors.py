@@ -1,6 +1,6 @@
-"""Who decides on a finished video: the TRAIN gallery, both detectors, the VAE, and the taus.
+"""The filter on a finished video: the TRAIN gallery, both detectors, the VAE, and the taus.
 
-A video is judged as an attacker would hold it, its frames as they come out of the file. They go
+A video is scored as an attacker would hold it, its frames as they come out of the file. They go
 through the VAE to latents of the very kind that the gallery is made of: same rate, scale, rounding.
 """
 
@@ -20,10 +20,15 @@ from echosyn.data.latents import LatentSet
 from echosyn.data.video import read_video, resample_indices
 from echosyn.encoding.codec import EncodeConfig, VideoCodec
 from echosyn.models.vae import Vae
-from echosyn.privacy.calibration import read_taus
-from echosyn.privacy.copies import CopyDetector, frame_rows
-from echosyn.privacy.embedding import Gallery, HeartEncoder, people_of
-from echosyn.privacy.videos import VideoFilterConfig, VideoScores, passes, score_videos
+from echosyn.privacy.detectors.copies import CopyDetector, frame_rows
+from echosyn.privacy.detectors.embedding import Gallery, HeartEncoder, people_of
+from echosyn.privacy.filters.calibration import read_taus
+from echosyn.privacy.filters.video_scores import (
+    VideoFilterConfig,
+    VideoScores,
+    passes,
+    score_videos,
+)
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import digest, read_json
 
@@ -156,7 +161,7 @@ class VideoScorer:
         )
 
 
-class VideoJudge:
+class VideoFilter:
     """The filter on finished videos as a question: may these not be released?"""
 
     def __init__(self, scorer: VideoScorer, taus: dict[str, float], frames: int) -> None:
@@ -171,8 +176,8 @@ class VideoJudge:
         vae: Path,
         cfg: VideoFilterConfig,
         encoding: EncodeConfig,
-    ) -> "VideoJudge":
-        """The judge of a stage that has run.
+    ) -> "VideoFilter":
+        """The filter of a stage that has run.
 
         Args:
             folder: privacy/<dataset>/videos. encoder, vae: folders of models.
@@ -196,7 +201,7 @@ class VideoJudge:
         clips = np.asarray(clips)
         if clips.ndim != 4 or clips.dtype != np.uint8 or clips.shape[1] < self.frames:
             raise EchosynError(
-                f"clips {clips.dtype} {clips.shape}; the video filter judges uint8 (N, T, H, W) of "
+                f"clips {clips.dtype} {clips.shape}; the video filter takes uint8 (N, T, H, W) of "
                 f"{self.frames} frames or more, which its taus were set with"
             )
         return ~passes(self.scorer.score(clips), self.taus)

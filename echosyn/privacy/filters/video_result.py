@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from echosyn.data.filelist import video_path, write_filelist
-from echosyn.privacy.calibration import accepted, save_taus
-from echosyn.privacy.judge import TAUS
-from echosyn.privacy.videos import DETECTORS, VideoCalibration, VideoScores, passes
+from echosyn.privacy.filters.calibration import accepted, save_taus
+from echosyn.privacy.filters.video_detectors import TAUS
+from echosyn.privacy.filters.video_scores import DETECTORS, VideoCalibration, VideoScores, passes
 from echosyn.runtime.files import atomic_dir, write_text
 
 VIDEO_SCORES = "video_scores.csv"
@@ -108,7 +108,7 @@ class VideoFilterResult:
         )
 
     def write(self, folder: Path) -> None:
-        """`video_scores.csv`, `local_video_matches.csv`, and the taus for VideoJudge."""
+        """`video_scores.csv`, `local_video_matches.csv`, and the taus for VideoFilter."""
         for name, table in ((VIDEO_SCORES, self.table()), (LOCAL_MATCHES, self.local_matches())):
             write_text(folder / name, table.to_csv(index=False, lineterminator="\n"))
         save_taus(folder / TAUS, self.calibration.calibrations, self.made_with)

@@ -1,12 +1,12 @@
-"""The verdict: every check can pass, fail, be too uncertain and be missing."""
+"""The outcome: every check can pass, fail, be too uncertain and be missing."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_project import AUDITED as GOOD
 
-from echosyn.privacy.checks import CHECKS
-from echosyn.privacy.verdict import FAIL, MISSING, PASS, WIDE, Thresholds, judge
+from echosyn.privacy.gate.checks import CHECKS
+from echosyn.privacy.gate.requirements import FAIL, MISSING, PASS, WIDE, Thresholds, hold_against
 from echosyn.runtime.config import build
 from echosyn.runtime.errors import EchosynError
 
@@ -27,23 +27,23 @@ BAD = {  # what makes each check fail
     "dcr_share": {"privacy/membership_dcr_share_lo": 0.51},
     "nearest_neighbour": {"privacy/membership_nn_auc_hi": 0.44},
     "loss": {"privacy/membership_loss_auc_lo": 0.501},
-    "fingerprint": {"privacy/fingerprint_relative": 0.6},
+    "canary": {"privacy/canary_relative": 0.6},
 }
 NARROW = [c for c in CHECKS if c.narrow]
 
 
 def results(numbers, thresholds=Thresholds()):  # noqa: B008 (frozen)
-    verdict = judge(numbers, thresholds)
-    return {f.check.name: f.result for f in verdict.findings}, verdict
+    outcome = hold_against(numbers, thresholds)
+    return {f.check.name: f.result for f in outcome.findings}, outcome
 
 
 def test_a_good_release_passes_every_check():
-    found, verdict = results(GOOD)
+    found, outcome = results(GOOD)
     assert set(found.values()) == {PASS}
-    assert verdict.passed
-    verdict.enforce("the release")
-    assert verdict.numbers() == {
-        "privacy/verdict_passed": 1.0,
+    assert outcome.passed
+    outcome.enforce("the release")
+    assert outcome.numbers() == {
+        "privacy/gate_passed": 1.0,
         "privacy/checks_passed": len(CHECKS),
         "privacy/checks_failed": 0.0,
         "privacy/checks_not_measured": 0.0,
@@ -52,21 +52,21 @@ def test_a_good_release_passes_every_check():
 
 @pytest.mark.parametrize("name", [c.name for c in CHECKS])
 def test_each_check_alone_fails_the_release(name):
-    found, verdict = results({**GOOD, **BAD[name]})
+    found, outcome = results({**GOOD, **BAD[name]})
     assert [k for k, v in found.items() if v != PASS] == [name]
     assert found[name] == FAIL
-    assert not verdict.passed
+    assert not outcome.passed
     with pytest.raises(EchosynError, match=rf"the release fails 1 privacy checks:\n  {name}: fail"):
-        verdict.enforce("the release")
+        outcome.enforce("the release")
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.name)
 def test_what_was_not_measured_fails_unless_optional(check):
     without = {k: v for k, v in GOOD.items() if k != check.key}
-    found, verdict = results(without)
+    found, outcome = results(without)
     assert found[check.name] == MISSING
-    assert verdict.passed == (check.name == "fingerprint")
-    assert verdict.numbers()["privacy/checks_not_measured"] == 1.0
+    assert outcome.passed == (check.name == "canary")
+    assert outcome.numbers()["privacy/checks_not_measured"] == 1.0
     _, lenient = results(without, Thresholds(optional=(check.name,)))
     assert lenient.passed
     _, strict = results(without, Thresholds(optional=()))
@@ -74,9 +74,9 @@ def test_what_was_not_measured_fails_unless_optional(check):
 
 
 def test_nothing_measured_fails_everything():
-    found, verdict = results({})
+    found, outcome = results({})
     assert set(found.values()) == {MISSING}
-    assert len(verdict.failures()) == len(CHECKS) - 1
+    assert len(outcome.failures()) == len(CHECKS) - 1
 
 
 def test_an_interval_or_target_that_is_missing_is_not_a_pass():
@@ -91,9 +91,9 @@ def test_an_interval_or_target_that_is_missing_is_not_a_pass():
 @pytest.mark.parametrize("check", NARROW, ids=lambda c: c.name)
 def test_an_interval_that_cannot_tell_is_no_pass(check):
     wide = {f"{check.key}_lo": 0.0, f"{check.key}_hi": 1.0}
-    found, verdict = results({**GOOD, **wide})
+    found, outcome = results({**GOOD, **wide})
     assert found[check.name] == WIDE
-    assert not verdict.passed
+    assert not outcome.passed
     found, _ = results({**GOOD, **wide}, Thresholds(widest=1.0))
     assert found[check.name] == PASS
 
@@ -136,12 +136,12 @@ def test_advantage_is_allowed_above_one_half_only_and_only_to_attacks():
 
 
 def test_an_optional_check_that_was_measured_must_pass():
-    _, verdict = results({**GOOD, "privacy/fingerprint_relative": 0.9})
-    assert not verdict.passed
+    _, outcome = results({**GOOD, "privacy/canary_relative": 0.9})
+    assert not outcome.passed
 
 
 def test_the_table_says_it_in_words():
-    table = judge({**GOOD, **BAD["membership"]}, Thresholds()).table().set_index("check")
+    table = hold_against({**GOOD, **BAD["membership"]}, Thresholds()).table().set_index("check")
     assert len(table) == len(CHECKS)
     row = table.loc["Nearness to the release does not reveal who was trained on"]
     assert row["measured"] == "0.520 (0.510 to 0.590)"

@@ -163,8 +163,8 @@ CHECKS = (
         narrow=True,
     ),
     Check(
-        "fingerprint",
-        "privacy/fingerprint_relative",
+        "canary",
+        "privacy/canary_relative",
         "at_most",
         "A planted mark does not come back",
         "A mark was added to a few patients before training. This bounds how often it comes back, "

@@ -12,7 +12,7 @@ import numpy as np
 
 from echosyn.metrics.bands import Band, ef_bands
 from echosyn.metrics.interval import Estimate
-from echosyn.privacy.irs import (
+from echosyn.privacy.coverage.irs import (
     TAIL,
     Z,
     abundances,
@@ -23,7 +23,7 @@ from echosyn.privacy.irs import (
     matched,
     uniform_expectation,
 )
-from echosyn.privacy.similarity import max_similarity
+from echosyn.privacy.detectors.similarity import max_similarity
 from echosyn.runtime.errors import EchosynError
 
 CELLS = 16_000_000  # similarities held at once: 64 MB

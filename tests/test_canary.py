@@ -1,4 +1,4 @@
-"""The fingerprint bound: closed forms, generators whose reproduction rate is known, the stage."""
+"""The canary bound: closed forms, generators whose reproduction rate is known, the stage."""
 
 import json
 
@@ -16,10 +16,10 @@ from echosyn.data.beats import write_beats
 from echosyn.data.latents import LatentSet, pack, write_index, write_shard
 from echosyn.diffusion.objectives import DdpmV, Flow
 from echosyn.models.image import ImageConfig
-from echosyn.privacy.fingerprint import (
-    FingerprintConfig,
+from echosyn.privacy.attacks.canary import (
+    CanaryConfig,
+    canary_audit,
     check_samples,
-    fingerprint_audit,
     furthest_recognised,
     make_detector,
     mark_pattern,
@@ -29,18 +29,18 @@ from echosyn.privacy.fingerprint import (
 from echosyn.runtime.config import build
 from echosyn.runtime.errors import EchosynError
 from echosyn.tracking import NullRun
-from echosyn.training.diffusion import TrainLidmConfig
-from echosyn.training.fingerprint import (
+from echosyn.training.canary import (
     MarkedConfig,
     MarkedLatents,
     MarkedLidm,
     reverse_sampler,
 )
+from echosyn.training.diffusion import TrainLidmConfig
 from echosyn.training.loop import LoopConfig, fit
 
 SHAPE = (4, 8, 8)
 PATTERN = mark_pattern(SHAPE, 3)
-CONFIG = FingerprintConfig(amplitude=0.6, share=0.2, samples=300)
+CONFIG = CanaryConfig(amplitude=0.6, share=0.2, samples=300)
 
 
 def hearts(n: int, seed: int) -> torch.Tensor:
@@ -100,15 +100,15 @@ def test_bound_by_hand():
 
 
 def test_more_samples_are_asked_for_where_none_could_tell(detector):
-    few = FingerprintConfig(share=0.01, times=(0.5, 1.0), samples=200)
+    few = CanaryConfig(share=0.01, times=(0.5, 1.0), samples=200)
     with pytest.raises(EchosynError, match=r"1.00% of .* set `samples` to (\d+) at least") as told:
         check_samples(detector, few)
     needed = int(str(told.value).split("`samples` to ")[1].split()[0])
 
     def least_relative(samples: int) -> float:
-        cfg = FingerprintConfig(share=0.01, times=(0.5, 1.0), samples=samples)
+        cfg = CanaryConfig(share=0.01, times=(0.5, 1.0), samples=samples)
         x = hearts(4, 0)
-        return fingerprint_audit(
+        return canary_audit(
             lambda z, t: hearts(len(z), 1), Flow().noisy, x, x, detector, cfg, 0
         ).relative
 
@@ -155,7 +155,7 @@ def test_reach_is_the_furthest_time_above_false_alarms():
 def audit(sampler, detector):
     train = hearts(100, 1)
     marked = plant(train[:20], PATTERN, CONFIG.amplitude)
-    return fingerprint_audit(sampler, Flow().noisy, marked, train[20:], detector, CONFIG, seed=0)
+    return canary_audit(sampler, Flow().noisy, marked, train[20:], detector, CONFIG, seed=0)
 
 
 def test_a_generator_that_memorises_is_bounded_by_no_less_than_it_reproduces(detector):
@@ -184,8 +184,8 @@ def test_a_generator_that_ignores_its_input_and_has_no_mark(detector):
     assert result.bounds.min() < 0.05
     assert result.relative < 0.2
     numbers = result.numbers()
-    assert numbers["privacy/fingerprint_bound"] == result.bounds.min()
-    assert numbers["privacy/fingerprint_bound_from_noise"] >= numbers["privacy/fingerprint_bound"]
+    assert numbers["privacy/canary_bound"] == result.bounds.min()
+    assert numbers["privacy/canary_bound_from_noise"] >= numbers["privacy/canary_bound"]
 
 
 def test_a_generator_that_only_keeps_what_it_is_given_has_a_short_reach(detector):
@@ -206,7 +206,7 @@ def test_only_earlier_starts_know_the_hearts(detector):
 
     for seed in (1, 2):
         train = hearts(40, seed)
-        fingerprint_audit(remember, Flow().noisy, train[:20], train[20:], detector, CONFIG, 0)
+        canary_audit(remember, Flow().noisy, train[:20], train[20:], detector, CONFIG, 0)
     half = len(starts) // 2
     for (t, z), (_, other) in zip(starts[:half], starts[half:], strict=True):
         assert torch.equal(z, other) == (t == 1.0)  # pure noise is nobody's
@@ -283,13 +283,13 @@ def test_batches_do_not_change_what_is_sampled():
 
 def test_config_needs_pure_noise():
     with pytest.raises(EchosynError, match=r"include 1\.0"):
-        build(FingerprintConfig, {"times": [0.2, 0.5]}, "here")
+        build(CanaryConfig, {"times": [0.2, 0.5]}, "here")
 
 
 def test_both_kinds_of_heart_are_needed(detector):
     sides = (torch.empty(0, *SHAPE), hearts(2, 0))
     with pytest.raises(EchosynError, match="0 marked and 2 unmarked"):
-        fingerprint_audit(lambda z, t: z, Flow().noisy, *sides, detector, CONFIG, 0)
+        canary_audit(lambda z, t: z, Flow().noisy, *sides, detector, CONFIG, 0)
 
 
 def write_latents(folder, people, videos=1):
@@ -315,7 +315,7 @@ LOOP = {"steps": 250, "batch": 16, "lr": 5.0e-3, "warmup": 5, "ema": 0.98, "prec
 def training(objective="flow", steps=250, **mark):
     settings = {"amplitude": 0.6, "times": (0.6, 0.9, 1.0), "samples": 150, **mark}
     return MarkedConfig(
-        FingerprintConfig(**settings),
+        CanaryConfig(**settings),
         TrainLidmConfig(
             build(LoopConfig, {**LOOP, "steps": steps}, "test"),
             build(ImageConfig, SIZES, "test"),
@@ -329,7 +329,7 @@ def training(objective="flow", steps=250, **mark):
 @pytest.mark.parametrize("posterior", ["mean", "sample"])
 def test_only_the_marked_people_carry_the_mark(tmp_path, posterior):
     folder = write_latents(tmp_path / "l", 10, videos=2)
-    cfg = FingerprintConfig(share=0.2, amplitude=0.6)
+    cfg = CanaryConfig(share=0.2, amplitude=0.6)
     marked, plain = MarkedLatents(folder, cfg, seed=1), LatentSet(folder, "TRAIN")
     assert (marked.people, marked.marked.sum()) == (2, 4)
     assert (marked.table[marked.marked].groupby("Patient").size() == 2).all()
@@ -345,9 +345,9 @@ def test_only_the_marked_people_carry_the_mark(tmp_path, posterior):
         assert torch.allclose(added, expected, atol=1e-6)
     other = MarkedLatents(folder, cfg, seed=2)
     assert not np.array_equal(other.marked, marked.marked)
-    assert MarkedLatents(folder, FingerprintConfig(share=0.001), 1).people == 1
+    assert MarkedLatents(folder, CanaryConfig(share=0.001), 1).people == 1
     with pytest.raises(EchosynError, match="10 of 10 TRAIN people leaves none"):
-        MarkedLatents(folder, FingerprintConfig(share=0.99), 1)
+        MarkedLatents(folder, CanaryConfig(share=0.99), 1)
 
 
 @pytest.mark.slow
@@ -383,14 +383,14 @@ def project(root, objective="flow", entry=None):
         "seed": 0,
         "datasets": {"phantom": dataset},
         "train_lidm": {"objective": objective},
-        "fingerprint": {"phantom": entry},
+        "canary": {"phantom": entry},
     }
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     loop = {**LOOP, "steps": 6, "checkpoint_every": 3}
     confs = {
         "train_lidm": {"model": SIZES, "loop": loop, "validation_items": 4},
         "sample_hearts": {"hearts": 8, "steps": 4},
-        "fingerprint": {"share": 0.1, "times": [0.5, 1.0], "samples": 50},
+        "canary": {"share": 0.1, "times": [0.5, 1.0], "samples": 50},
     }
     (root / "conf/smoke").mkdir(parents=True)
     for stage, values in confs.items():
@@ -400,25 +400,25 @@ def project(root, objective="flow", entry=None):
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["flow", "ddpm_v"])
 def test_the_stage_writes_its_evidence_and_keeps_no_weights(tmp_path, monkeypatch, objective):
-    from pipelines.fingerprint import main
+    from pipelines.canary import main
 
     project(tmp_path, objective, entry={"amplitude": 0.7})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/ml.db")
     main("phantom")
-    out = tmp_path / "privacy/phantom/fingerprint"
-    assert {p.name for p in out.iterdir()} == {"fingerprint.json", "curve.csv", "fingerprint.png"}
+    out = tmp_path / "privacy/phantom/canary"
+    assert {p.name for p in out.iterdir()} == {"canary.json", "curve.csv", "canary.png"}
     written = {p.name: p.read_bytes() for p in out.iterdir()}
-    kept = json.loads(written["fingerprint.json"])
+    kept = json.loads(written["canary.json"])
     assert (kept["amplitude"], kept["marked_people"], kept["videos"]) == (0.7, 1, 8)
-    assert kept["privacy/fingerprint_share"] == 0.125
+    assert kept["privacy/canary_share"] == 0.125
     assert kept["objective"] == objective
-    numbers = json.loads((tmp_path / "metrics/fingerprint/phantom.json").read_text())
+    numbers = json.loads((tmp_path / "metrics/canary/phantom.json").read_text())
     assert numbers == {k: v for k, v in kept.items() if k.startswith("privacy/")}
     curve = pd.read_csv(out / "curve.csv")
     assert curve["time"].tolist() == [0.5, 1.0]
-    assert curve["bound"].min() == pytest.approx(numbers["privacy/fingerprint_bound"])
-    for text in (written["fingerprint.json"], written["curve.csv"]):
+    assert curve["bound"].min() == pytest.approx(numbers["privacy/canary_bound"])
+    for text in (written["canary.json"], written["curve.csv"]):
         assert b"TRAIN" not in text  # nobody is named
     main("phantom")
     assert {p.name: p.read_bytes() for p in out.iterdir()} == written
@@ -427,18 +427,18 @@ def test_the_stage_writes_its_evidence_and_keeps_no_weights(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"shaer": 0.1}, "fingerprint.phantom: unknown setting 'shaer'; did you mean 'share'"),
+        ({"shaer": 0.1}, "canary.phantom: unknown setting 'shaer'; did you mean 'share'"),
         ({"times": [0.5]}, "include 1.0"),
-        (3, "fingerprint.phantom: expected 'key: value', found 3"),
+        (3, "canary.phantom: expected 'key: value', found 3"),
     ],
 )
 def test_settings_of_the_stage_are_checked(tmp_path, entry, message):
     from echosyn.runtime.config import Params
-    from pipelines.fingerprint import read_settings
+    from pipelines.canary import read_settings
 
     project(tmp_path, entry=entry)
     with pytest.raises(EchosynError) as told:
         read_settings(Params(tmp_path), "phantom")
     assert message in str(told.value)
-    with pytest.raises(EchosynError, match="no 'dynamic' under fingerprint; known: phantom"):
+    with pytest.raises(EchosynError, match="no 'dynamic' under canary; known: phantom"):
         read_settings(Params(tmp_path), "dynamic")

@@ -14,8 +14,8 @@ from torch import Tensor
 from echosyn.data.latents import LatentSet
 from echosyn.diffusion.heart_file import Hearts, read_labels
 from echosyn.metrics.interval import Estimate
-from echosyn.privacy.audit import false_rejection
-from echosyn.privacy.calibration import (
+from echosyn.privacy.detectors.embedding import Gallery, HeartEncoder, first_frames, join
+from echosyn.privacy.filters.calibration import (
     Calibration,
     CalibrationConfig,
     accepted,
@@ -23,7 +23,7 @@ from echosyn.privacy.calibration import (
     calibrate_reference,
     save_taus,
 )
-from echosyn.privacy.embedding import Gallery, HeartEncoder, first_frames, join
+from echosyn.privacy.filters.false_rejection import false_rejection
 from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import digest, write_text

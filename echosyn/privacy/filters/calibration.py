@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from echosyn.metrics.interval import Estimate, percentile_interval, resample_counts
-from echosyn.privacy.similarity import max_similarity
+from echosyn.privacy.detectors.similarity import max_similarity
 from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import read_json, write_json

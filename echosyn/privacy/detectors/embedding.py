@@ -12,7 +12,7 @@ from echosyn.data.filelist import PATIENT
 from echosyn.data.latents import LatentSet
 from echosyn.models.reid import build_reid
 from echosyn.models.store import load_model
-from echosyn.privacy.similarity import max_similarity, unit_rows
+from echosyn.privacy.detectors.similarity import max_similarity, unit_rows
 from echosyn.runtime.device import pick_device
 from echosyn.runtime.files import digest
 

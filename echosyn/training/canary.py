@@ -1,6 +1,6 @@
 """A LIDM trained with a mark in few people's hearts: its data, its detector, its reverse process.
 
-The statistics are echosyn.privacy.fingerprint's.
+The statistics are echosyn.privacy.attacks.canary's.
 """
 
 import dataclasses
@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from echosyn.data.latents import LatentSet
 from echosyn.diffusion.objectives import Objective
 from echosyn.diffusion.sampling import denoise, sample_generators
-from echosyn.privacy.embedding import people_of
-from echosyn.privacy.fingerprint import (
+from echosyn.privacy.attacks.canary import (
+    CanaryConfig,
+    CanaryResult,
     Detector,
-    FingerprintConfig,
-    FingerprintResult,
     Sampler,
+    canary_audit,
     check_samples,
-    fingerprint_audit,
     make_detector,
     mark_pattern,
     plant,
 )
+from echosyn.privacy.detectors.embedding import people_of
 from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.progress import bar
@@ -38,7 +38,7 @@ from echosyn.training.loop import LoopConfig
 class MarkedConfig:
     """The mark, and the training and sampling of the generator that it tests."""
 
-    mark: FingerprintConfig
+    mark: CanaryConfig
     train: TrainLidmConfig
     steps: int = setting(25, lo=1, hi=1000, help="denoising steps from pure noise")
 
@@ -57,7 +57,7 @@ class MarkedLatents(LatentSet):
     """
 
     def __init__(
-        self, folder: Path | str, cfg: FingerprintConfig, seed: int, beats: Path | None = None
+        self, folder: Path | str, cfg: CanaryConfig, seed: int, beats: Path | None = None
     ) -> None:
         super().__init__(folder, "TRAIN", beats)
         people = people_of(self)
@@ -91,7 +91,7 @@ class MarkedLidm:
     task: LidmTask
     train: MarkedLatents
     detector: Detector
-    cfg: FingerprintConfig  # share: of TRAIN videos, which is how training draws
+    cfg: CanaryConfig  # share: of TRAIN videos, which is how training draws
     steps: int
     seed: int
 
@@ -122,7 +122,7 @@ class MarkedLidm:
         task = LidmTask(cfg.train, train, heldout[0])
         return cls(task, train, detector, mark, cfg.steps, seed)
 
-    def measure(self, model: nn.Module, name: str) -> FingerprintResult:
+    def measure(self, model: nn.Module, name: str) -> CanaryResult:
         """Audit the trained generator; `name` stands beside the progress bar."""
         rng = np.random.default_rng([self.seed, 49])
         # Drawn as training draws them, so that they are the distribution that the bound speaks of.
@@ -139,7 +139,7 @@ class MarkedLidm:
                 progress.update(len(z))
                 return x
 
-            return fingerprint_audit(
+            return canary_audit(
                 watched, self.task.objective.noisy, marked, unmarked, self.detector, self.cfg,
                 self.seed,
             )  # fmt: skip

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from echosyn.data.frames import FrameSet
 from echosyn.data.spaced import evenly_spaced
-from echosyn.privacy.similarity import max_similarity, unit_rows
+from echosyn.privacy.detectors.similarity import max_similarity, unit_rows
 from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.progress import bar

@@ -1,9 +1,9 @@
 """Bound how likely a dataset's LIDM reproduces a training heart, by a mark planted in few of them.
 
-python -m pipelines.fingerprint phantom
+python -m pipelines.canary phantom
 
 Trains a second LIDM, as train_lidm does, on hearts some of which carry the mark; it is not kept.
-Writes metrics/fingerprint/<dataset>.json and privacy/<dataset>/fingerprint.
+Writes metrics/canary/<dataset>.json and privacy/<dataset>/canary.
 """
 
 from pathlib import Path
@@ -15,55 +15,55 @@ if TYPE_CHECKING:
     from torch import nn
 
     from echosyn.runtime.config import Params
-    from echosyn.training.fingerprint import MarkedConfig
+    from echosyn.training.canary import MarkedConfig
 
 
 def read_settings(params: "Params", dataset: str) -> "MarkedConfig":
-    """The entry of section `fingerprint` over conf, with the training that the dataset's LIDM has.
+    """The entry of section `canary` over conf, with the training that the dataset's LIDM has.
 
     Raises:
         EchosynError: no such entry, or a setting that is unknown or impossible.
     """
     from echosyn.diffusion.settings import SampleHeartsConfig
-    from echosyn.privacy.fingerprint import FingerprintConfig
+    from echosyn.privacy.attacks.canary import CanaryConfig
+    from echosyn.training.canary import MarkedConfig
     from echosyn.training.diffusion import TrainLidmConfig
-    from echosyn.training.fingerprint import MarkedConfig
 
     return MarkedConfig(
-        params.named("fingerprint", "fingerprint", dataset, FingerprintConfig),
+        params.named("canary", "canary", dataset, CanaryConfig),
         params.stage("train_lidm", TrainLidmConfig),
         params.stage("sample_hearts", SampleHeartsConfig).steps,
     )
 
 
 def main(dataset: str) -> None:
-    from echosyn.privacy.fingerprint import FingerprintResult
+    from echosyn.privacy.attacks.canary import CanaryResult
     from echosyn.report.plots import png
-    from echosyn.report.privacy_plots import fingerprint_plot
+    from echosyn.report.privacy_plots import canary_plot
     from echosyn.runtime.files import write_bytes, write_json, write_text
     from echosyn.stages.train import train
-    from echosyn.training.fingerprint import MarkedLidm
+    from echosyn.training.canary import MarkedLidm
 
     params = torch_params()
     cfg = read_settings(params, dataset)
-    latents, out = Path("latents/train") / dataset, Path("privacy") / dataset / "fingerprint"
+    latents, out = Path("latents/train") / dataset, Path("privacy") / dataset / "canary"
     beats = Path("beats/train") / dataset
     marked = MarkedLidm.prepare(latents, cfg, params.seed, beats)
-    found: list[FingerprintResult] = []
+    found: list[CanaryResult] = []
 
     def measure(model: "nn.Module") -> dict[str, float]:
-        found.append(marked.measure(model, f"fingerprint {dataset}"))
+        found.append(marked.measure(model, f"canary {dataset}"))
         return found[-1].numbers()
 
     def save(model: "nn.Module", folder: Path) -> None:
         table = found[-1].table()
-        write_json(folder / "fingerprint.json", {**found[-1].numbers(), **marked.facts()})
+        write_json(folder / "canary.json", {**found[-1].numbers(), **marked.facts()})
         write_text(folder / "curve.csv", table.to_csv(index=False, lineterminator="\n"))
-        write_bytes(folder / "fingerprint.png", png(fingerprint_plot(table, found[-1].share)))
+        write_bytes(folder / "canary.png", png(canary_plot(table, found[-1].share)))
 
     inputs = [latents, beats]
-    train("fingerprint", dataset, cfg, params.seed, marked.task, inputs, out, save, measure)
+    train("canary", dataset, cfg, params.seed, marked.task, inputs, out, save, measure)
 
 
 if __name__ == "__main__":
-    command(main, dataset="name under `fingerprint` in params.yaml")
+    command(main, dataset="name under `canary` in params.yaml")

@@ -1,4 +1,4 @@
-"""The verdict on a release: every audit's number against what is required of it.
+"""The gate on a release: every audit's number against what is required of it.
 
 A check that was not measured, or whose interval is too wide to tell, fails when it is required.
 """
@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from echosyn.metrics.interval import Estimate
-from echosyn.privacy.checks import CHECKS, Check
+from echosyn.privacy.gate.checks import CHECKS, Check
 from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
 
-AUDIT = "audit.json"  # in audit/<dataset>: what the verdict is on
+AUDIT = "audit.json"  # in audit/<dataset>: what the outcome is on
 PASS, FAIL, WIDE, MISSING = "pass", "fail", "too uncertain", "not measured"
 
 
@@ -31,7 +31,7 @@ class Thresholds:
     rejection: float = setting(
         0.5, lo=0.0, hi=1.0, help="largest share of drawn hearts, or videos, that may be refused"
     )
-    fingerprint: float = setting(
+    canary: float = setting(
         0.5,
         lo=0.0,
         hi=10.0,
@@ -49,7 +49,7 @@ class Thresholds:
         help="how far below 0.5 the filter may push the attacks by nearness",
     )
     optional: tuple[str, ...] = setting(
-        ("fingerprint",), help="checks that may be missing; one that was measured must still pass"
+        ("canary",), help="checks that may be missing; one that was measured must still pass"
     )
 
     def check(self) -> str | None:
@@ -72,7 +72,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateResult:
     """Findings in the order of CHECKS."""
 
     findings: tuple[Finding, ...]
@@ -85,10 +85,10 @@ class Verdict:
         return [f for f in self.findings if f.counts and f.result != PASS]
 
     def numbers(self, prefix: str = "privacy") -> dict[str, float]:
-        """`verdict_passed` 0 or 1, and how many checks passed, failed and were not measured."""
+        """`gate_passed` 0 or 1, and how many checks passed, failed and were not measured."""
         results = [f.result for f in self.findings]
         return {
-            f"{prefix}/verdict_passed": float(self.passed),
+            f"{prefix}/gate_passed": float(self.passed),
             f"{prefix}/checks_passed": float(results.count(PASS)),
             f"{prefix}/checks_failed": float(results.count(FAIL) + results.count(WIDE)),
             f"{prefix}/checks_not_measured": float(results.count(MISSING)),
@@ -133,13 +133,13 @@ class Verdict:
         raise EchosynError(f"{what} fails {len(lines)} privacy checks:\n" + "\n".join(lines))
 
 
-def judge(numbers: Mapping[str, float], thresholds: Thresholds) -> Verdict:
+def hold_against(numbers: Mapping[str, float], thresholds: Thresholds) -> GateResult:
     """Hold flat numbers (`<key>`, `<key>_lo`, `<key>_hi`) against the thresholds.
 
     A key that is missing or not finite was not measured; so was an `includes` or `not_above` whose
     interval or target is.
     """
-    return Verdict(tuple(_find(check, numbers, thresholds) for check in CHECKS))
+    return GateResult(tuple(_find(check, numbers, thresholds) for check in CHECKS))
 
 
 def _find(check: Check, numbers: Mapping[str, float], limits: Thresholds) -> Finding:

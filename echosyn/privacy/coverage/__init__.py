@@ -1,0 +1,1 @@
+"""How much of the training set the generator learned."""

@@ -1,0 +1,1 @@
+"""What is refused as too near a training patient: thresholds, hearts, finished videos."""

@@ -1,0 +1,1 @@
+"""What the numbers of the audits must reach before a release."""
