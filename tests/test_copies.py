@@ -152,7 +152,7 @@ def test_unrelated_patients_stay_well_below_one(highest_unrelated):
     assert 0.3 < highest_unrelated < 0.92
 
 
-def test_a_frame_scores_alike_alone_and_in_company(hearts, detector):
+def test_a_frame_scores_alike_alone_and_with_others(hearts, detector):
     frames = hearts[1].reshape(-1, 112, 112)[::5]
     together, alone = detector(frames), detector(frames[7:8])
     assert alone.row[0] == together.row[7]

@@ -174,7 +174,7 @@ def test_losses_of_a_model_that_answers_zero():
     assert v == pytest.approx([alpha.mean()], abs=0.02)  # v = sqrt(alpha) noise for x = 0
 
 
-def test_losses_do_not_depend_on_the_batch_or_on_company():
+def test_losses_do_not_depend_on_the_batch_or_on_others():
     model = nn.Conv2d(4, 4, 3, padding=1)
     net = type("Net", (nn.Module,), {"forward": lambda self, z, t: self.c(z)})()
     net.c = model

@@ -90,7 +90,7 @@ def test_sides_that_cannot_be_compared_are_refused():
         unit_rows(np.array([[1.0, 2], [np.inf, 0]]), "cosine")
 
 
-def test_embedding_is_the_same_alone_and_in_company():
+def test_embedding_is_the_same_alone_and_with_others():
     model = build_reid({"widths": [8, 16], "embedding": 8})
     x = torch.randn(10, 4, 14, 14, generator=torch.Generator().manual_seed(0))
     together = HeartEncoder(model, batch=4)(x)

@@ -82,9 +82,9 @@ def world(tmp_path_factory):
     )
     clips, people = training_clips(real.split("TRAIN"), refuse.frames, 3, SEED)
     released = released_latents(samples, 2, real.fps, refuse.scorer.embeddable)
-    company = released_clips(samples, refuse.frames, 2, real.fps, SEED)
+    candidates = released_clips(samples, refuse.frames, 2, real.fps, SEED)
     videos = audit_videos(
-        sets, gallery, released, clips, people, company, refuse, augment_videos,
+        sets, gallery, released, clips, people, candidates, refuse, augment_videos,
         refuse.scorer.rebuild, CFG, SEED,
     )  # fmt: skip
     scores = pd.DataFrame({"kind": ["synthetic", "heldout"] * 9, "similarity": 0.5})

@@ -80,7 +80,7 @@ def audit_hearts(
     Args:
         sets: TRAIN, VAL and TEST; the last two are strangers to the generator.
         gallery, tau: the filter's own.
-        drawn: hearts (N, 4, h, w) before the filter: the company of planted copies, attacked as
+        drawn: hearts (N, 4, h, w) before the filter: planted copies are mixed with them, attacked as
             well (`privacy/drawn/...`), since what the filter hid is worth knowing.
         released: hearts (R, 4, h, w) of the released videos.
         losses: per-heart losses of the image model; None leaves that attack out.
@@ -121,7 +121,7 @@ def audit_videos(
     released: tuple[Tensor, np.ndarray],
     clips: Tensor,
     people: np.ndarray,
-    company: Tensor,
+    candidates: Tensor,
     refuse: Refuse,
     augment: Augment,
     rebuild: Callable[[np.ndarray], np.ndarray],
@@ -133,12 +133,12 @@ def audit_videos(
     Args:
         released: latents (N, 4, h, w) of frames of the released videos, as an attacker would
             encode them, and the video of each.
-        clips: TRAIN clips of `people`, and `company` of released ones, (N, T, H, W) uint8.
+        clips: TRAIN clips of `people`, and `candidates` released ones to mix them with, (N, T, H, W) uint8.
         refuse: the filter on finished videos. augment: its disguises, in pixels.
         rebuild: a clip as a generator would show what it knows by heart: see `as_released`.
     """
     planted = planted_curve(
-        clips, people, company, refuse, cfg.planted_videos, seed, augment, "plant videos"
+        clips, people, candidates, refuse, cfg.planted_videos, seed, augment, "plant videos"
     )
     numbers = planted.numbers("privacy_videos")
     rebuilt = np.stack([rebuild(clip) for clip in clips.numpy()])

@@ -118,15 +118,15 @@ def planted_curve(
     rng = np.random.default_rng([seed, 41])
     chosen = np.sort(rng.permutation(len(originals))[: cfg.copies])
     originals, people = originals[chosen], np.asarray(people)[chosen]
-    company = pool[np.sort(rng.permutation(len(pool))[: len(chosen)])]
-    place = rng.permutation(len(chosen) + len(company))  # where each candidate comes to stand
+    others = pool[np.sort(rng.permutation(len(pool))[: len(chosen)])]
+    place = rng.permutation(len(chosen) + len(others))  # where each candidate comes to stand
 
     def caught(disguise: AugmentConfig | None) -> Estimate:
         copies = originals
         if disguise is not None:
             copies = augment(originals, disguise, torch.Generator().manual_seed(seed))
         mixed = torch.empty((len(place), *originals.shape[1:]), dtype=copies.dtype)
-        mixed[torch.as_tensor(place)] = torch.cat([copies, company.to(copies.dtype)])
+        mixed[torch.as_tensor(place)] = torch.cat([copies, others.to(copies.dtype)])
         refused = np.asarray(refuse(mixed))
         if refused.shape != (len(mixed),):
             raise EchosynError(
