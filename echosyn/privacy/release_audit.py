@@ -80,8 +80,8 @@ def audit_hearts(
     Args:
         sets: TRAIN, VAL and TEST; the last two are strangers to the generator.
         gallery, tau: the filter's own.
-        drawn: hearts (N, 4, h, w) before the filter: planted copies are mixed with them, attacked as
-            well (`privacy/drawn/...`), since what the filter hid is worth knowing.
+        drawn: hearts (N, 4, h, w) before the filter: planted copies are mixed with them, and they
+            are attacked too (`privacy/drawn/...`), since what the filter hid is worth knowing.
         released: hearts (R, 4, h, w) of the released videos.
         losses: per-heart losses of the image model; None leaves that attack out.
     """
@@ -133,7 +133,8 @@ def audit_videos(
     Args:
         released: latents (N, 4, h, w) of frames of the released videos, as an attacker would
             encode them, and the video of each.
-        clips: TRAIN clips of `people`, and `candidates` released ones to mix them with, (N, T, H, W) uint8.
+        clips: TRAIN clips of `people`, (N, T, H, W) uint8. candidates: released ones, alike, to mix
+            them with.
         refuse: the filter on finished videos. augment: its disguises, in pixels.
         rebuild: a clip as a generator would show what it knows by heart: see `as_released`.
     """
