@@ -20,10 +20,12 @@ install: .venv/.installed  ## make .venv and install Echosyn with its tools into
 	@.venv/bin/python -m echosyn.runtime.place || \
 		{ echo "if .venv came from another machine, remove it and make again: rm -r .venv"; exit 1; }
 
+# Not compiled at once: a module is when it is first imported, and most never are.
 .venv/.installed: pyproject.toml constraints.txt
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv; the first time takes minutes"
-	@python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster,dev]'
+	@python -m pip install --quiet --no-compile --disable-pip-version-check \
+		-c constraints.txt -e '.[cluster,dev]'
 	@touch $@
 
 demo: install  ## run everything that params.yaml asks for, by default on the phantom
