@@ -259,6 +259,8 @@ def test_the_release_gate_knows_them():
     assert failing(good.judge("release")) == set()
     good.set(3, EFMeasured="101")
     assert failing(good.judge("release")) == {"ef_measured_range"}
+    good = GoodList(("EFMeasured",)).all("ESV", "").all("EDV", "").all("EFMeasured", "")
+    assert failing(good.judge("release")) == set()
     good = GoodList(("EFKind",)).all("ESV", "").all("EDV", "").set(2, EFKind="guessed")
     assert "ef_kind" in failing(good.judge("release"))
     good = GoodList(("EFAsked",)).all("ESV", "").all("EDV", "").set(2, EFAsked="n/a")

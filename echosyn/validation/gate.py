@@ -12,6 +12,7 @@ from echosyn.data.filelist import (
     BEAT,
     CLASS,
     COLUMNS,
+    EF_TRUTH,
     MEASURES,
     OPTIONAL,
     SAFE_NAME,
@@ -274,6 +275,7 @@ def dataset_checks(
     empty = {
         *suite.may_be_empty,
         *MEASURES,
+        *EF_TRUTH,
         *BEAT,
         *(("EF", "ESV", "EDV") if label != "ef" else ()),
     }
