@@ -122,6 +122,8 @@ def test_few_real_videos_are_repeated_until_they_have_their_share_of_training(sh
     assert (len(few), len(many)) == (counted, 40)
     assert {v: few.count(v) for v in few} == dict.fromkeys(once, counted // 4)
     assert [len(s) for s in choose(arm, real, synthetic, "VAL", 0, share)] == [2, 20]
+    none = names(choose(arm, frames(0, "r"), synthetic, "TRAIN", 0, share))
+    assert [len(s) for s in none] == [0, 40], "no real video, nothing to repeat"
     all_real = names(choose(parse_arm("real_plus_synthetic_50"), real, synthetic, "TRAIN", 0, 0.5))
     assert [len(s) for s in all_real] == [40, 20], "real videos that are more are not left out"
 

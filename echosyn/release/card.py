@@ -84,18 +84,17 @@ def _content(table: pd.DataFrame) -> str:
 
 
 def _ef_meaning(table: pd.DataFrame) -> str:
-    asked, measured = EF_ASKED, EF_MEASURED
     if EF_KIND in table and (table[EF_KIND] == MEASURED).any():
         return (
             "- EF is what networks trained on real videos measure in the video, not a person; "
-            f"`{asked}` is what was asked of the generator, mean {table[asked].mean():.1f}"
+            f"`{EF_ASKED}` is what was asked of the generator, mean {table[EF_ASKED].mean():.1f}"
         )
     plain = "- EF is the value that was asked of the generator, not one measured by a person"
-    if measured not in table or table[measured].isna().all():
+    if EF_MEASURED not in table or table[EF_MEASURED].isna().all():
         return plain
-    off = (table[measured] - table["EF"]).abs().mean()
+    off = (table[EF_MEASURED] - table["EF"]).abs().mean()
     return (
-        f"{plain}; `{measured}` is what networks trained on real videos measure in the video, "
+        f"{plain}; `{EF_MEASURED}` is what networks trained on real videos measure in the video, "
         f"{off:.1f} points from EF on average. Videos too far from it were drawn anew"
     )
 

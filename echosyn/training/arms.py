@@ -175,7 +175,7 @@ def choose(
                     "in samples; sample more (conf/<scale>/sample_videos.yaml) or lower the ratio"
                 ) from None
         chosen.append(synthetic)
-    if real is not None and synthetic is not None and split == "TRAIN":
+    if count and synthetic is not None and split == "TRAIN":
         wanted = math.ceil(len(synthetic) * real_share / (1 - real_share))
         chosen[0] = real.take(np.resize(np.arange(count), max(wanted, count)))
     return chosen
