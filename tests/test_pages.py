@@ -110,18 +110,18 @@ def test_a_mosaic_slows_down_until_it_fits_and_then_stands_still():
 def test_headlines_stand_beside_their_floor():
     (tile, rate) = headlines(
         {
-            "quality/fd_motion_21f_ef_lt40_n9x9": 9.0,
-            "quality/fd_motion_21f_n100x100": 7.0,
-            "quality/fd_motion_21f_n100x100_lo": 5.0,
-            "quality/fd_motion_21f_n100x100_hi": 8.0,
-            "quality/fd_motion_21f_n100x100_floor": 3.0,
+            "quality/kd_motion_21f_ef_lt40_n9x9": 9.0,
+            "quality/kd_motion_21f_n100x100": 7.0,
+            "quality/kd_motion_21f_n100x100_lo": 5.0,
+            "quality/kd_motion_21f_n100x100_hi": 8.0,
+            "quality/kd_motion_21f_n100x100_floor": 3.0,
             "privacy/rejection_rate": 0.125,
             "privacy/false_rejection_heldout": 0.05,
             "protocol/x": "words",
         }
     )
     assert (tile.value, tile.interval) == ("7", "5 to 8")
-    assert "fd_motion_21f_n100x100" in tile.words
+    assert "kd_motion_21f_n100x100" in tile.words
     assert tile.beside == {"floor: real data": "3"}
     assert (rate.value, rate.interval, rate.beside) == ("12.5%", "", {"of strangers' hearts": "5%"})
     assert headlines({}) == []

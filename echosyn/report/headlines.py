@@ -20,12 +20,16 @@ HEADLINES: tuple[tuple[tuple[str, ...], str, dict[str, str]], ...] = (
         {"ef/requested_vs_measured/slope": "slope; 1 is right"},
     ),
     (
-        ("quality/fvd2048_[^_]+", r"quality/fd_(?!.*_ef_)(i3d|motion).*_n\d+x\d+"),
+        (
+            "quality/fvd2048_[^_]+",
+            r"quality/fd_(?!.*_ef_)i3d.*_n\d+x\d+",
+            r"quality/kd_motion_\d+f_n\d+x\d+",
+        ),
         "distance of the videos to real ones, {name}",
         {},
     ),
     (
-        ("quality/fid50k_full", r"quality/fd_(inception|rand2d).*_n\d+x\d+"),
+        ("quality/fid50k_full", r"quality/fd_inception.*_n\d+x\d+", "us/spectrum_db"),
         "distance of the pictures to real ones, {name}",
         {},
     ),
