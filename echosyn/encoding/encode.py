@@ -55,6 +55,7 @@ class Coded:
 class Kept:
     """What is left of a video whose reconstruction is written."""
 
+    name: str
     size: tuple[int, ...]  # (H, W)
     latents: Tensor
     quality: dict[str, object]
@@ -87,7 +88,7 @@ def encode_shard(codec: VideoCodec, videos: Recordings, rows: range, folder: Pat
             "ssim": ssim(video.original, video.decoded),
             "Shard": shard,
         }
-        return Kept(video.original.shape[1:], video.latents, quality)
+        return Kept(video.name, video.original.shape[1:], video.latents, quality)
 
     workers = cores()
     with (
@@ -103,9 +104,9 @@ def encode_shard(codec: VideoCodec, videos: Recordings, rows: range, folder: Pat
         try:
             quality, size = [], None
             for kept in done:
-                _check_size(kept.quality["FileName"], kept.size, size)
+                _check_size(kept.name, kept.size, size)
                 size = kept.size
-                latents[kept.quality["FileName"]] = kept.latents
+                latents[kept.name] = kept.latents
                 quality.append(kept.quality)
         finally:  # the folder is not left to threads that still write
             pool.shutdown(cancel_futures=True)

@@ -144,7 +144,8 @@ class ClassifierTask:
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
         clips = []
         for i in indices:
-            clips.append(training_clip(*self.train[i], self.cfg, rng))
+            videos, v = self.train[i]
+            clips.append(training_clip(videos, v, self.cfg, rng))
         truth = self.positive[indices]
         return {
             "clips": torch.from_numpy(np.stack(clips)),

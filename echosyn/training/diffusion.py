@@ -147,7 +147,9 @@ def new_video(
 ) -> VideoDenoiser | PublishedVideoDenoiser:
     """A fresh video model of these sizes for latents (4, size, size)."""
     if cfg.layout == "published":
+        assert cfg.unet is not None  # the settings' check
         return PublishedVideoDenoiser.create(cfg.unet, cfg.window, size)
+    assert cfg.model is not None  # the same
     return VideoDenoiser(cfg.model, cfg.window, spec, size, cfg.continues > 0)
 
 
@@ -156,7 +158,9 @@ def new_image(
 ) -> ImageDenoiser | PublishedImageDenoiser:
     """A fresh image model of these sizes for latents (4, size, size)."""
     if cfg.layout == "published":
+        assert cfg.unet is not None  # the settings' check
         return PublishedImageDenoiser.create(cfg.unet, size)
+    assert cfg.model is not None  # the same
     return ImageDenoiser(cfg.model, size, spec)
 
 

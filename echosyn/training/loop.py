@@ -299,7 +299,8 @@ def _cpu_state(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    shadow, live = list(average.parameters()), list(model.parameters())
+    shadow: list[Tensor] = list(average.parameters())
+    live: list[Tensor] = list(model.parameters())
     torch._foreach_lerp_(shadow, live, 1 - decay)
     for kept, now in zip(average.buffers(), model.buffers(), strict=True):
         kept.copy_(now)
