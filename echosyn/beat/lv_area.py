@@ -112,7 +112,7 @@ class LvAreaTask:
     def size(self) -> int:
         return len(self.train.frames)
 
-    def build(self) -> nn.Module:
+    def build(self) -> LvArea:
         return LvArea(self.cfg.width, self.train.frames.shape[-1])
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:

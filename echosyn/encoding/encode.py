@@ -32,8 +32,10 @@ AHEAD = 2  # videos per thread that may wait for the VAE, and as many that may w
 class Recordings(Protocol):
     """Videos to encode; echosyn.data.frames.FrameSet is one, VideoFiles another."""
 
-    table: pd.DataFrame  # the FileList
-    fps: float
+    @property
+    def table(self) -> pd.DataFrame: ...  # the FileList
+    @property
+    def fps(self) -> float: ...
 
     def __len__(self) -> int: ...
 

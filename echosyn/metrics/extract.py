@@ -20,8 +20,10 @@ AHEAD = 2  # batches that may wait for the network
 class Videos(Protocol):
     """Videos to take clips from; echosyn.data.frames.FrameSet is one, VideoFolder another."""
 
-    fps: float
-    lengths: np.ndarray  # int64 (V,), frames of each video
+    @property
+    def fps(self) -> float: ...
+    @property
+    def lengths(self) -> np.ndarray: ...  # int64 (V,), frames of each video
 
     def __len__(self) -> int: ...
 

@@ -82,7 +82,7 @@ def build_report(
     histogram = None
     if scores is not None and "privacy/tau" in metrics:
         histogram = Plot(
-            plots.svg(plots.privacy_histogram(scores, metrics["privacy/tau"]), "privacy"),
+            plots.svg(plots.privacy_histogram(scores, float(metrics["privacy/tau"])), "privacy"),
             "How alike the most alike training video is. Hearts right of the dashed line were "
             "thrown out.",
         )

@@ -48,7 +48,7 @@ def render(
     plots: Sequence[Plot],
     privacy: Sequence[str],
     privacy_plot: Plot | None,
-    metrics: Mapping[str, float],
+    metrics: Mapping[str, float | str],
     others: Mapping[str, Mapping[str, float]],
     lineage: Mapping[str, Mapping[str, str]],
     settings: Mapping[str, Any],
@@ -79,7 +79,7 @@ def render(
     return document(title, body)
 
 
-def _headlines(metrics: Mapping[str, float]) -> str:
+def _headlines(metrics: Mapping[str, float | str]) -> str:
     numbers = collect(metrics)
     tiles = []
     for key, words in HEADLINES:
@@ -120,7 +120,7 @@ def _privacy(sentences: Sequence[str], plot: Plot | None) -> str:
     return f'<div class="pair"><div>{text}</div>{_plot(plot)}</div>' if plot else text
 
 
-def _numbers(metrics: Mapping[str, float]) -> str:
+def _numbers(metrics: Mapping[str, float | str]) -> str:
     intro = (
         '<p class="soft">In brackets a 95% interval. The floor is what real data score against '
         "real data; reconstructed is what they score after the autoencoder. No generator can be "

@@ -47,7 +47,7 @@ def figure(svg: str, caption: str, wide: bool = False) -> str:
     )
 
 
-def metric_tables(metrics: Mapping[str, float]) -> str:
+def metric_tables(metrics: Mapping[str, float | str]) -> str:
     """Every flat number, in tables under the titles of their groups."""
     parts = []
     for title, group in tables(metrics).items():

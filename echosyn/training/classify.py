@@ -138,7 +138,7 @@ class ClassifierTask:
     def size(self) -> int:
         return len(self.train)
 
-    def build(self) -> nn.Module:
+    def build(self) -> ClipClassifier:
         return ClipClassifier(R2Plus1d(self.cfg.model), self.mean, self.std)
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:

@@ -149,7 +149,7 @@ def new_video(
     if cfg.layout == "published":
         assert cfg.unet is not None  # the settings' check
         return PublishedVideoDenoiser.create(cfg.unet, cfg.window, size)
-    assert cfg.model is not None  # the same
+    assert cfg.model is not None  # the settings' check
     return VideoDenoiser(cfg.model, cfg.window, spec, size, cfg.continues > 0)
 
 
@@ -160,7 +160,7 @@ def new_image(
     if cfg.layout == "published":
         assert cfg.unet is not None  # the settings' check
         return PublishedImageDenoiser.create(cfg.unet, size)
-    assert cfg.model is not None  # the same
+    assert cfg.model is not None  # the settings' check
     return ImageDenoiser(cfg.model, size, spec)
 
 
@@ -240,7 +240,7 @@ class LidmTask:
     def size(self) -> int:
         return len(self.pool)
 
-    def build(self) -> nn.Module:
+    def build(self) -> ImageDenoiser | PublishedImageDenoiser:
         return new_image(self.cfg, self.spec, self.frame_size)
 
     def _draw(
@@ -294,7 +294,7 @@ class LvdmTask:
     def size(self) -> int:
         return len(self.pool)
 
-    def build(self) -> nn.Module:
+    def build(self) -> VideoDenoiser | PublishedVideoDenoiser:
         return new_video(self.cfg, self.spec, self.frame_size)
 
     def _draw(

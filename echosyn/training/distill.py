@@ -122,7 +122,7 @@ class DistillTask:
     def size(self) -> int:
         return self.clips.size
 
-    def build(self) -> nn.Module:
+    def build(self) -> VideoDenoiser:
         """The teacher, for a step of any length: its weights for the length start from nothing."""
         return VideoDenoiser.load(self.folder).student()
 

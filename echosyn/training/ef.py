@@ -81,7 +81,7 @@ class EfTask:
     def size(self) -> int:
         return len(self.train)
 
-    def build(self) -> nn.Module:
+    def build(self) -> EfRegressor:
         cfg = self.cfg
         if self.start is not None:
             return self._continued(EfRegressor.load(self.start), self.start)

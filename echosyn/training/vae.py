@@ -83,7 +83,7 @@ class VaeTask:
     def size(self) -> int:
         return len(self.owner)
 
-    def build(self) -> nn.Module:
+    def build(self) -> Vae | AdversarialVae:
         vae, adversarial = Vae.create(self.cfg.model), self.cfg.adversarial
         if not adversarial.weight:
             return vae

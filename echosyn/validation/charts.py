@@ -8,7 +8,9 @@ import numpy as np
 WIDTH, HEIGHT, LEFT, BOTTOM = 300, 130, 34, 22
 
 
-def histogram(title: str, values: np.ndarray, edges: Sequence[float], unit: str) -> str:
+def histogram(
+    title: str, values: np.ndarray, edges: Sequence[float] | np.ndarray, unit: str
+) -> str:
     """Share of the values in each bin, as a figure with its mean, sd and count in words.
 
     Args:
