@@ -1,0 +1,43 @@
+"""The documents of a release, from the Jinja2 files in templates/."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from echosyn.report.numbers import Number, Table, percent
+
+
+def render(template: str, **values: Any) -> str:
+    """The text of a file in templates/; a value that it names and that is not given is an error."""
+    return ENVIRONMENT.get_template(template).render(**values)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{n:,} {name}" for name, n in counts.items())
+
+
+def _markdown(table: Table) -> str:
+    lines = [f"| | {' | '.join(table.columns)} |", "|---" * (len(table.columns) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(map(str, row))} |" for name, row in table.rows.items()]
+    return "\n".join(lines)
+
+
+def _references(number: Number) -> str:
+    return "; ".join(f"{what} = {value}" for what, value in number.references.items())
+
+
+ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+ENVIRONMENT.filters |= {
+    "counts": _counts,
+    "markdown": _markdown,
+    "percent": percent,
+    "references": _references,
+}
