@@ -13,7 +13,7 @@ from small_project import METRICS, SYNTHETIC, make_project, released
 from echosyn.data.filelist import COLUMNS, RELEASED, read_filelist, write_filelist
 from echosyn.release import verify
 from echosyn.release.card import card
-from echosyn.release.croissant import SPLIT_KINDS
+from echosyn.release.croissant import SPLIT_KINDS, croissant
 from echosyn.release.datasheet import Stated, column_meanings, datasheet
 from echosyn.runtime.config import build
 from echosyn.runtime.errors import EchosynError
@@ -151,6 +151,12 @@ def test_the_data_sheet_has_the_parts_of_gebru_and_others(made):
         "Distribution",
         "Maintenance",
     ]
+
+
+def test_the_documents_follow_from_the_manifest_and_the_list(release, made):
+    assert datasheet(*made) == (release / "DATASHEET.md").read_text()
+    assert card(*made) == (release / "README.md").read_text()
+    assert croissant(release, *made) == read_json(release / "croissant.json")
 
 
 def test_numbers_and_counts_are_those_of_the_manifest_and_the_list(made):

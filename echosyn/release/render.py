@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from echosyn.data.filelist import SPLITS
 from echosyn.report.numbers import Number, Table, percent
 
 
@@ -14,8 +15,8 @@ def render(template: str, **values: Any) -> str:
     return ENVIRONMENT.get_template(template).render(**values)
 
 
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{n:,} {name}" for name, n in counts.items())
+def _counts(splits: Mapping[str, int]) -> str:
+    return ", ".join(f"{splits[name]:,} {name}" for name in SPLITS if name in splits)
 
 
 def _markdown(table: Table) -> str:
