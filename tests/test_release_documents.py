@@ -49,7 +49,7 @@ def release(tmp_path_factory):
     )
     provenance = {"params": {"scale": "smoke", "datasets": {}}, "lineage": {}}
     measured = {
-        f"privacy/attribute_auc{end}": v for end, v in (("", 0.5), ("_lo", 0.4), ("_hi", 0.6))
+        f"privacy/attribute_risk{end}": v for end, v in (("", 0.1), ("_lo", 0), ("_hi", 0.2))
     }
     released(root, provenance=provenance, metrics={**METRICS, **measured})
     return root / "releases/phantom"
@@ -163,7 +163,7 @@ def test_numbers_and_counts_are_those_of_the_manifest_and_the_list(made):
     text = datasheet(*made)
     assert "| R² of EF, trained on real videos | 0.97 (0.95 to 0.98) | what to reach |" in text
     assert "`kd_r3d_clip16_n6x6` | 14.2 | floor: real data = 3.5 |" in text
-    assert "| Attribute auc | 0.5 (0.4 to 0.6) |" in text
+    assert "| Attribute risk | 0.1 (0 to 0.2) | 0 is none |" in text
     assert "| EF below 40 percent | 1 | 1 | 0 | 2 |" in text  # EF 30, 38, ... 70
     assert "| EF 55 percent and above | 0 | 1 | 1 | 2 |" in text
     assert "2 TRAIN, 2 VAL, 2 TEST real videos of 6 patients" in text

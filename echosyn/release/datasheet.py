@@ -75,7 +75,11 @@ def datasheet(manifest: Mapping[str, Any], table: pd.DataFrame) -> str:
         return value if isinstance(value, str) else ", ".join(value)
 
     def beginning(prefix: str) -> list[Row]:
-        return [(k, label(k.rpartition("/")[2]), None) for k in numbers if k.startswith(prefix)]
+        return [
+            (key, label(key.rpartition("/")[2]), "0 is none" if key.endswith("_risk") else None)
+            for key in numbers
+            if key.startswith(prefix)
+        ]
 
     return render(
         "DATASHEET.md.j2",

@@ -42,3 +42,4 @@ ENVIRONMENT.filters |= {
     "percent": percent,
     "references": _references,
 }
+ENVIRONMENT.globals["verify"] = "python -m echosyn.release verify"
