@@ -30,6 +30,7 @@ from echosyn.tracking import release
 from echosyn.tracking.outbox import OWN_STORE, Outbox, Row, outboxes, own_store
 from echosyn.tracking.sender import PAUSE, Sender
 from echosyn.tracking.store import OUTBOX, RELEASES, STAGES
+from echosyn.tracking.usage import sampling
 
 __all__ = [
     "CARRIED",
@@ -230,7 +231,8 @@ def stage_run(
             write_json(note, {"outbox": key, "params_hash": tags["params_hash"]})
     if not _carried():
         _sender(_root()).first_contact(outbox)
-    with _closing(StageRun(outbox)) as run:
+    start = outbox.facts["start_time"]
+    with _closing(StageRun(outbox)) as run, sampling(outbox.add_metrics, start):
         yield run
 
 
