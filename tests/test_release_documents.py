@@ -221,6 +221,12 @@ def test_croissant_is_valid_without_a_warning(dataset):
     )
 
 
+@pytest.mark.parametrize("license", ["Clinic's terms", "LicenseRef-clinic", "MIT OR Apache-2.0"])
+def test_a_licence_that_is_not_in_spdxs_list_has_no_address_there(license, release, made):
+    manifest, table = made
+    assert croissant(release, {**manifest, "license": license}, table)["license"] == license
+
+
 def test_croissant_names_the_files_by_hash_and_every_column(release, dataset):
     files = {f.id: f.sha256 for f in dataset.metadata.file_objects}
     assert files == {n: sha256_file(release / n) for n in ("FileList.csv", "Phases.csv")}
@@ -243,7 +249,7 @@ def test_croissants_records_are_the_rows_of_the_release(release, dataset):
     assert [r["splits/name"] for r in dataset.records("splits")] == list(SPLIT_KINDS)
 
 
-def test_without_phases_and_statements_croissant_is_valid(tmp_path, caplog):
+def test_without_phases_and_statements_croissant_is_valid(tmp_path):
     root = make_project(tmp_path)
     released(root)
     release = root / "releases/phantom"

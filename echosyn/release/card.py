@@ -19,17 +19,13 @@ from echosyn.release.render import render
 from echosyn.release.sign import NAMESPACE, SIGNATURE
 from echosyn.report.numbers import privacy_sentences, tables
 
-# Those for data among https://huggingface.co/docs/hub/repositories-licenses, by SPDX identifier in
-# lower case where the Hub's is another.
-CREATIVE_COMMONS = re.compile(
+# Those for data among https://huggingface.co/docs/hub/repositories-licenses.
+HUB = re.compile(
     r"cc0-1\.0|cc-by-(2\.0|2\.5|3\.0|4\.0)|cc-by-sa-[34]\.0|cc-by-nc-[234]\.0|cc-by-nd-4\.0"
-    r"|cc-by-nc-nd-[34]\.0|cc-by-nc-sa-[234]\.0"
+    r"|cc-by-nc-nd-[34]\.0|cc-by-nc-sa-[234]\.0|cdla-(sharing-1|permissive-[12])\.0"
+    r"|c-uda|odc-by|odbl|pddl|etalab-2\.0|apache-2\.0|mit|unlicense"
 )
-LICENSES = {
-    **{name: name for name in ("apache-2.0", "mit", "cdla-sharing-1.0", "cdla-permissive-1.0")},
-    **{name: name for name in ("cdla-permissive-2.0", "etalab-2.0", "unlicense")},
-    **{"c-uda-1.0": "c-uda", "odc-by-1.0": "odc-by", "odbl-1.0": "odbl", "pddl-1.0": "pddl"},
-}
+VERSIONED = re.compile(r"(c-uda|odc-by|odbl|pddl)-1\.0")  # by SPDX; the Hub leaves out the version
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M")
 
 
@@ -54,12 +50,12 @@ def card(manifest: Mapping[str, Any], table: pd.DataFrame) -> str:
 
 
 def spdx(license: str) -> str | None:
-    """The SPDX identifier that a licence's name is, in any case; None where it is none."""
+    """The identifier in SPDX's list that a name is, in any case; None where it is none."""
     try:
         found = canonicalize_license_expression(license)
     except InvalidLicenseExpression:
         return None
-    return None if " " in found else found
+    return None if " " in found or found.startswith("LicenseRef-") else found
 
 
 def _head(
@@ -88,8 +84,8 @@ def _head(
 
 
 def _license(license: str) -> dict[str, str]:
-    known = (spdx(license) or "").lower()
-    if CREATIVE_COMMONS.fullmatch(known) or known in LICENSES:
-        return {"license": LICENSES.get(known, known)}
+    known = VERSIONED.sub(r"\1", (spdx(license) or "").lower())
+    if HUB.fullmatch(known):
+        return {"license": known}
     name = re.sub(r"[^a-z0-9.]+", "-", license.lower()).strip("-")
     return {"license": "other", "license_name": name or "unnamed"}
