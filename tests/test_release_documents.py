@@ -166,10 +166,19 @@ def test_numbers_and_counts_are_those_of_the_manifest_and_the_list(made):
     assert "| Attribute risk | 0.1 (0 to 0.2) | 0 is none |" in text
     assert "| EF below 40 percent | 1 | 1 | 0 | 2 |" in text  # EF 30, 38, ... 70
     assert "| EF 55 percent and above | 0 | 1 | 1 | 2 |" in text
+    assert "| EF below 40 percent: not measured | | |" in text
+    assert "No synthetic video" not in text
     assert "2 TRAIN, 2 VAL, 2 TEST real videos of 6 patients" in text
     membership = text[text.index("**Membership disclosure") : text.index("**Reproduction")]
     assert "| not measured | | |" in membership
     assert all(len(re.findall(r"(?<!\\)\|", line)) == 4 for line in rows(text, "| risk |"))
+
+
+def test_a_band_without_a_video_is_named(made):
+    manifest, table = made
+    text = datasheet(manifest, table[table["EF"] >= 40])
+    assert "**No synthetic video has an EF below 40 percent:**" in text
+    assert "| EF below 40 percent | 0 | 0 | 0 | 0 |" in text
 
 
 def rows(text, first):
