@@ -24,7 +24,7 @@ def sbom() -> dict[str, Any]:
     found: dict[str, metadata.Distribution] = {}
     for distribution in metadata.distributions():
         # The first of a name is the one that is imported; a broken installation has no name.
-        if name := distribution.metadata.get("Name"):
+        if name := _field(distribution, "Name"):
             found.setdefault(canonicalize_name(name), distribution)
     found.pop("echosyn", None)
     refs = {name: _purl("pypi", name, found[name].version) for name in sorted(found)}
@@ -53,6 +53,11 @@ def sbom() -> dict[str, Any]:
     return {**bom, "serialNumber": f"urn:uuid:{serial}"}
 
 
+def _field(distribution: metadata.Distribution, name: str) -> str:
+    """A line of a package's metadata, empty where it has none."""
+    return next(iter(distribution.metadata.get_all(name) or ()), "")
+
+
 def _purl(kind: str, name: str, version: str) -> str:
     """https://github.com/package-url/purl-spec"""
     return f"pkg:{kind}/{name}@{quote(version, safe='.-')}"
@@ -64,15 +69,14 @@ def _component(kind: str, name: str, version: str, purl: str) -> dict[str, Any]:
 
 def _license(distribution: metadata.Distribution) -> dict[str, Any]:
     """What the package declares of its licence, nothing where it declares none."""
-    about = distribution.metadata
-    if expression := about.get("License-Expression"):
+    if expression := _field(distribution, "License-Expression"):
         return {"licenses": [{"expression": expression, "acknowledgement": "declared"}]}
     names = [
         c.rpartition(" :: ")[2]
-        for c in about.get_all("Classifier", [])
+        for c in distribution.metadata.get_all("Classifier") or ()
         if c.startswith("License :: ") and c != "License :: OSI Approved"
     ]
-    text = about.get("License", "").strip()
+    text = _field(distribution, "License").strip()
     if not names and text and "\n" not in text:  # some put the whole text there
         names = [text]
     licenses = [{"license": {"name": n, "acknowledgement": "declared"}} for n in names]
