@@ -5,12 +5,14 @@ depends on the time or the machine, so the same inputs give the same manifest.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
 
 from echosyn.data.filelist import COLUMNS, RELEASED, frame_phases, read_filelist
+from echosyn.data.video import map_videos
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import sha256_file
 
@@ -20,13 +22,16 @@ SCHEMA = 1
 
 def file_table(folder: Path) -> dict[str, dict[str, Any]]:
     """`{relative name: {"sha256", "size"}}` of every file below `folder` but the manifest."""
+    names = sorted(names_below(folder) - {MANIFEST})
+    hashes = map_videos(lambda name: sha256_file(folder / name), names, "hash", "files")
     return {
-        name: {"sha256": sha256_file(folder / name), "size": (folder / name).stat().st_size}
-        for name in sorted(_names(folder) - {MANIFEST})
+        name: {"sha256": sha256, "size": (folder / name).stat().st_size}
+        for name, sha256 in zip(names, hashes, strict=True)
     }
 
 
-def _names(folder: Path) -> set[str]:
+def names_below(folder: Path) -> set[str]:
+    """Relative names of all that is no folder below `folder`."""
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
 
 
@@ -47,7 +52,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise EchosynError(f"{path}: not a release manifest of schema {SCHEMA}")
     files = manifest.get("files")
     if not isinstance(files, dict) or not all(
-        isinstance(entry, dict) and {"sha256", "size"} <= set(entry) for entry in files.values()
+        isinstance(entry, dict)
+        and isinstance(entry.get("sha256"), str)
+        and isinstance(entry.get("size"), int)
+        for entry in files.values()
     ):
         raise EchosynError(f"{path}: 'files' does not give a sha256 and a size for every file")
     return manifest
@@ -63,23 +71,38 @@ def verify(folder: Path | str) -> list[str]:
         files = read_manifest(folder)["files"]
     except EchosynError as e:
         return [str(e)]
-    problems = []
-    for name, expected in sorted(files.items()):
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            problems.append(f"{name}: the manifest names a file outside the release")
-            continue
-        path = folder / name
-        if path.is_symlink() or not path.is_file():
-            problems.append(f"{name}: missing")
-        elif path.stat().st_size != expected["size"]:
-            size = path.stat().st_size
-            problems.append(f"{name}: changed, {size} bytes instead of {expected['size']}")
-        elif sha256_file(path) != expected["sha256"]:
-            problems.append(f"{name}: changed, its sha256 is not the manifest's")
-    problems += [
-        f"{name}: not in the manifest" for name in sorted(_names(folder) - set(files) - {MANIFEST})
-    ]
-    return problems + _table_problems(folder)
+    found = map_videos(
+        lambda name: file_problem(folder, name, files[name]), sorted(files), "verify", "files"
+    )
+    problems = [problem for problem in found if problem]
+    return problems + unlisted(folder, files) + _table_problems(folder)
+
+
+def file_problem(folder: Path, name: str, expected: Mapping[str, Any]) -> str | None:
+    """What is wrong with a file that the manifest names; None when it is as published."""
+    if leaves(name):
+        return f"{name}: the manifest names a file outside the release"
+    path = folder / name
+    if path.is_symlink() or not path.is_file():
+        return f"{name}: missing"
+    if (size := path.stat().st_size) != expected["size"]:
+        return f"{name}: changed, {size} bytes instead of {expected['size']}"
+    if sha256_file(path) != expected["sha256"]:
+        return f"{name}: changed, its sha256 is not the manifest's"
+    return None
+
+
+def leaves(name: str) -> bool:
+    """Whether a name is none of a file below a folder."""
+    path = PurePosixPath(name)
+    odd = "\\" in name or not name.isprintable() or path.as_posix() != name
+    return odd or path.is_absolute() or ".." in path.parts or not path.name
+
+
+def unlisted(folder: Path, files: Mapping[str, Any]) -> list[str]:
+    """A problem for every file of a release that its manifest does not name."""
+    extra = names_below(folder) - set(files) - {MANIFEST}
+    return [f"{name}: not in the manifest" for name in sorted(extra)]
 
 
 def _table_problems(folder: Path) -> list[str]:
