@@ -153,7 +153,7 @@ def load_release(release: Path | str) -> Release:
     """
     folder = _folder(release)
     if (folder / SUMS).is_file():
-        raise EchosynError(f"{folder} is a packed release: echosyn releases unpack {folder} FOLDER")
+        raise EchosynError(f"{folder} is packed: python -m echosyn.release unpack {folder} FOLDER")
     if not (folder / MANIFEST).is_file():
         raise EchosynError(f"{folder} is no release: it has no {MANIFEST}")
     manifest = read_manifest(folder)
@@ -164,5 +164,8 @@ def _folder(release: Path | str) -> Path:
     """Where a release lies. The one place that knows how a release may be named."""
     folder = Path(release)
     if not folder.is_dir():
-        raise EchosynError(f"{folder} is not there, or no folder: give the folder of a release")
+        hint = "; a version NAME@VERSION must be fetched first" if "@" in folder.name else ""
+        raise EchosynError(
+            f"{folder} is not there, or no folder: give the folder of a release{hint}"
+        )
     return folder
