@@ -3,6 +3,8 @@ EchoNet-Dynamic's own loader asks of a folder."""
 
 import io
 import os
+import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,6 +18,7 @@ from echosyn.release.pack import pack
 
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"  # before its import
 NAMES = [f"v{i}" for i in range(9)]
+PAGE = Path(__file__).parents[1] / "docs/loading.md"
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +142,24 @@ def test_echonets_contract_gives_the_clips_of_load_release(release, tmp_path):
     for (clip, ef), i in zip(theirs, range(2), strict=False):
         np.testing.assert_array_equal(ours[i][0], clip)
         assert ours[i][1] == ef
+
+
+@pytest.mark.slow
+def test_the_code_of_the_page_runs(release, packed, tmp_path, monkeypatch, capsys):
+    import datasets
+
+    (tmp_path / "releases").mkdir()
+    (tmp_path / "releases/phantom").symlink_to(release)
+    (tmp_path / "phantom_packed").symlink_to(packed)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 3
+    space: dict = {}
+    for block in blocks:
+        exec(block, space)
+    said = capsys.readouterr().out
+    assert "9 videos in releases/phantom> 34.5" in said
+    assert f"{NAMES[6]} 36.5" in said
+    assert space["clips"].shape == (3, 3, 16, 16, 16)
+    assert space["train"].num_rows == 3

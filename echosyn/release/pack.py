@@ -204,7 +204,12 @@ def _write_tables(table: pd.DataFrame, out: Path) -> None:
     listed = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
     parquet.write_table(listed, out / TABLES[0])
     if (out / PHASES).is_file():
-        blocks = csv.open_csv(out / PHASES, csv.ReadOptions(block_size=1 << 24))
+        types = {"FileName": pa.string(), "Frame": pa.int64(), "Phase": pa.float64()}
+        blocks = csv.open_csv(  # read ahead, so that large blocks take up memory
+            out / PHASES,
+            csv.ReadOptions(use_threads=False, block_size=1 << 18),
+            convert_options=csv.ConvertOptions(column_types=types),
+        )
         with parquet.ParquetWriter(out / TABLES[1], blocks.schema) as writer:
             for block in blocks:
                 writer.write_batch(block)
