@@ -131,6 +131,11 @@ def linked(release):
     video.symlink_to(release.parent / "video.avi")
 
 
+def in_a_linked_folder(release):
+    (release / "Videos").rename(release.parent / "Videos")
+    (release / "Videos").symlink_to(release.parent / "Videos")
+
+
 def unlisted(release):
     (release / "Videos/more.avi").write_bytes(b"")
 
@@ -163,6 +168,7 @@ def no_video(release):
         (changed, f"Videos/{NAMES[3]}.avi: changed"),
         (missing, f"Videos/{NAMES[3]}.avi: missing"),
         (linked, f"Videos/{NAMES[3]}.avi: missing"),
+        (in_a_linked_folder, "Videos: not in the manifest"),
         (unlisted, "Videos/more.avi: not in the manifest"),
         (edited, "README.md: changed"),
         (dotted, "v1.2 holds a dot"),

@@ -5,7 +5,7 @@ depends on the time or the machine, so the same inputs give the same manifest.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,8 +32,12 @@ def file_table(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def names_below(folder: Path) -> set[str]:
-    """Relative names of all that is no folder below `folder`."""
-    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
+    """Every file and every link, to a folder too, whose files are then another folder's."""
+    return {
+        p.relative_to(folder).as_posix()
+        for p in folder.rglob("*")
+        if p.is_symlink() or not p.is_dir()
+    }
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -72,25 +76,39 @@ def verify(folder: Path | str) -> list[str]:
         files = read_manifest(folder)["files"]
     except EchosynError as e:
         return [str(e)]
-    found = map_videos(
-        lambda name: file_problem(folder, name, files[name]), sorted(files), "verify", "files"
+    links = {name for name in names_below(folder) if (folder / name).is_symlink()}
+    problems = [f"{name}: a link, not a file of the release" for name in sorted(links)]
+    problems += filter(
+        None,
+        map_videos(
+            lambda name: file_problem(folder, name, files[name]),
+            sorted(set(files) - links),
+            "verify",
+            "files",
+        ),
     )
-    problems = [problem for problem in found if problem]
-    return problems + unlisted(folder, files) + _table_problems(folder)
+    problems += unlisted(folder, files.keys() | links)
+    return problems if links else problems + _table_problems(folder)
 
 
 def file_problem(folder: Path, name: str, expected: Mapping[str, Any]) -> str | None:
     """What is wrong with a file that the manifest names; None when it is as published."""
     if leaves(name):
         return f"{name}: the manifest names a file outside the release"
-    path = folder / name
-    if path.is_symlink() or not path.is_file():
+    if not is_own(folder, name):
         return f"{name}: missing"
+    path = folder / name
     if (size := path.stat().st_size) != expected["size"]:
         return f"{name}: changed, {size} bytes instead of {expected['size']}"
     if sha256_file(path) != expected["sha256"]:
         return f"{name}: changed, its sha256 is not the manifest's"
     return None
+
+
+def is_own(folder: Path, name: str) -> bool:
+    """Whether a folder has a file of that name, reached by no link within it."""
+    path = folder / name
+    return path.is_file() and path.resolve() == folder.resolve() / name
 
 
 def leaves(name: str) -> bool:
@@ -100,7 +118,7 @@ def leaves(name: str) -> bool:
     return odd or path.is_absolute() or ".." in path.parts or not path.name
 
 
-def unlisted(folder: Path, files: Mapping[str, Any]) -> list[str]:
+def unlisted(folder: Path, files: Collection[str]) -> list[str]:
     """A problem for every file of a release that its manifest does not name."""
     extra = names_below(folder) - set(files) - {MANIFEST}
     return [f"{name}: not in the manifest" for name in sorted(extra)]

@@ -28,6 +28,7 @@ from echosyn.release.manifest import (
     MANIFEST,
     PHASES,
     file_problem,
+    is_own,
     leaves,
     read_manifest,
     unlisted,
@@ -190,10 +191,9 @@ def _write_shard(
 
 def _read(folder: Path, name: str, files: Files) -> bytes:
     """A file's bytes, which are those of the manifest."""
-    path = folder / name
-    if path.is_symlink() or not path.is_file():
+    if not is_own(folder, name):
         raise EchosynError(f"{folder}: {name}: missing")
-    data = path.read_bytes()
+    data = (folder / name).read_bytes()
     if hashlib.sha256(data).hexdigest() != files[name]["sha256"]:
         raise EchosynError(f"{folder}: {name}: changed, its sha256 is not the manifest's")
     return data

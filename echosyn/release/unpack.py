@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from echosyn.data.filelist import read_filelist, video_path
 from echosyn.data.video import map_videos
-from echosyn.release.manifest import MANIFEST, leaves, read_manifest
+from echosyn.release.manifest import MANIFEST, is_own, leaves, read_manifest
 from echosyn.release.pack import (
     SHARDS,
     SUMS,
@@ -101,10 +101,9 @@ def _read_sums(path: Path) -> dict[str, str]:
 
 def _check(packed: Path, sums: Mapping[str, str]) -> None:
     def problem(name: str) -> str | None:
-        path = packed / name
-        if path.is_symlink() or not path.is_file():
+        if not is_own(packed, name):
             return "missing, or no plain file"
-        same = sha256_file(path) == sums[name]
+        same = sha256_file(packed / name) == sums[name]
         return None if same else f"truncated or changed, its sha256 is not that of {SUMS}"
 
     names = sorted(sums)
