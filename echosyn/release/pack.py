@@ -148,7 +148,8 @@ def _plan(
     """The FileNames of each shard."""
     shards: dict[str, list[str]] = {}
     for split in SPLITS:
-        names, size, count = [], len(END), 0
+        names: list[str] = []
+        size, count = len(END), 0
         for name in table["FileName"][table["Split"] == split]:
             parts = ("avi", files[video_name(name)]["size"]), ("json", len(rows[name].encode()))
             more = sum(len(_header(f"{name}.{kind}", n)) + n + -n % BLOCK for kind, n in parts)

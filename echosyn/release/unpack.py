@@ -90,10 +90,11 @@ def _read_sums(path: Path) -> dict[str, str]:
     sums: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         match = SUM.fullmatch(line)
-        known = match and (match[2] in (MANIFEST, *TABLES) or SHARD.fullmatch(match[2]))
-        if not known or match[2] in sums:
+        sha256, name = match.groups() if match else ("", "")
+        known = name in (MANIFEST, *TABLES) or SHARD.fullmatch(name)
+        if not known or name in sums:
             raise EchosynError(f"{path}: line {number} names no part of a pack: {line!r}")
-        sums[match[2]] = match[1]
+        sums[name] = sha256
     if MANIFEST not in sums:
         raise EchosynError(f"{path}: no line of {MANIFEST}; fetch the pack again")
     return sums
