@@ -197,7 +197,7 @@ def damage_manifest(release: Path) -> None:
         (damage_extra, "Videos/notes.txt: not in the manifest"),
         (damage_card, "README.md: changed"),
         (damage_path, "../../params.yaml: the manifest names a file outside"),
-        (damage_link, "Videos/synthetic2.avi: missing"),
+        (damage_link, "Videos/synthetic2.avi: a link, not a file of the release"),
         (damage_manifest, "manifest.json: not JSON"),
     ],
 )

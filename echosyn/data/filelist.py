@@ -266,15 +266,15 @@ def frame_phases(table: pd.DataFrame) -> pd.DataFrame:
     """FileName, Frame (from 0) and Phase (beats since end-diastole, 0 to below 1) of every frame of
     the videos whose HeartRate and Phase are known; no row where the FileList has neither.
     """
-    parts = []
-    if set(BEAT) <= set(table):
-        known = table[table[list(BEAT)].notna().all(axis=1)]
-        facts = known[["FileName", *BEAT, "FPS", "NumberOfFrames"]]
-        for name, rate, phase, fps, n in facts.itertuples(index=False):
-            frames = np.arange(int(n))
-            at = np.round(phase + rate / 60 / fps * frames, 4) % 1
-            parts.append(pd.DataFrame({"FileName": name, "Frame": frames, PHASE: at}))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    if not set(BEAT) <= set(table):
+        return pd.DataFrame()
+    known = table[table[list(BEAT)].notna().all(axis=1)]
+    counts = known["NumberOfFrames"].to_numpy(int)
+    video = np.repeat(np.arange(len(known)), counts)
+    frames = np.arange(len(video)) - np.repeat(np.cumsum(counts) - counts, counts)
+    names, rate, phase, fps = (known[c].to_numpy()[video] for c in ("FileName", *BEAT, "FPS"))
+    at = np.round(phase + rate / 60 / fps * frames, 4) % 1
+    return pd.DataFrame({"FileName": names, "Frame": frames, PHASE: at})
 
 
 def video_path(folder: Path | str, name: str) -> Path:

@@ -1,7 +1,8 @@
-"""Check a release, or compare two.
+"""Check a release, compare two, pack one or unpack it.
 
 python -m echosyn.release verify releases/phantom --key publisher.pub
 python -m echosyn.release diff releases/phantom ../older/phantom
+python -m echosyn.release pack releases/phantom phantom_packed
 """
 
 import argparse
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from echosyn.release.diff import diff
 from echosyn.release.manifest import MANIFEST, read_manifest, verify
+from echosyn.release.pack_command import add_arguments
 from echosyn.release.sign import signature_problems
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import sha256_file
@@ -27,8 +29,11 @@ def main(arguments: list[str] | None = None) -> int:
     two = commands.add_parser("diff", help="what changed between two releases")
     two.add_argument("old", type=Path)
     two.add_argument("new", type=Path)
+    add_arguments(commands)
     options = parser.parse_args(arguments)
     try:
+        if "run" in options:
+            return options.run(options)
         if options.command == "diff":
             lines = diff(read_manifest(options.old), read_manifest(options.new))
             print("\n".join(lines) or "no difference")
