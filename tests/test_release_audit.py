@@ -11,6 +11,7 @@ from finished_project import ENCODING, SAMPLING, SEED, make_project
 from plain_speckle import plain_speckle
 
 from echosyn.cluster import run_shards
+from echosyn.data.filelist import read_filelist
 from echosyn.data.latents import LatentSet
 from echosyn.metrics.interval import Estimate
 from echosyn.models.reid import AugmentConfig
@@ -84,8 +85,8 @@ def world(tmp_path_factory):
     released = released_latents(samples, 2, real.fps, refuse.scorer.embeddable)
     candidates = released_clips(samples, refuse.frames, 2, real.fps, SEED)
     videos = audit_videos(
-        sets, gallery, released, clips, people, candidates, refuse, augment_videos,
-        refuse.scorer.rebuild, CFG, SEED,
+        sets, gallery, released, read_filelist(samples / "FileList.csv"), clips, people, candidates,
+        refuse, augment_videos, refuse.scorer.rebuild, CFG, SEED,
     )  # fmt: skip
     scores = pd.DataFrame({"kind": ["synthetic", "heldout"] * 9, "similarity": 0.5})
     scores.to_csv(privacy / "hearts/scores.csv", index=False)
@@ -104,6 +105,8 @@ def test_every_attack_and_every_kind_of_coverage_is_measured(world):
                for k in ("exact", "light")]  # fmt: skip
     wanted += [f"coverage{v}/{k}{r}" for v in ("", "/videos") for r in ("", "_real")
                for k in ("learned_fraction", "irs_inf", "chao1")]  # fmt: skip
+    wanted += [f"privacy/{attack}_{k}" for attack in ("attribute", "singling_out", "linkability")
+               for k in ("risk", "risk_lo", "risk_hi", "success", "control", "naive")]  # fmt: skip
     assert not [k for k in wanted if k not in numbers]
     assert "privacy/drawn/membership_loss_auc" not in numbers
     assert numbers["privacy/planted_exact_recall"] == 1  # the gallery holds every frame
