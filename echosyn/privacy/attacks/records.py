@@ -92,6 +92,11 @@ def labels_of(
     return dict(zip(ATTRIBUTES, values, strict=True))
 
 
+def measured(*sides: Records) -> bool:
+    """Whether all sides state EF, or all heart rate: a class alone tells no single video apart."""
+    return bool({"ef", "rate"}.intersection(*(side.known() for side in sides)))
+
+
 def gaps(people: Records, others: Records, tolerances: dict[str, float]) -> np.ndarray:
     """How far apart two videos' labels are, (N, M): the largest difference in tolerances, over
     the labels that both state; infinite between classes, NaN where they state none in common."""

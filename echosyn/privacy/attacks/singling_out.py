@@ -11,7 +11,7 @@ therefore made equally rare: `matches` of n strangers meet one by chance. Three 
 import numpy as np
 from scipy import stats
 
-from echosyn.privacy.attacks.records import Records, gaps
+from echosyn.privacy.attacks.records import Records, gaps, measured
 from echosyn.privacy.attacks.risk import Attacked, Rate
 from echosyn.runtime.errors import EchosynError
 
@@ -26,7 +26,7 @@ def singling_out(
     matches: float,
     seed: int,
 ) -> dict[str, Attacked]:
-    """The three attackers; those with labels where the release states EF or heart rate.
+    """The three attackers; those with labels where all sides state EF, or all heart rate.
 
     Args:
         members, strangers: one video of each person.
@@ -50,9 +50,11 @@ def singling_out(
     released, weight = released.some(PREDICATES, seed), matches / n
     pairs = np.triu_indices(len(strangers), 1)
     chance = float(n * weight * (1 - weight) ** (n - 1))
-    labelled = any(name in released.known() for name, within in tolerances.items() if within)
     found = {}
-    for attacker in ("look", *(("joint", "labels") if labelled else ())):
+    for attacker in (
+        "look",
+        *(("joint", "labels") if measured(members, strangers, released) else ()),
+    ):
         among = np.sort(_scores(attacker, strangers, strangers, tolerances)[pairs])
         least = among[-int(np.ceil(weight * len(among)))]
         rates = []
