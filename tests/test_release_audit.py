@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -31,8 +32,10 @@ from echosyn.privacy.release_audit import (
     audit_hearts,
     audit_videos,
     one_per_person,
+    real_records,
     released_clips,
     released_latents,
+    released_records,
     training_clips,
 )
 from echosyn.report.privacy_build import build_privacy_pages, closest_pairs
@@ -142,6 +145,30 @@ def test_the_audit_repeats(world):
 
 def test_one_item_a_person():
     assert one_per_person(np.array(["b", "a", "b", "c", "a"])).tolist() == [0, 1, 3]
+
+
+def test_attackers_hold_one_video_a_person_and_every_released_one():
+    """Embeddings number the frames, so that a row of another video would show."""
+
+    def split(names, people, ef, rate, classes):
+        table = pd.DataFrame({"FileName": names, "Patient": people})
+        beats = np.stack([rate, np.zeros(len(rate))], 1)
+        return SimpleNamespace(table=table, ef=np.array(ef), beats=beats, classes=classes)
+
+    val = split(["a", "b", "c"], ["p", "p", "q"], [50, 51, 52], [60, 61, np.nan], ["x", "x", None])
+    test = split(["d"], [None], [53], [63], ["z"])
+    filelist = pd.DataFrame({"EF": [40.0, np.nan], "HeartRate": [70.0, 71.0], "Class": ["y", "x"]})
+    people = real_records([val, test], np.arange(16.0).reshape(8, 2), filelist)
+    assert people.frames[:, 0, 0].tolist() == [0, 8, 12]  # videos a, c, d of two frames each
+    assert people.labels["ef"].tolist() == [50, 52, 53]
+    assert np.array_equal(people.labels["rate"], [60, np.nan, 63], equal_nan=True)
+    assert np.array_equal(people.labels["class"], [0, np.nan, -1], equal_nan=True)
+    released = released_records(np.arange(8.0).reshape(4, 2), filelist)
+    assert released.frames[:, 0, 0].tolist() == [0, 4]
+    assert released.labels["rate"].tolist() == [70, 71]
+    assert released.labels["class"].tolist() == [1, 0]
+    bare = released_records(np.arange(8.0).reshape(4, 2), filelist[["EF"]])
+    assert bare.known() == ["ef"]
 
 
 def test_pairs_are_the_most_similar_released_videos_beside_their_patients(world):
