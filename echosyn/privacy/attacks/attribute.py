@@ -41,11 +41,11 @@ def attribute_disclosure(
         guess = commonest(labels, within)
         naive = float(np.mean(np.abs(targets[0].labels[name] - guess) <= within))
         for how, guesses in predictors.items():
-            rates = [
+            success, control = (
                 Rate.of(np.abs(side.labels[name] - guess) <= within)
                 for side, guess in zip(targets, guesses, strict=True)
-            ]
-            found[f"{name}_{how}"] = Attacked(*rates, naive)
+            )
+            found[f"{name}_{how}"] = Attacked(success, control, naive)
     return found
 
 

@@ -26,12 +26,19 @@ def linkability(
     """
     sides, chance = (members, strangers), 1 / len(released)
     if not measured(*sides, released):
-        frames = [Rate.of(np.equal(*(nearest(f, released) for f in s.apart()))) for s in sides]
-        return {"frames": Attacked(*frames, chance)}
-    rates = []
-    for side in sides:
-        apart = gaps(side, released, tolerances)
-        stated = ~np.isnan(apart).all(1)
-        by_labels = np.nan_to_num(apart[stated], nan=np.inf).argmin(1)
-        rates.append(Rate.of(by_labels == nearest(side.look()[stated], released)))
-    return {"labels": Attacked(*rates, chance)}
+        success, control = (_by_frames(side, released) for side in sides)
+        return {"frames": Attacked(success, control, chance)}
+    success, control = (_by_labels(side, released, tolerances) for side in sides)
+    return {"labels": Attacked(success, control, chance)}
+
+
+def _by_frames(side: Records, released: Records) -> Rate:
+    first, second = (nearest(frame, released) for frame in side.apart())
+    return Rate.of(first == second)
+
+
+def _by_labels(side: Records, released: Records, tolerances: dict[str, float]) -> Rate:
+    apart = gaps(side, released, tolerances)
+    stated = ~np.isnan(apart).all(1)
+    by_labels = np.nan_to_num(apart[stated], nan=np.inf).argmin(1)
+    return Rate.of(by_labels == nearest(side.look()[stated], released))

@@ -79,15 +79,15 @@ class Records:
 
 
 def labels_of(
-    ef: Sequence[float],
-    rate: Sequence[float],
+    ef: np.ndarray | Sequence[float],
+    rate: np.ndarray | Sequence[float],
     classes: Sequence[str | None],
     released: Sequence[str | None],
 ) -> dict[str, np.ndarray]:
     """EF in percent, heart rate in beats a minute, and classes numbered, -1 where no released video
     is of that class."""
-    numbers = {name: i for i, name in enumerate(sorted({c for c in released if pd.notna(c)}))}
-    coded = [numbers.get(c, -1) if pd.notna(c) else np.nan for c in classes]
+    numbers = {name: i for i, name in enumerate(sorted({str(c) for c in released if pd.notna(c)}))}
+    coded = [numbers.get(str(c), -1) if pd.notna(c) else np.nan for c in classes]
     values = (np.asarray(v, np.float64) for v in (ef, rate, coded))
     return dict(zip(ATTRIBUTES, values, strict=True))
 

@@ -57,11 +57,9 @@ def singling_out(
     ):
         among = np.sort(_scores(attacker, strangers, strangers, tolerances)[pairs])
         least = among[-int(np.ceil(weight * len(among)))]
-        rates = []
-        for side in (members, strangers):
-            scores = _scores(attacker, side, released, tolerances)
-            rates.append(exactly_one((scores >= least) & np.isfinite(scores), n))
-        found[attacker] = Attacked(*rates, chance)
+        scores = [_scores(attacker, side, released, tolerances) for side in (members, strangers)]
+        success, control = (exactly_one((s >= least) & np.isfinite(s), n) for s in scores)
+        found[attacker] = Attacked(success, control, chance)
     return found
 
 
