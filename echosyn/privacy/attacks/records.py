@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from echosyn.privacy.detectors.similarity import max_similarity, unit_rows
 from echosyn.runtime.config import setting
@@ -86,8 +85,9 @@ def labels_of(
 ) -> dict[str, np.ndarray]:
     """EF in percent, heart rate in beats a minute, and classes numbered, -1 where no released video
     is of that class."""
-    numbers = {name: i for i, name in enumerate(sorted({str(c) for c in released if pd.notna(c)}))}
-    coded = [numbers.get(str(c), -1) if pd.notna(c) else np.nan for c in classes]
+    names = sorted({c for c in released if isinstance(c, str) and c})
+    numbers = {name: i for i, name in enumerate(names)}
+    coded = [numbers.get(c, -1) if isinstance(c, str) and c else np.nan for c in classes]
     values = (np.asarray(v, np.float64) for v in (ef, rate, coded))
     return dict(zip(ATTRIBUTES, values, strict=True))
 

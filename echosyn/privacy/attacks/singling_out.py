@@ -51,10 +51,8 @@ def singling_out(
     pairs = np.triu_indices(len(strangers), 1)
     chance = float(n * weight * (1 - weight) ** (n - 1))
     found = {}
-    for attacker in (
-        "look",
-        *(("joint", "labels") if measured(members, strangers, released) else ()),
-    ):
+    labelled = measured(members, strangers, released)
+    for attacker in ("look", "joint", "labels") if labelled else ("look",):
         among = np.sort(_scores(attacker, strangers, strangers, tolerances)[pairs])
         least = among[-int(np.ceil(weight * len(among)))]
         scores = [_scores(attacker, side, released, tolerances) for side in (members, strangers)]
