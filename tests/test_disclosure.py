@@ -108,6 +108,7 @@ def test_looks_alone_single_out_but_tell_and_join_nothing(world):
     numbers = audit(shown(members.frames[:RELEASED], new.labels, 0), members, others)
     assert failed(numbers) == {"singling_out"}
     assert numbers["privacy/singling_out_risk"] == numbers["privacy/singling_out_look_risk"]
+    assert numbers["privacy/singling_out_joint_success"] < 0.2  # the labels are others'
     assert numbers["privacy/singling_out_labels_risk_lo"] == 0
 
 

@@ -135,6 +135,20 @@ def test_singling_out_needs_two_people_a_side():
         singling_out(some(9), some(1), some(5), {"ef": 5, "rate": 5, "class": 0}, 0.1, 0)
 
 
+def test_a_predicate_without_agreeing_strangers_still_needs_agreeing_labels():
+    def far_apart(n: int, seed: int) -> Records:
+        rows = np.random.default_rng(seed).normal(size=(n, 1, 8)).repeat(2, 1)
+        frames = rows / np.linalg.norm(rows, axis=2, keepdims=True)
+        ef = np.arange(n) * 12.0
+        return Records(frames, labels_of(ef, [np.nan] * n, [None] * n, []))
+
+    members, others = far_apart(9, 0), far_apart(8, 1)
+    tolerances = {"ef": 5.0, "rate": 5.0, "class": 0.0}
+    found = singling_out(members, others, members, tolerances, 0.5, 0)["joint"]
+    # No two strangers agree in EF; each member alone meets the predicate of its copy.
+    assert found.success.share == pytest.approx(7 / 9)
+
+
 # ---- labels and guesses
 
 
@@ -166,10 +180,11 @@ def test_the_commonest_guess_is_right_as_often_as_any(labels, within):
     assert (np.abs(y - commonest(y, within)) <= within).sum() == hits.max()
 
 
-def test_ridge_is_scikit_learns():
-    r = np.random.default_rng(0)
-    x, new = r.normal(size=(40, 6)), r.normal(size=(9, 6))
-    y = x[:, :2] @ r.normal(size=(2, 2)) + r.normal(size=(40, 2))
+@pytest.mark.parametrize("n", [8, 9, 10, 40])
+def test_ridge_is_scikit_learns(n):
+    r = np.random.default_rng(n)
+    x, new = r.normal(size=(n, 6)), r.normal(size=(9, 6))
+    y = x[:, :2] @ r.normal(size=(2, 2)) + r.normal(size=(n, 2))
     scale = np.mean(np.linalg.svd(x - x.mean(0), compute_uv=False) ** 2)
     theirs = RidgeCV(alphas=PENALTIES * scale).fit(x, y).predict(new)
     assert ridge(x, y, [new])[0] == pytest.approx(theirs, abs=1e-8)
