@@ -16,6 +16,7 @@ OTHERS = 4  # released videos among which planted ones are scored, each by itsel
 
 
 def main(dataset: str) -> None:
+    from echosyn.data.filelist import read_filelist
     from echosyn.data.latents import LatentSet
     from echosyn.diffusion.hearts import read_hearts
     from echosyn.diffusion.objectives import load_objective
@@ -82,8 +83,8 @@ def main(dataset: str) -> None:
         speckle = Speckle.load(texture) if painted else None
         rebuild = as_released(refuse.scorer.rebuild, speckle, seed)
         finished = audit_videos(
-            sets, gallery, released, clips, people, others, refuse, augment_videos, rebuild,
-            cfg, seed,
+            sets, gallery, released, read_filelist(samples / "FileList.csv", "none"), clips, people,
+            others, refuse, augment_videos, rebuild, cfg, seed,
         )  # fmt: skip
 
         measured = {**hearts.numbers, **finished.numbers}

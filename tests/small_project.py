@@ -51,6 +51,11 @@ AUDITED = {  # what every check of a release passes
         for name in ("auc", "dcr_share", "nn_auc", "loss_auc")
         for end, value in (("", 0.52), ("_lo", 0.45), ("_hi", 0.59))
     },
+    **{
+        f"privacy/{attack}_risk{end}": value
+        for attack in ("attribute", "singling_out", "linkability")
+        for end, value in (("", 0.02), ("_lo", 0.0), ("_hi", 0.1))
+    },
     "privacy/canary_relative": 0.2,
 }
 WORDS = {"protocol/r3d/offsets": "random, seed 3"}

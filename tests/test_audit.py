@@ -41,7 +41,8 @@ from echosyn.training.diffusion import LidmTask, TrainLidmConfig
 from echosyn.training.loop import LoopConfig, fit
 
 FRAMES = 2
-OF_VIDEOS = tuple(c.name for c in CHECKS if "videos" in c.name or c.name == "canary")
+OF_VIDEOS = tuple(c.name for c in CHECKS if "videos" in c.name or c.key.endswith("_risk"))
+NOT_TRIED = (*OF_VIDEOS, "canary")
 
 
 def hearts(people: int, seed: int) -> torch.Tensor:
@@ -358,7 +359,7 @@ def test_the_audits_flag_the_memoriser_and_pass_the_honest_generator(generator):
     people, model, drawn = generator
     memorised = len(people) == FEW
     numbers = audited(people, model, drawn, filtered=not memorised)
-    hearts_only = Thresholds(optional=OF_VIDEOS)
+    hearts_only = Thresholds(optional=NOT_TRIED)
     outcome = hold_against(numbers, hearts_only)
     failed = {f.check.name for f in outcome.failures()}
     if memorised:  # released as it is: every attacker succeeds, and the filter would refuse it
