@@ -19,6 +19,8 @@ PICTURES = 6  # videos in the picture that is kept with the run
 
 
 def main(dataset: str) -> None:
+    from echosyn.stages.train import train
+
     from echosyn.beat.lv_area import (
         LEAST_TRACED,
         BeatsConfig,
@@ -34,7 +36,6 @@ def main(dataset: str) -> None:
     from echosyn.report.beat_plots import beat_figure
     from echosyn.report.plots import png
     from echosyn.runtime.files import atomic_dir, write_bytes
-    from echosyn.stages.train import train
     from echosyn.tracking import stage_run
 
     params = torch_params()

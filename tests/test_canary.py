@@ -434,11 +434,11 @@ def test_the_stage_writes_its_evidence_and_keeps_no_weights(tmp_path, monkeypatc
 )
 def test_settings_of_the_stage_are_checked(tmp_path, entry, message):
     from echosyn.runtime.config import Params
-    from pipelines.canary import read_settings
+    from echosyn.training.canary import MarkedConfig
 
     project(tmp_path, entry=entry)
     with pytest.raises(EchosynError) as told:
-        read_settings(Params(tmp_path), "phantom")
+        MarkedConfig.of(Params(tmp_path), "phantom")
     assert message in str(told.value)
     with pytest.raises(EchosynError, match="no 'dynamic' under canary; known: phantom"):
-        read_settings(Params(tmp_path), "dynamic")
+        MarkedConfig.of(Params(tmp_path), "dynamic")

@@ -16,6 +16,7 @@ from small_project import write_dataset
 
 from echosyn.beat.lv_area import without_beats
 from echosyn.cli import main as echosyn
+from echosyn.cluster.models import MODELS
 from echosyn.data.beats import write_beats
 from echosyn.data.latents import INDEX_COLUMNS, LatentSet, pack, write_index, write_shard
 from echosyn.diffusion.generate import VideoSampler
@@ -273,7 +274,8 @@ def prepared(name, *arguments, **changes):
     """The task of a stage with some of its settings changed, and what it reads."""
     params = Params(Path.cwd())
     cfg = dataclasses.replace(params.stage(name, STAGES[name]), **changes)
-    return importlib.import_module(f"pipelines.{name}").prepare(params, cfg, *arguments)
+    (model,) = (m for m in MODELS.values() if m.stage == name)
+    return model.prepare(params, cfg, *arguments)
 
 
 @pytest.mark.slow

@@ -21,8 +21,8 @@ from repro import environment, new_project
 
 from echosyn.cli import main
 from echosyn.cluster.checks import COMPARED, differences, here
+from echosyn.cluster.models import MODELS
 from echosyn.cluster.submit import Job, exit_status, jobs_address
-from echosyn.cluster.trial import MODELS
 from echosyn.runtime.errors import EchosynError
 
 # A stage that works until it is told to stop, and saves then; prints a line now and then.

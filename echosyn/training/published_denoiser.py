@@ -1,4 +1,5 @@
-"""Denoisers trained elsewhere, used as they are: what a task builds when `weights` names a folder.
+"""The tasks of train_lidm and train_lvdm, and denoisers trained elsewhere, used as they are: what a
+task builds when `weights` names a folder.
 
 Folders have diffusers' layout, as the reference publishes its own: the UNet in `unet_ema`, in
 `unet` or in the folder itself, its noise schedule in `scheduler`, which the reference leaves out.
@@ -10,6 +11,7 @@ from diffusers import DDPMScheduler
 from torch import nn
 
 from echosyn.data.latents import LatentSet
+from echosyn.data.training_sets import subfolders, trained_on
 from echosyn.diffusion.objectives import DdpmV, load_objective
 from echosyn.models.condition import ConditionSpec
 from echosyn.models.published_image import (
@@ -20,12 +22,33 @@ from echosyn.models.published_image import (
 from echosyn.models.published_video import PublishedVideoDenoiser, is_own, load_video
 from echosyn.models.vae import LATENT_CHANNELS
 from echosyn.models.video import VideoDenoiser
+from echosyn.runtime.config import Params
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import read_json
 from echosyn.training.diffusion import LidmTask, LvdmTask, TrainLidmConfig, TrainLvdmConfig
 from echosyn.training.published import Untrained, published_config, weights_folder
 
 SCHEDULE = "scheduler/scheduler_config.json"
+
+
+def prepare_lidm(params: Params, cfg: TrainLidmConfig, dataset: str) -> tuple[LidmTask, list[Path]]:
+    """The task of a dataset's image model, and the folders that it reads of the project."""
+    latents, beats = (params.root / f / "train" / dataset for f in ("latents", "beats"))
+    fit, held_out = (LatentSet(latents, split, beats) for split in ("TRAIN", "VAL"))
+    if cfg.weights == "none":
+        return LidmTask(cfg, fit, held_out), [latents, beats]
+    task = PublishedLidm(cfg, fit, held_out, dataset)
+    return task, [latents, beats, task.folder]
+
+
+def prepare_lvdm(params: Params, cfg: TrainLvdmConfig) -> tuple[LvdmTask, list[Path]]:
+    """The task of the video model of all datasets, and the folders that it reads."""
+    folders = [*subfolders(params, "latents/train"), *subfolders(params, "beats/train")]
+    fit, held_out = trained_on(params, "TRAIN"), trained_on(params, "VAL")
+    if cfg.weights == "none":
+        return LvdmTask(cfg, fit, held_out), folders
+    task = PublishedLvdm(cfg, fit, held_out)
+    return task, [*folders, task.folder]
 
 
 class PublishedLidm(Untrained, LidmTask):

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from echosyn.data.latents import LatentSet
+from echosyn.data.training_sets import subfolders
 from echosyn.metrics.interval import Estimate
 from echosyn.models.reid import AugmentConfig, ReidConfig, augment_latents, build_reid
 from echosyn.models.store import fill, read_weights, save_model
 from echosyn.privacy.detectors.embedding import HeartEncoder, join, people_of
 from echosyn.privacy.detectors.verification import verification_scores
-from echosyn.runtime.config import setting
+from echosyn.runtime.config import Params, setting
 from echosyn.runtime.errors import EchosynError
 from echosyn.training.loop import LoopConfig
 
@@ -153,6 +154,17 @@ class ReidTask:
         device = next(model.parameters()).device
         part = {k: v.to(device) for k, v in self.val.items()}
         return {"loss": float(self.loss(model, part)[0])}
+
+
+def prepare_reid(params: Params, cfg: TrainReidConfig, dataset: str) -> tuple[ReidTask, list[Path]]:
+    """The task, and what it reads of the project, the dataset's own latents first."""
+    own = params.root / "latents/train" / dataset
+    others = subfolders(params, "latents/train") if cfg.joint else []
+    folders = [own, *(f for f in others if f != own)]
+    train, val = ([LatentSet(f, split) for f in folders] for split in ("TRAIN", "VAL"))
+    if cfg.init != "none":
+        folders.append(Path(cfg.init))
+    return ReidTask(cfg, train, val), folders
 
 
 def measure_reid(
