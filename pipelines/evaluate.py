@@ -49,12 +49,10 @@ def main(dataset: str) -> None:
         numbers = dict(found.numbers)
         for stage in OF_STAGES:
             numbers |= read_json(Path(f"metrics/{stage}/{dataset}.json"))
-        figures = {}
-        if found.tables:
-            figures = evaluation_figures(found.tables["predictions"], numbers)
-            figures["requested_vs_measured"] = plots.requested_vs_measured(
-                found.tables["requested"]
-            )
+        figures, tables = {}, found.tables
+        if tables:
+            figures = evaluation_figures(tables["predictions"], numbers)
+            figures["requested_vs_measured"] = plots.requested_vs_measured(tables["requested"])
         with atomic_dir(Path("evaluation") / dataset) as out:
             if found.none is not None:
                 write_json(out / NONE, found.none)
