@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from diffusers import UNetSpatioTemporalConditionModel
 
 from echosyn.data.filelist import read_filelist
 from echosyn.diffusion.generate import VideoSampler
-from echosyn.diffusion.heart_file import Hearts
+from echosyn.diffusion.heart_file import HEARTS, Hearts
 from echosyn.diffusion.objectives import make_objective
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.encoding.codec import VideoCodec
@@ -21,7 +22,7 @@ from echosyn.models.condition import ConditionSpec
 from echosyn.models.published_image import UnetConfig
 from echosyn.models.published_video import PublishedVideoDenoiser
 from echosyn.models.vae import Vae, VaeConfig
-from echosyn.privacy.filters.hearts import HEARTS, AcceptedHearts
+from echosyn.privacy.filters.hearts import AcceptedHearts
 from echosyn.runtime.config import build
 from echosyn.runtime.errors import EchosynError
 from echosyn.synthesis import video_writer
@@ -369,10 +370,10 @@ def test_no_steps_are_refused():
 def test_a_missing_model_names_the_stage_that_makes_it(tmp_path, models, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(EchosynError, match=r"models/lvdm does not exist.*stage train_lvdm makes"):
-        VideoModels.of(CFG, "set")
+        VideoModels.of(CFG, Path("models"), "set")
     cfg = dataclasses.replace(CFG, model="distilled/fast")
     with pytest.raises(EchosynError, match=r"models/distilled/fast .*stage distill_lvdm makes"):
-        VideoModels.of(cfg, "set")
+        VideoModels.of(cfg, Path("models"), "set")
     cfg = dataclasses.replace(CFG, image_steps=(0,))
     assert models.image in models.read_by(cfg)
     with pytest.raises(EchosynError, match=r"lidm does not exist.*stage train_lidm makes"):

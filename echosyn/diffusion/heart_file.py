@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+HEARTS = "hearts.safetensors"  # in the folder of what draws or filters them
 NAMES = "classes"
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from echosyn.arithmetic.trust import Probe, trusted
 from echosyn.data.latents import LatentSet
 from echosyn.diffusion.ef_draw import ef_quantile
-from echosyn.diffusion.heart_file import Hearts
+from echosyn.diffusion.heart_file import HEARTS, Hearts
 from echosyn.diffusion.objectives import load_objective
 from echosyn.diffusion.sampling import (
     autoguided,
@@ -28,7 +28,6 @@ from echosyn.runtime.device import autocast, pick_device
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import atomic_dir
 
-HEARTS = "hearts.safetensors"
 LABELS = 8  # stream of random numbers
 
 

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from echosyn.data.filelist import EF_CENTRE, EF_SCALE
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import read_json, write_json
 
 FILE = "condition.json"
-EF_CENTRE = 55.0
-EF_SCALE = 12.0
 FPS_CENTRE = 32.0
 BEAT_OCTAVES = 3.5  # added to those of beats per frame: 85 a minute at 16 frames a second is 0
 HARMONICS = 2  # of the phase

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from echosyn.data.beats import draw_beats, first_phases
-from echosyn.data.filelist import BEAT, CLASS, HEART_RATE, PHASE, read_filelist, write_filelist
+from echosyn.data.filelist import BEAT, CLASS, HEART_RATE, PHASE, write_filelist
 from echosyn.data.latents import LatentSet
 from echosyn.diffusion.ef_draw import draw_ef
 from echosyn.diffusion.generate import VideoSampler, synthetic_name
@@ -282,13 +282,3 @@ def sample_numbers(
         numbers["sample_videos/ef_mean"] = float(table["EF"].mean())
         numbers["sample_videos/ef_sd"] = float(table["EF"].std(ddof=0))
     return numbers | truth_numbers(read_truth(shards), cfg.ef_tolerance, seed)
-
-
-def released_hearts(hearts: AcceptedHearts, samples: Path) -> Tensor:
-    """The hearts (N, 4, h, w) that a sample folder's videos show, in its order.
-
-    Raises:
-        EchosynError: a video of a heart that the filter did not accept.
-    """
-    names = read_filelist(samples / "FileList.csv", label="none")["FileName"]
-    return hearts.take(np.array([int(name.rsplit("_", 1)[1]) for name in names]))

@@ -35,13 +35,12 @@ class VideoModels:
     speckle: Path
 
     @classmethod
-    def of(cls, cfg: SampleVideosConfig, dataset: str) -> "VideoModels":
-        """As the stages leave them under models/.
+    def of(cls, cfg: SampleVideosConfig, root: Path, dataset: str) -> "VideoModels":
+        """As the stages leave them in the folder `root`.
 
         Raises:
             EchosynError: the video model is not there.
         """
-        root = Path("models")
         found = cls(
             root / cfg.model, root / "vae", root / "ef" / dataset / "real",
             root / "lidm" / dataset, root / "speckle" / dataset,
