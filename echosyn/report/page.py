@@ -144,7 +144,10 @@ def _lineage(lineage: Mapping[str, Mapping[str, str]], settings: Mapping[str, An
     parts = []
     for group, hashes in lineage.items():
         if hashes:
-            parts.append(_listing(f"{group}: {len(hashes)}, with md5", hashes, group != "code"))
+            kind, is_open = "md5", group in ("data", "models")
+            if group == "stages":
+                kind = "the digest of their code"
+            parts.append(_listing(f"{group}: {len(hashes)}, with {kind}", hashes, is_open))
     parts.append(_listing(f"settings: {len(settings)}", settings, False))
     return "\n".join(parts)
 
