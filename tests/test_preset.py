@@ -157,24 +157,25 @@ def test_what_the_command_refuses(root, capsys):
     assert "scale: demo" in (root / "params.yaml").read_text()
 
 
-def test_weights_are_looked_for_under_their_published_names(root, capsys):
-    assert "no vae, lidm_phantom, lvdm; there is no folder" in fails(
-        capsys, "reference", "--weights", "zoo"
+def test_weights_are_looked_for_where_dvc_watches(root, capsys):
+    assert "no weights in weights/vae, weights/lidm/phantom, weights/lvdm: put" in fails(
+        capsys, "reference", "--weights"
     )
-    for name in ("vae", "lidm_a4c", "lidm_dynamic", "lvdm"):
-        (root / "zoo" / name).mkdir(parents=True)
-    said = fails(capsys, "reference", "--weights", "zoo", "--write")
-    assert "no lidm_phantom; there are lidm_a4c, lidm_dynamic, lvdm, vae" in said
-    (root / "zoo/lidm_a4c").rmdir()  # then there is but one for the one dataset
-    for folder in ("zoo", str(root / "zoo")):
-        assert echosyn(["preset", "reference", "--weights", folder, "--write"]) == 0
-        assert settings(root, "train_vae").weights == "zoo/vae"
-        assert settings(root, "train_lidm").weights == "zoo/lidm_dynamic"
-        assert settings(root, "train_lvdm").weights == "zoo/lvdm"
-    (root / "zoo/lidm_a4c").mkdir()
+    for name in ("vae", "lidm/a4c", "lidm/dynamic", "lvdm"):
+        (root / "weights" / name).mkdir(parents=True)
+        (root / "weights" / name / ".gitkeep").touch()
+        (root / "weights" / name / "config.json").touch()
+    said = fails(capsys, "reference", "--weights", "--write")
+    assert "no weights in weights/lidm/phantom (in weights/lidm: a4c, dynamic)" in said
+    shutil.rmtree(root / "weights/lidm/a4c")  # then there is but one for the one dataset
+    assert echosyn(["preset", "reference", "--weights", "--write"]) == 0
+    assert settings(root, "train_vae").weights == "weights/vae"
+    assert settings(root, "train_lidm").weights == "weights/lidm/dynamic"
+    assert settings(root, "train_lvdm").weights == "weights/lvdm"
+    shutil.copytree(root / "weights/lidm/dynamic", root / "weights/lidm/a4c")
     edit(root / "params.yaml", generate=["a4c", "dynamic"])
-    assert echosyn(["preset", "reference", "--weights", "zoo", "--write"]) == 0
-    assert settings(root, "train_lidm").weights == "zoo/lidm_{dataset}"
+    assert echosyn(["preset", "reference", "--weights", "--write"]) == 0
+    assert settings(root, "train_lidm").weights == "weights/lidm/{dataset}"
 
 
 def test_an_empty_section_is_filled_where_it_stands():
@@ -233,12 +234,12 @@ def made(tmp_path_factory):
     torch.manual_seed(0)
     nets = SimpleNamespace(
         vae=published_vae(root / "weights/vae"),
-        lidm=published_lidm(root / "weights/lidm_phantom"),
+        lidm=published_lidm(root / "weights/lidm/phantom"),
         lvdm=published_lvdm(root / "weights/lvdm"),
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        assert echosyn(["preset", "reference", "--weights", "weights", "--write"]) == 0
+        assert echosyn(["preset", "reference", "--weights", "--write"]) == 0
     return root, nets
 
 
@@ -298,7 +299,7 @@ def test_a_published_lidm_draws_hearts_as_it_is(project, made):
     hearts = sampler.draw(range(2), seed=0).latents
     assert hearts.shape == (2, 4, SIZE, SIZE)
     assert not torch.equal(hearts[0], hearts[1])
-    assert Path("weights/lidm_phantom") in prepared("train_lidm", "phantom")[1]
+    assert Path("weights/lidm/phantom") in prepared("train_lidm", "phantom")[1]
 
 
 @pytest.mark.slow
@@ -335,6 +336,13 @@ def refused(name, folder, message, *arguments, **changes):
 
 
 SUBJECT = {"train_vae": (), "train_lidm": ("phantom",), "train_lvdm": ()}
+
+
+@pytest.mark.parametrize("name", SUBJECT)
+def test_a_folder_that_dvc_does_not_watch_is_refused(project, name):
+    Path("zoo").mkdir(exist_ok=True)
+    place = f"weights/{name.removeprefix('train_')}"
+    refused(name, "zoo", f"DVC watches {place}: put .* there, or give a whole path", *SUBJECT[name])
 
 
 @pytest.mark.parametrize("name", SUBJECT)

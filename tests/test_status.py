@@ -70,4 +70,9 @@ def test_an_edit_makes_dvc_status_name_those_stages_that_it_concerns(project):
     assert {d for d in named if not any(f"{f}/".startswith(f"{d}/") for f in EDITS)} == set()
     for file, text in before.items():
         (project / file).write_text(text)
-    assert changed() == {}
+
+
+def test_other_published_weights_make_dvc_status_name_the_stage_that_takes_them(project):
+    (project / "weights/lidm/phantom").mkdir()
+    (project / "weights/lidm/phantom/config.json").write_text("{}")
+    assert changed() == {"weights/lidm": {"train_lidm"}}
