@@ -193,7 +193,7 @@ def test_rate_and_phase_are_those_of_the_phantoms_cycle(phantoms):
     assert np.median(np.abs(table["HeartRate"] / bpm - 1)[held]) < 0.02
 
 
-def test_without_an_anchor_no_beat_is_told(phantoms):
+def test_without_an_anchor_no_beat_is_known(phantoms):
     """Tracings at frames that have nothing to do with the beat."""
     latents = LatentSet(phantoms / "latents")
     traced = traced_frames(LatentSet(phantoms / "latents", "TRAIN"), phantoms / "data")

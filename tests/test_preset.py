@@ -41,7 +41,7 @@ ROOT = Path(__file__).parents[1]
 # Of 7x7 latents padded to 8x8: a published config may name either size.
 SIZE, PADDED, WINDOW, SCALING = 7, 8, 4, 0.5
 UNET = UnetConfig(widths=(32, 64), layers=1, attention=(False, True), heads=(4, 8))
-TOLD = ConditionSpec(published=True)
+PUBLISHED = ConditionSpec(published=True)
 STAGES = {
     "train_vae": TrainVaeConfig,
     "train_lidm": TrainLidmConfig,
@@ -95,10 +95,10 @@ def test_the_patch_applied_by_git_is_what_write_writes(root, capsys):
     applied = (root / "params.yaml").read_text()
     (root / "params.yaml").write_text(before)
     assert echosyn(["preset", "reference", "--write"]) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert (root / "params.yaml").read_text() == applied != before
-    assert "scale: demo -> paper\n" in told
-    assert "sample_videos.windows: not set -> discard\n" in told
+    assert "scale: demo -> paper\n" in printed
+    assert "sample_videos.windows: not set -> discard\n" in printed
     comments = [line.partition("#")[2] for line in before.splitlines() if "#" in line]
     assert [line.partition("#")[2] for line in applied.splitlines() if "#" in line] == comments
     assert sorted(path.name for path in root.iterdir()) == ["conf", "params.yaml"]
@@ -203,7 +203,7 @@ def published_lidm(folder, size=PADDED):
     return model
 
 
-def published_lvdm(folder, size=SIZE, spec=TOLD, window=WINDOW):
+def published_lvdm(folder, size=SIZE, spec=PUBLISHED, window=WINDOW):
     if not spec.published:
         model = tiny_video(window, spec, size)
         model.save(folder)
@@ -385,13 +385,13 @@ def test_a_lidm_of_other_channels_or_labels_is_refused(project, tmp_path):
     UNet2DModel.from_config(grey).save_pretrained(tmp_path / "grey")
     refused("train_lidm", tmp_path / "grey", "3 channels to 3, but latents have 4", "phantom")
     own = ImageDenoiser(ImageConfig(), SIZE, ConditionSpec())
-    own.save(tmp_path / "told")
-    refused("train_lidm", tmp_path / "told", "'own', but .* 'published': set layout: o", "phantom")
-    refused("train_lidm", tmp_path / "told", "told EF, but .* it nothing: set `cond", "phantom",
+    own.save(tmp_path / "ef")
+    refused("train_lidm", tmp_path / "ef", "'own', but .* 'published': set layout: o", "phantom")
+    refused("train_lidm", tmp_path / "ef", "on EF, but .* have nothing: set `cond", "phantom",
             layout="own")  # fmt: skip
     foreign = UNet2DModel.from_config({**config, "num_class_embeds": 3})
     foreign.save_pretrained(tmp_path / "foreign")
-    refused("train_lidm", tmp_path / "foreign", "told a class, in a way", "phantom")
+    refused("train_lidm", tmp_path / "foreign", "conditioned on a class, in a way", "phantom")
 
 
 @pytest.mark.slow
@@ -402,7 +402,7 @@ def test_a_lvdm_of_another_layout_or_window_is_refused(project, tmp_path):
     classes = ConditionSpec(classes=("a", "b"))
     published_lvdm(tmp_path / "own", spec=classes)
     refused("train_lvdm", tmp_path / "own", "'own', but .* 'published': set layout: own")
-    refused("train_lvdm", tmp_path / "own", "told EF, class a, class b, but .* tell it EF: choose",
+    refused("train_lvdm", tmp_path / "own", "on EF, class a, class b, but .* have EF: choose",
             layout="own")  # fmt: skip
     assert same(
         prepared("train_lvdm", weights="weights/lvdm")[0].build(),

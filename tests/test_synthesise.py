@@ -181,11 +181,11 @@ def test_a_plan_gives_every_heart_an_ef_and_a_split(tmp_path):
         plan_samples("set", CFG, hearts, real((np.nan, np.nan)), 7)
 
 
-def test_what_a_heart_was_told_is_asked_of_its_video(tmp_path):
-    told = np.arange(9) + 40.0
+def test_what_a_heart_was_drawn_for_is_asked_of_its_video(tmp_path):
+    asked = np.arange(9) + 40.0
     names = tuple("abc"[i % 3] for i in range(9))
-    plan = plan_samples("set", CFG, accepted(tmp_path / "ef", ef=told), real(), 0)
-    assert plan.table["EF"].tolist() == told[:4].tolist()
+    plan = plan_samples("set", CFG, accepted(tmp_path / "ef", ef=asked), real(), 0)
+    assert plan.table["EF"].tolist() == asked[:4].tolist()
     hearts = accepted(tmp_path / "classes", classes=names)
     plan = plan_samples("set", CFG, hearts, real((np.nan,) * 4, "aabb"), 0, "class")
     assert plan.classes == list(names[:4])
@@ -222,7 +222,7 @@ def test_a_class_dataset_is_sampled_without_ef(tmp_path):
 
 def test_a_model_without_classes_takes_hearts_of_a_class_but_no_drawn_one(models, tmp_path):
     sampler, train = VideoSampler(models.video, CFG), real((50.0,) * 4, "abab")
-    hearts = accepted(tmp_path / "told", classes=("a",) * 9)
+    hearts = accepted(tmp_path / "labelled", classes=("a",) * 9)
     plan = plan_samples("set", CFG, hearts, train, 0, "class")
     assert len(recorded(sampler, plan, [range(1)], tmp_path / "out")) == 1
     plan = plan_samples("set", CFG, accepted(tmp_path / "hearts"), train, 0, "class")
@@ -237,14 +237,14 @@ def test_a_replacement_is_asked_for_what_its_place_was(tmp_path):
     assert plan.table["EF"].tolist() == [30.0, 60.0]
     assert plan.table["EFAsked"].tolist() == [30.0, 60.0]
     assert plan.table["EFMeasured"].isna().all()
-    hearts = accepted(tmp_path / "told", ef=np.arange(9) + 40.0)
+    hearts = accepted(tmp_path / "labelled", ef=np.arange(9) + 40.0)
     assert replanned(hearts, np.array([6, 9]), places).table["EF"].tolist() == [42.0, 43.0]
 
 
 # ---- frame rates
 
 
-def test_the_rate_asked_for_is_told_to_a_model_that_knows_rates(models, tmp_path):
+def test_the_rate_asked_for_conditions_a_model_that_knows_rates(models, tmp_path):
     hearts, cfg = accepted(tmp_path / "hearts"), dataclasses.replace(CFG, fps=8.0)
     slow, own = (plan_samples("set", c, hearts, real(), 0) for c in (cfg, CFG))
     assert (slow.table["FPS"] == 8.0).all()
@@ -252,8 +252,8 @@ def test_the_rate_asked_for_is_told_to_a_model_that_knows_rates(models, tmp_path
         EchosynError, match=r"lvdm: 8 frames per second .* the latents' 16: set fps"
     ):
         models.sampler(cfg, slow.fps, FPS)
-    told = write_model(tmp_path / "lvdm", ConditionSpec(fps=True))
-    sampler = told.sampler(cfg, slow.fps, FPS)
+    rated = write_model(tmp_path / "lvdm", ConditionSpec(fps=True))
+    sampler = rated.sampler(cfg, slow.fps, FPS)
     videos = [recorded(sampler, plan, [range(1)], tmp_path / "out") for plan in (slow, own)]
     assert videos[0] != videos[1]
 

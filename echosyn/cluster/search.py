@@ -132,7 +132,7 @@ def _run(
     name: str,
 ) -> None:
     """Let Ray Tune run the trials; what they find is in their folders."""
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is told of below
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is named below
     # Ray's own tables and records: what there is to know is in the trials' folders.
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(len(started))  # PBT must know all of them
@@ -228,8 +228,8 @@ def _shown(plan: Plan, trials: int, name: str) -> Any:
             state = trial_state(plan.folder(key), plan.steps)
             settings = state["settings"] or trial.config["start"]["settings"]
             shown = " ".join(f"{k}={v}" for k, v in settings.items())
-            told = state.get("error", f"{plan.metric} {state['value']:.6g}")
-            print(f"{key} {state['status']} at step {state['step']}: {told} ({shown})", flush=True)
+            said = state.get("error", f"{plan.metric} {state['value']:.6g}")
+            print(f"{key} {state['status']} at step {state['step']}: {said} ({shown})", flush=True)
             if not (plan.folder(key) / FAILED).is_file():
                 run = plan.run(key, trial.config["start"]["settings"])
                 run.tag("outcome", state["status"])

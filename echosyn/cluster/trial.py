@@ -83,7 +83,7 @@ def run_trial(
 
     Args:
         start: trial and step of the checkpoint to start from (PBT), None for the trial's own.
-        report: told step and value at every comparison.
+        report: given step and value at every comparison.
     """
     os.chdir(plan.root)
     from echosyn.runtime.device import set_threads

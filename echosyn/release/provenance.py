@@ -20,7 +20,7 @@ def provenance(root: Path, dataset: str) -> dict[str, Any]:
     `stages` has the digest of each stage's code, which its run has as the tag `code`.
 
     Covers the stages that `samples/<dataset>` and its evaluation came from, as dvc.lock recorded
-    them. Places outside the project are left out: they may name a hospital, a person or a machine.
+    them. Paths outside the project are left out: they may name a hospital, a person or a machine.
 
     Raises:
         EchosynError: dvc.lock does not know the samples, or they are not what it recorded.

@@ -83,8 +83,8 @@ def plan_samples(
 ) -> SamplePlan:
     """Take the first accepted hearts in sample order and give each an EF, a class and a split.
 
-    What a heart was itself told, it keeps. Else EFs are drawn as `cfg.ef` says, where TRAIN has
-    any, and for `label` "class" the classes by TRAIN's frequencies, in every split. Heart rates are
+    What a heart was drawn for, it keeps. Else EFs are drawn as `cfg.ef` says, where TRAIN has any,
+    and for `label` "class" the classes by TRAIN's frequencies, in every split. Heart rates are
     drawn as TRAIN's are at the EF, and the phase of the first frame evenly, where TRAIN's beats are
     known.
 
@@ -133,8 +133,8 @@ def _draw_classes(known: list[str], n: int, rng: np.random.Generator) -> list[st
 
 
 def as_hearts_are(table: pd.DataFrame, hearts: AcceptedHearts, indices: np.ndarray) -> pd.DataFrame:
-    """FileList rows whose EF and class are what their hearts (sample indices) were told, if they
-    were told any."""
+    """FileList rows whose EF and class are what their hearts (sample indices) were drawn for, if
+    for any."""
     rows = np.searchsorted(hearts.indices, indices)
     if hearts.ef is not None:
         table = as_asked(table, hearts.ef[rows])
@@ -144,7 +144,7 @@ def as_hearts_are(table: pd.DataFrame, hearts: AcceptedHearts, indices: np.ndarr
 
 
 def replanned(hearts: AcceptedHearts, indices: np.ndarray, table: pd.DataFrame) -> SamplePlan:
-    """Other hearts in the places of finished videos, whose FileList rows `table` are."""
+    """Other hearts in place of those of finished videos, whose FileList rows `table` are."""
     return SamplePlan(hearts, indices, as_hearts_are(without_truth(table), hearts, indices))
 
 

@@ -84,8 +84,8 @@ class VideoModels:
             own_fps: of the latents that it was trained on.
 
         Raises:
-            EchosynError: as VideoSampler; or a model that was not told frame rates, and another one
-                than its own.
+            EchosynError: as VideoSampler; or a model not conditioned on frame rates, and another
+                one than its own.
         """
         if cfg.image_steps and not self.image.is_dir():
             raise EchosynError(

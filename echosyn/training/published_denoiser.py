@@ -74,7 +74,9 @@ class PublishedLidm(Untrained, LidmTask):
                 f"{LATENT_CHANNELS}: choose one that was trained on latents of this VAE"
             )
         model = load_image(folder)
-        _check_told(folder, model.spec, self.spec, "set `condition` of train_lidm to what it knows")
+        _check_condition(
+            folder, model.spec, self.spec, "set `condition` of train_lidm to what it knows"
+        )
         _fit_size(folder, model, self.frame_size)
         return model
 
@@ -94,7 +96,7 @@ class PublishedLvdm(Untrained, LvdmTask):
         _check_objective(folder, cfg.objective, "train_lvdm")
         model = load_video(folder)
         _check_layout(folder, isinstance(model, VideoDenoiser), cfg.layout, "train_lvdm")
-        _check_told(folder, model.spec, self.spec, "choose a model of these datasets' labels")
+        _check_condition(folder, model.spec, self.spec, "choose a model of these datasets' labels")
         if model.window != cfg.window:
             raise EchosynError(
                 f"{folder}: clips of {model.window} frames, but train_lvdm has window "
@@ -136,15 +138,15 @@ def _check_layout(folder: Path, own: bool, wanted: str, stage: str) -> None:
         )
 
 
-def _check_told(folder: Path, found: ConditionSpec, wanted: ConditionSpec, fix: str) -> None:
-    if _told(found) != _told(wanted):
+def _check_condition(folder: Path, found: ConditionSpec, wanted: ConditionSpec, fix: str) -> None:
+    if _named(found) != _named(wanted):
         raise EchosynError(
-            f"{folder}: a model that is told {_told(found)}, but the settings and datasets tell it "
-            f"{_told(wanted)}: {fix}, or train one with weights: none"
+            f"{folder}: a model conditioned on {_named(found)}, but the settings and datasets "
+            f"have {_named(wanted)}: {fix}, or train one with weights: none"
         )
 
 
-def _told(spec: ConditionSpec) -> str:
+def _named(spec: ConditionSpec) -> str:
     names = [
         name
         for name, known in (

@@ -99,7 +99,7 @@ class ReidTask:
         val: the same for the validation loss, which is NaN with fewer than two people.
 
     Raises:
-        EchosynError: videos of one person only, who could not be told from anybody.
+        EchosynError: videos of one person only, who could not be distinguished from anybody.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ def measure_reid(
     """AUC, EER and recall, with intervals, of telling unseen people apart.
 
     Args:
-        test: one dataset: people of two are told apart by their machines.
+        test: one dataset: people of two differ by their machines.
         frames: of each video.
         disguise: also measure (`reid/disguised_...`) with one frame of every pair disguised so.
     """

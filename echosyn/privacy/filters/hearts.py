@@ -203,7 +203,8 @@ class AcceptedHearts:
     """Hearts that passed the filter, on disk, read where needed. Pickles to its path.
 
     indices: int64 (A,) sample indices, ascending. ef: percent, float64 (A,), and classes: a name
-    each; what the hearts were asked to be, None when their model is not told it.
+    each; what the hearts were asked to be, None when their model is not
+    conditioned on it.
 
     Raises:
         EchosynError: there is no such file in `folder`.
