@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
+from small_project import write_dataset
 
 from echosyn.data.filelist import read_filelist
 from echosyn.diffusion.generate import VideoSampler
@@ -78,6 +79,15 @@ def accepted(folder, ef=None, classes=None, size=SIZE, n=9):
     folder.mkdir(exist_ok=True)
     drawn.write(folder / HEARTS, indices=torch.arange(n) * 3)
     return AcceptedHearts(folder)
+
+
+def test_the_hearts_of_samples_are_those_that_their_names_say(tmp_path):
+    hearts = accepted(tmp_path / "hearts")
+    write_dataset(tmp_path / "samples", ["set_000009", "set_000003"], 16.0, 4, seed=0)
+    assert torch.equal(hearts.shown_in(tmp_path / "samples"), hearts.take(np.array([9, 3])))
+    write_dataset(tmp_path / "others", ["set_000004"], 16.0, 4, seed=0)
+    with pytest.raises(EchosynError, match="heart 4 is not among those accepted"):
+        hearts.shown_in(tmp_path / "others")
 
 
 def real(ef=(30.0, 50.0, 60.0, 70.0), classes=(None,) * 4, beats=None):
