@@ -25,9 +25,12 @@ def main(dataset: str) -> None:
     params = torch_params()
     cfg = build(AnimateConfig, params.entry("animate", dataset), f"params.yaml: animate.{dataset}")
     sample, label = params.stage("sample_videos", SampleVideosConfig), params.dataset(dataset).label
-    made, models = ("data", "latents", "reconstructions", "beats"), Path("models")
+    place, models = Path("guest") / dataset, Path("models")
     folders = GuestFolders(
-        *(Path(name) / "guest" / dataset for name in made),
+        videos=Path("data") / place,
+        latents=Path("latents") / place,
+        reconstructed=Path("reconstructions") / place,
+        beats=Path("beats") / place,
         vae=models / "vae",
         video=models / sample.model,
         image=models / "lidm" / cfg.models if sample.image_steps else None,

@@ -8,8 +8,12 @@ beats/<role>/<dataset>. Without VolumeTracings.csv no beat is known, and videos 
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from echosyn.runtime.stage import command, torch_params
+
+if TYPE_CHECKING:
+    from echosyn.beat.lv_area import LvArea
 
 PICTURES = 6  # videos in the picture that is kept with the run
 
@@ -44,14 +48,15 @@ def main(dataset: str) -> None:
             run.output(out)
             run.final({"beats/sure": 0.0}, Path(f"metrics/beats/{dataset}.json"))
         return
-    task, found = lv_area.LvAreaTask(cfg, seen, held_out), {}
+    task = lv_area.LvAreaTask(cfg, seen, held_out)
+    found: dict[str, Any] = {}
 
-    def measure(model) -> dict[str, float]:  # noqa: ANN001
+    def measure(model: "LvArea") -> dict[str, float]:
         found["curves"] = lv_area.area_curves(model, latents)
         found["table"], numbers = lv_area.beat_table(latents, found["curves"], seen)
         return {**numbers, "beats/area_unexplained": task.validate(model)["loss"]}
 
-    def save(model, tmp: Path) -> None:  # noqa: ANN001
+    def save(model: "LvArea", tmp: Path) -> None:
         lv_area.save_area(tmp, model, cfg.width, latents.frame_size)
         write_beats(tmp, found["table"])
 

@@ -32,15 +32,21 @@ def main(dataset: str) -> None:
         params.stage("encode", EncodeConfig),
     )
     painted = params.stage("sample_videos", SampleVideosConfig).speckle
-    of = {name: Path(name) / dataset for name in ("hearts", "privacy", "samples", "audit")}
-    train = {name: Path(name) / "train" / dataset for name in ("latents", "beats", "data")}
-    models = {name: Path("models") / name / dataset for name in ("reid", "lidm", "speckle")}
+    samples, train, models = Path("samples") / dataset, Path("train") / dataset, Path("models")
     folders = AuditedFolders(
-        of["hearts"], of["privacy"], of["samples"], *train.values(), models["reid"],
-        models["lidm"], Path("models/vae"), models["speckle"] if painted else None,
-        state_root() / "frames",
-    )  # fmt: skip
-    settings, out = {**dataclasses.asdict(cfg), "seed": seed}, of["audit"]
+        drawn=Path("hearts") / dataset,
+        privacy=Path("privacy") / dataset,
+        samples=samples,
+        latents=Path("latents") / train,
+        beats=Path("beats") / train,
+        videos=Path("data") / train,
+        encoder=models / "reid" / dataset,
+        image=models / "lidm" / dataset,
+        vae=models / "vae",
+        speckle=models / "speckle" / dataset if painted else None,
+        cache=state_root() / "frames",
+    )
+    settings, out = {**dataclasses.asdict(cfg), "seed": seed}, Path("audit") / dataset
     with stage_run("privacy_audit", dataset, settings, folders.read) as run:
         label = params.dataset(dataset).label
         hearts, videos = audit_dataset(folders, label, cfg, filters, seed)
@@ -52,7 +58,7 @@ def main(dataset: str) -> None:
             numbers |= read_json(Path(f"metrics/{stage}/{dataset}.json"))
         outcome = hold_against(numbers, cfg.thresholds)
         with atomic_dir(out) as tmp:
-            listed = sha256_file(of["samples"] / "FileList.csv")
+            listed = sha256_file(samples / "FileList.csv")
             write_json(tmp / AUDIT, {"filelist_sha256": listed, "numbers": numbers})
             hearts.planted.to_csv(tmp / PLANTED["hearts"], index=False)
             videos.planted.to_csv(tmp / PLANTED["videos"], index=False)

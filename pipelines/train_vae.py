@@ -5,8 +5,12 @@ python -m pipelines.train_vae
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from echosyn.runtime.stage import command, torch_params
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def main() -> None:
@@ -20,7 +24,7 @@ def main() -> None:
     cfg = params.stage("train_vae", TrainVaeConfig)
     task, inputs = prepare_vae(params, cfg, state_root() / "frames")
 
-    def measure(model) -> dict[str, float]:  # noqa: ANN001
+    def measure(model: "nn.Module") -> dict[str, float]:
         if cfg.weights == "none":  # denoisers published with a VAE know the scale of its latents
             standardise(vae_of(model), evenly_spaced_frames(task.sets, cfg.standardise_frames))
         scores = task.validate(model)

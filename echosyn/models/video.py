@@ -87,11 +87,10 @@ class VideoDenoiser(nn.Module):
         self.time = nn.Sequential(
             nn.Linear(TIME_DIM, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
-        self.labels = nn.Sequential(
-            nn.Linear(spec.frame_dim, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
-        )
+        first = nn.Linear(spec.frame_dim, embedding)
         with torch.no_grad():
-            self.labels[0].weight.mul_(LABEL_GAIN)
+            first.weight.mul_(LABEL_GAIN)
+        self.labels = nn.Sequential(first, nn.SiLU(), nn.Linear(embedding, embedding))
         self.span = modulation(TIME_DIM, embedding) if spans else None
         self.enter = nn.Conv2d(2 * LATENT_CHANNELS + continues, c, 3, padding=1)
         self.before = nn.ModuleList(_Block(c, embedding) for _ in range(cfg.outer_blocks))
@@ -103,8 +102,8 @@ class VideoDenoiser(nn.Module):
         self.after = nn.ModuleList(_Block(c, embedding) for _ in range(cfg.outer_blocks))
         self.last = modulation(embedding, 2 * c)
         self.leave = nn.Conv2d(c, LATENT_CHANNELS, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        for parameter in self.leave.parameters():
+            nn.init.zeros_(parameter)
 
     @classmethod
     def load(cls, folder: Path | str) -> "VideoDenoiser":
@@ -125,7 +124,7 @@ class VideoDenoiser(nn.Module):
         return load_model(folder, made)
 
     def save(self, folder: Path | str) -> None:
-        facts = {"window": self.window, "size": self.size}
+        facts: dict[str, Any] = {"window": self.window, "size": self.size}
         facts |= {"continues": self.continues, "spans": self.spans}
         facts |= {"condition": self.spec.dim, "model": dataclasses.asdict(self.cfg)}
         save_model(folder, self, facts)

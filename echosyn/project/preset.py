@@ -88,7 +88,7 @@ def with_weights(preset: Preset, root: Path) -> Preset:
             "`weights` of train_vae, train_lidm and train_lvdm by hand"
         )
     weights = {"train_vae": VAE, "train_lidm": lidm, "train_lvdm": LVDM}
-    added = {(stage, "weights"): folder for stage, folder in weights.items()}
+    added: dict[Key, str] = {(stage, "weights"): folder for stage, folder in weights.items()}
     return replace(preset, settings={**preset.settings, **added})
 
 

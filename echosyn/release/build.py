@@ -67,7 +67,7 @@ def build_release(
     name: str,
     label: str,
     provenance: Mapping[str, Any],
-    metrics: Mapping[str, float],
+    metrics: Mapping[str, float | str],
 ) -> dict[str, Any]:
     """Write the release of `samples` to `out`, whole or not at all.
 

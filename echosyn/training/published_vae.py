@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from torch import nn
-
 from echosyn.data.frames import FrameSet, load_frames
 from echosyn.data.training_sets import subfolders
 from echosyn.models.vae import FRAME_SIZE, INPUT_LAYOUTS, LATENT_CHANNELS, Vae
@@ -36,7 +34,7 @@ class PublishedVae(Untrained, VaeTask):
         self.folder = weights_folder(cfg.weights, "train_vae")
         super().__init__(cfg, train, val)
 
-    def build(self) -> nn.Module:
+    def build(self) -> Vae:
         """Raises EchosynError: no AutoencoderKL, or one of other latents than the settings'."""
         folder = self.folder
         facts = published_config(folder, "AutoencoderKL")
