@@ -128,9 +128,9 @@ def _add_preset(commands: argparse._SubParsersAction) -> None:
     preset.add_argument("name", nargs="?", metavar="NAME", help="as the list has it")
     preset.add_argument(
         "--weights",
-        type=Path,
-        metavar="DIR",
-        help="use published weights instead of training: DIR/vae, DIR/lidm_<dataset>, DIR/lvdm",
+        action="store_true",
+        help="use the published weights in weights/vae, weights/lidm/<dataset> and weights/lvdm "
+        "instead of training",
     )
     preset.add_argument("--write", action="store_true", help="change params.yaml at once")
     preset.set_defaults(run=_preset)
@@ -327,7 +327,7 @@ def _preset(args: argparse.Namespace) -> int:
         return 0
     chosen = preset.find_preset(root, args.name)
     if args.weights:
-        chosen = preset.with_weights(chosen, root, args.weights)
+        chosen = preset.with_weights(chosen, root)
     change = preset.plan_change(root, chosen)
     if not change.lines:
         print(f"nothing to change: params.yaml has all of '{chosen.name}'", file=sys.stderr)

@@ -144,6 +144,7 @@ def write_lock(root: Path) -> None:
             "outs": [other],
         },
         "sample_videos@phantom": {
+            "cmd": "python -m pipelines.sample_videos phantom",
             "deps": [code, vae],
             "params": {"params.yaml": knobs, "conf/smoke/sample_videos.yaml": {"frames": 8}},
             "outs": [samples],

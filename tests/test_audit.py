@@ -306,7 +306,7 @@ def generator(request, tmp_path_factory):
     loop = LoopConfig(
         steps=300, batch=16, lr=6e-3, ema=0.98, precision="fp32", checkpoint_every=1000
     )
-    sizes = ImageConfig(width=32, inner=64, inner_blocks=2, heads=2, told=64)
+    sizes = ImageConfig(width=32, inner=64, inner_blocks=2, heads=2, embedding=64)
     cfg = TrainLidmConfig(loop, sizes, validation_items=1)
     task = LidmTask(cfg, Latents(people), Latents(VAL[:1]))
     model = fit(task, loop, 0, tmp_path_factory.mktemp("lidm"), NullRun(), "lidm")

@@ -40,7 +40,7 @@ def test_positions_are_told_apart_as_far_as_the_hearts_tell_them(n, left):
     assert abs(float(odd - even) - 1) < left
     chance = MomentMap.of(hearts(n, 0.0, 1.0, 7), hearts(n, 0.0, 1.0, 8))
     alone = hearts(n, 0.0, 1.0, 8).std(0) / hearts(n, 0.0, 1.0, 7).std(0)
-    assert chance.scale.std() < 0.6 * alone.std()  # where nothing differs, less is told apart
+    assert chance.scale.std() < 0.6 * alone.std()  # where nothing differs, less is distinguished
 
 
 def test_nothing_is_stretched_without_bound():

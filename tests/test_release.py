@@ -23,6 +23,7 @@ from echosyn.release.diff import diff
 from echosyn.release.leaks import refuse_leaks
 from echosyn.release.provenance import provenance
 from echosyn.report.privacy_page import LOCAL_ONLY
+from echosyn.runtime.code import code_digest
 from echosyn.runtime.config import build
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import read_json, write_json
@@ -387,3 +388,18 @@ def test_what_stays_local_cannot_be_part_of_a_release(project, tmp_path, name):
         scores.to_csv(folder / name, index=False)
     with pytest.raises(EchosynError, match=rf"(?s)must not be released.*\n{name}: "):
         refuse_leaks(folder, ["0XSOMEBODY1"], people=())
+
+
+def test_lineage_has_one_digest_of_the_code_of_each_stage(project):
+    def digests():
+        return provenance(project, "phantom")["lineage"]["stages"]
+
+    code = project / "pipelines/sample_videos.py"
+    code.parent.mkdir()
+    code.write_text("from echosyn import deep")
+    (project / "echosyn").mkdir()
+    (project / "echosyn/deep.py").write_text("x = 1")
+    first = digests()
+    assert first == {"sample_videos@phantom": code_digest("sample_videos", project)}
+    (project / "echosyn/deep.py").write_text("x = 2")
+    assert digests() != first

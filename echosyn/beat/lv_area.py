@@ -164,7 +164,7 @@ def load_area(folder: Path) -> LvArea | None:
 
 
 def beat_table(
-    latents: LatentSet, curves: list[np.ndarray], train: Traced, rows: np.ndarray
+    latents: LatentSet, curves: list[np.ndarray], train: Traced
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """Rate and phase of every video from its curve, and how far they are to be trusted.
 
@@ -172,8 +172,7 @@ def beat_table(
     traced end-diastolic frames say (circular mean).
 
     Args:
-        latents: all videos, of one frame rate. train: TRAIN's traced frames. rows: of TRAIN's
-            videos among all (N,).
+        latents: all videos, of one frame rate. train: TRAIN's traced frames.
 
     Returns:
         a table with the columns of beats.csv, and flat metrics: `sure`, the share of videos with a
@@ -181,7 +180,7 @@ def beat_table(
         agree); `rate_median`, beats a minute.
     """
     fps = float(latents.table["FPS"].iloc[0])
-    beats = fit_beats(curves, fps)
+    beats, rows = fit_beats(curves, fps), np.flatnonzero(latents.table["Split"] == "TRAIN")
     video, number = rows[train.video[train.diastole]], train.number[train.diastole]
     sure = beats.sure[video]
     video, number = video[sure], number[sure]

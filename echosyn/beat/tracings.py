@@ -15,7 +15,7 @@ def traced_areas(path: Path) -> dict[str, dict[int, float]]:
     """Area of each traced frame, pixels squared: FileName -> frame of the file -> area.
 
     Nothing for a file that does not exist. A video with other than two traced frames or more is
-    left out: end-diastole and end-systole are told apart by their areas.
+    left out: end-diastole and end-systole are distinguished by their areas.
 
     Raises:
         EchosynError: the file has neither EchoNet's columns nor EchoNet-Pediatric's, or a cell that

@@ -46,6 +46,8 @@ TRACINGS = "VolumeTracings.csv"  # beside a FileList: the ventricle in some fram
 RELEASED = (CLASS, *EF_TRUTH, EF_KIND, *BEAT)  # those that a synthetic dataset may have
 LABELS = ("ef", "class", "none")  # what every row of a FileList must state
 SPLITS = ("TRAIN", "VAL", "TEST")
+# Percent, about the mean and sd of EchoNet-Dynamic: networks count EF from and in them.
+EF_CENTRE, EF_SCALE = 55.0, 12.0
 VOLUMES = ("ESV", "EDV")
 NUMBERS = ("EF", "ESV", "EDV", "FrameHeight", "FrameWidth", "FPS", "NumberOfFrames")
 COUNTS = ("FrameHeight", "FrameWidth", "NumberOfFrames")

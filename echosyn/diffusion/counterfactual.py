@@ -77,7 +77,7 @@ def counterfactuals(
     Args:
         video, heart, refine: as of `noise_of`.
         own_ef: the EF that the video has, percent. efs: percent.
-        fps: of the video, for models told it.
+        fps: of the video, for models conditioned on it.
 
     Raises:
         EchosynError: as `noise_of`; an EF outside 0-100.

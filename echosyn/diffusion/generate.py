@@ -89,9 +89,10 @@ class VideoSampler:
         Args:
             hearts: unit-scale latents (B, 4, h, w). ef: percent (B,), NaN or None for none.
             indices: sample indices, which with the seed decide the noise.
-            classes: a class, or None, for each. fps: frames per second, for models told it.
-            beat: beats per frame and the first frame's phase, (B, 2), NaN for none, for models told
-                it; None: the usual rate, from end-diastole.
+            classes: a class, or None, for each. fps: frames per second, for models
+                conditioned on it.
+            beat: beats per frame and the first frame's phase, (B, 2), NaN for none, for models
+                conditioned on it; None: the usual rate, from end-diastole.
 
         Raises:
             EchosynError: hearts of a shape that is not the model's, fewer frames than its window,
@@ -212,8 +213,8 @@ def window_probe(model: VideoDenoiser | PublishedVideoDenoiser) -> Probe:
     """One window of one video through a video model, for a check of the arithmetic."""
     size = model.size
     noise, heart = torch.randn(1, model.window, 4, size, size), torch.randn(1, 4, size, size)
-    told = torch.zeros(1, model.spec.dim)
-    return Probe("a window of video", model, (noise, torch.full((1,), 500.0), heart, told))
+    condition = torch.zeros(1, model.spec.dim)
+    return Probe("a window of video", model, (noise, torch.full((1,), 500.0), heart, condition))
 
 
 def synthetic_name(dataset: str, seed: int, index: int) -> str:

@@ -96,10 +96,10 @@ class _Job:
     rows: np.ndarray  # frame numbers: of each clip (N, T), or of single frames (N,)
 
     def needed(self, videos: Videos) -> tuple[np.ndarray, np.ndarray]:
-        """The frames that the rows use, in memory (U, H, W), and the rows as places in them; the
+        """The frames that the rows use, in memory (U, H, W), and the rows as positions in them; the
         rest of the video is let go."""
-        numbers, places = np.unique(self.rows, return_inverse=True)
-        return videos.video(self.video)[numbers], places.reshape(self.rows.shape)
+        numbers, positions = np.unique(self.rows, return_inverse=True)
+        return videos.video(self.video)[numbers], positions.reshape(self.rows.shape)
 
 
 def _batches(

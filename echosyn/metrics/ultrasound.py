@@ -1,6 +1,6 @@
 """Image statistics proper to ultrasound: the radial spectrum and the speckle.
 
-Speckle is the interference of echoes from scatterers too close to be told apart. Where it is fully
+Speckle is the interference of echoes from scatterers too close to be resolved. Where it is fully
 developed the envelope is Rayleigh distributed, so that mean / standard deviation, its local SNR, is
 sqrt(pi / (4 - pi)) = 1.91 at any brightness (Burckhardt 1978, "Speckle in ultrasound B-mode
 scans"). Its size is that of the resolution cell, along the beam (axial) and across it (lateral),

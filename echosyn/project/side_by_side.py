@@ -48,7 +48,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Watcher:
-    """What is told of a run. started: a stage began. ended: it is done, after so many seconds.
+    """What a run reports. started: a stage began. ended: it is done, after so many seconds.
     tick: what runs now, and how many stages are left beside it; called often.
     """
 

@@ -26,7 +26,7 @@ ASIDE = (
 DRAWN = ("privacy_page", "release", "report")  # stages whose output is drawn
 DEPS = re.compile(r"^( *)deps: \[([^\]]*)\]", re.MULTILINE)
 MODULE = re.compile(r"(?:echosyn|pipelines)(?:\.\w+)+")
-COMMAND = re.compile(r"cmd: python -m pipelines\.(\w+)")
+PIPELINE = re.compile(r"python -m pipelines\.(\w+)")  # in the command of a stage
 WIDTH = 100
 
 
@@ -115,7 +115,7 @@ def _file(root: Path, module: str) -> str | None:
 
 def with_code(graph: str, root: Path = ROOT) -> str:
     """The text of a dvc.yaml with every stage's `deps` holding its data, then its `modules`."""
-    commands = [(m.start(), m[1]) for m in COMMAND.finditer(graph)]
+    commands = [(m.start(), m[1]) for m in PIPELINE.finditer(graph)]
 
     def filled(match: re.Match) -> str:
         stage = [name for start, name in commands if start < match.start()][-1]

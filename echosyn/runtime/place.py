@@ -107,7 +107,7 @@ def mend_store(file: Path) -> str | None:
 
 
 def mend_dvc(root: Path) -> bool:
-    """Let DVC work in a folder that no git repository holds; whether it had to be told."""
+    """Let DVC work in a folder that no git repository holds; whether it had to be set so."""
     local = root / ".dvc/config.local"
     if any((folder / ".git").exists() for folder in (root, *root.parents)):
         return False
@@ -126,7 +126,7 @@ def main() -> None:
         print(f"mlruns/mlflow.db looked for pictures in {elsewhere}: now it does here")
     if mend_dvc(root):
         print(
-            "no git keeps this folder: DVC is told so in .dvc/config.local, and runs are recorded "
+            "no git keeps this folder: DVC knows it from .dvc/config.local, and runs are recorded "
             "with git_commit 'unknown'"
         )
 

@@ -315,7 +315,7 @@ def table(scores: dict) -> str:
         rows.append((made["name"], *("" if x is None else format(x, form) for x, form in known)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(names))]
     own = scores["ef_measured"]
-    told = "too short to measure" if own is None else f"measured {own:.1f}"
-    lines = [f"heart: frame {scores['heart_frame']}; its EF: {told}"]
+    measured = "too short to measure" if own is None else f"measured {own:.1f}"
+    lines = [f"heart: frame {scores['heart_frame']}; its EF: {measured}"]
     lines += ["  ".join(cell.rjust(w) for cell, w in zip(r, widths, strict=True)) for r in rows]
     return "\n".join(lines)

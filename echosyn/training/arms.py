@@ -113,12 +113,12 @@ def parse_arm(name: str) -> Arm:
     )
 
 
-def folders(dataset: str) -> dict[str, Path]:
-    """Where the videos of each source are, relative to the project."""
+def folders(root: Path, dataset: str) -> dict[str, Path]:
+    """Where the videos of each source are in a project."""
     return {
-        "real": Path("data/train") / dataset,
-        "reconstructed": Path("reconstructions/train") / dataset,
-        "synthetic": Path("samples") / dataset,
+        "real": root / "data/train" / dataset,
+        "reconstructed": root / "reconstructions/train" / dataset,
+        "synthetic": root / "samples" / dataset,
     }
 
 

@@ -40,7 +40,9 @@ class TrainLidmConfig:
     time_shift: float = setting(0.0, lo=-3.0, hi=3.0, help="mean of logit_normal; above 0: noisier")
     weighting: str = setting("none", choices=WEIGHTINGS, help="of the loss over times")
     posterior: str = setting("mean", choices=POSTERIORS, help="what of a latent is learned")
-    condition: str = setting("none", choices=("none", "ef", "class"), help="what a heart is told")
+    condition: str = setting(
+        "none", choices=("none", "ef", "class"), help="what the LIDM is conditioned on"
+    )
     drop_label: float = setting(0.1, lo=0.0, hi=1.0, help="share of hearts that train without it")
     guide: float = setting(
         0.0, lo=0.0, hi=0.9, help="a second training for `autoguidance`: its share of the steps"
@@ -50,7 +52,7 @@ class TrainLidmConfig:
 
     def check(self) -> str | None:
         if self.layout == "published" and self.condition != "none":
-            return f"layout 'published' is told nothing: condition '{self.condition}' needs 'own'"
+            return f"layout 'published' is unconditional: condition '{self.condition}' needs 'own'"
         if self.condition != "none" and not 0 < self.drop_label < 1:
             return (
                 f"drop_label {self.drop_label:g} with condition '{self.condition}': guidance and "
@@ -121,7 +123,7 @@ class Pool:
 
 
 def video_spec(cfg: TrainLvdmConfig, sets: list[LatentSet]) -> ConditionSpec:
-    """What a video model of these datasets is told: the labels that they have."""
+    """What a video model of these datasets is conditioned on: the labels that they have."""
     if cfg.layout == "published":
         return ConditionSpec(published=True)
     efs = np.concatenate([s.ef for s in sets]) if sets else np.zeros(0)
@@ -165,7 +167,7 @@ def new_image(
 
 
 def heart_spec(cfg: TrainLidmConfig, train: LatentSet) -> ConditionSpec:
-    """What an image model is told.
+    """What an image model is conditioned on.
 
     Raises:
         EchosynError: the dataset lacks the label that `condition` names.
@@ -247,16 +249,16 @@ class LidmTask:
         self, cfg: TrainLidmConfig, pool: Pool, indices: np.ndarray, rng: np.random.Generator
     ) -> dict[str, Tensor]:
         generator = _torch_generator(rng)
-        frames, told = [], []
+        frames, labels = [], []
         for i in indices:
             latents, v = pool.where[i]
             f = int(rng.choice(latents.heart_frames(v)))
             frames.append(_latents(latents, cfg.posterior, (v, f, f + 1), generator)[0])
-            told.append(label_row(self.spec, latents, v))
+            labels.append(label_row(self.spec, latents, v))
         x = torch.stack(frames)  # (B, 4, h, w)
         noise = torch.randn(x.shape, generator=generator)
         u = time_samples(len(x), cfg.times, generator, cfg.time_shift)
-        condition = torch.cat(told)
+        condition = torch.cat(labels)
         if self.spec.dim:
             condition = self.spec.dropped(condition, cfg.drop_label, generator)
         return {"x": x, "noise": noise, "u": u, "condition": condition}
@@ -302,7 +304,7 @@ class LvdmTask:
     ) -> dict[str, Tensor]:
         generator = _torch_generator(rng)
         window = cfg.window
-        clips, hearts, told = [], [], []
+        clips, hearts, labels = [], [], []
         for i in indices:
             latents, v = pool.where[i]
             length = int(latents.lengths[v])
@@ -317,7 +319,7 @@ class LvdmTask:
             clips.append(clip)
             f = int(rng.choice(latents.heart_frames(v)))
             hearts.append(latents.mean(v, f, f + 1)[0])
-            told.append(label_row(self.spec, latents, v, stride, start))
+            labels.append(label_row(self.spec, latents, v, stride, start))
         x = torch.stack(clips)  # (B, T, 4, h, w)
         noise = torch.randn(x.shape, generator=generator)
         if cfg.noise_offset:
@@ -337,7 +339,7 @@ class LvdmTask:
             "u": u,
             "heart": heart,
             "condition": self.spec.dropped(
-                torch.cat(told), cfg.drop_label, generator, cfg.drop_beat
+                torch.cat(labels), cfg.drop_label, generator, cfg.drop_beat
             ),
         }
         if self.cfg.continues:

@@ -1,10 +1,10 @@
 """A student that samples in a few steps, distilled from a trained LVDM by the one loop.
 
-The student starts as the teacher, is told the length of its step, and learns the teacher's mean
-velocity over that step: Salimans & Ho 2022 distil steps into one; Meng et al. 2023 distil the
-guided teacher, so that guidance costs no pass any more; Yan et al. 2024 (PeRFlow) keep to pieces of
-the path; Frans et al. 2024 condition on the step's length, so that one student serves every number
-of steps.
+The student starts as the teacher, is conditioned on the length of its step, and learns the
+teacher's mean velocity over it: Salimans & Ho 2022 distil steps into one; Meng et al. 2023 distil
+the guided teacher, so that guidance costs no pass any more; Yan et al. 2024 (PeRFlow) keep to
+pieces of the path; Frans et al. 2024 condition on the step's length, so that one student serves
+every number of steps.
 """
 
 import dataclasses
@@ -77,8 +77,8 @@ class DistillTask:
             rates and given frames are drawn.
 
     Raises:
-        EchosynError: a teacher that is not of objective 'flow', or of layout 'published', or was
-            told other things than these datasets have.
+        EchosynError: a teacher that is not of objective 'flow', or of layout 'published', or
+            conditioned on other things than these datasets have.
     """
 
     def __init__(
@@ -101,13 +101,13 @@ class DistillTask:
         self.clips = LvdmTask(plain, train, val)
         if self.teacher.spec.published:
             raise EchosynError(
-                f"{teacher}: a model of layout 'published' cannot be told the length of its step: "
-                "set train_lvdm.layout: own"
+                f"{teacher}: a model of layout 'published' cannot be conditioned on the length of "
+                "its step: set train_lvdm.layout: own"
             )
         if self.teacher.spec != self.clips.spec:
             raise EchosynError(
-                f"{teacher}: was told {self.teacher.spec}, but its settings and datasets make that "
-                f"{self.clips.spec}: train it again"
+                f"{teacher}: was conditioned on {self.teacher.spec}, but its settings and datasets "
+                f"make that {self.clips.spec}: train it again"
             )
 
     def __getstate__(self) -> dict:
@@ -135,8 +135,8 @@ class DistillTask:
         at = t[:, None, None, None, None]
         x = (1 - at * keep) * batch["x"] + at * keep * batch["noise"]
         target = self.mean_velocity(x, t, span, batch)
-        told = batch["heart"], batch["condition"]
-        output = model(x, TRAIN_STEPS * t, *told, span=span, known=known)
+        given = batch["heart"], batch["condition"]
+        output = model(x, TRAIN_STEPS * t, *given, span=span, known=known)
         return weighted_mse(output, target, None, keep), {}
 
     @torch.no_grad()
@@ -160,7 +160,7 @@ class DistillTask:
         """The guided teacher's at times t (B,) in 0 .. 1; none for given frames."""
         teacher, known = self.teacher.to(x.device), batch.get("known")
 
-        def told(x: Tensor, _: Tensor, heart: Tensor, condition: Tensor, start: Tensor) -> Tensor:
+        def asked(x: Tensor, _: Tensor, heart: Tensor, condition: Tensor, start: Tensor) -> Tensor:
             n = len(x) // len(t)  # `guided` knows one time for all, here every clip has its own
             given = None if known is None else known.repeat(n, 1)
             return teacher(x, TRAIN_STEPS * t.repeat(n), heart, condition, start, known=given)
@@ -168,7 +168,7 @@ class DistillTask:
         condition, cfg = batch["condition"], self.cfg
         unlabelled = teacher.spec.unlabelled(condition)
         scales = (cfg.guidance, cfg.heart_guidance)
-        predict = guided(told, batch["heart"], condition, unlabelled, *scales)
+        predict = guided(asked, batch["heart"], condition, unlabelled, *scales)
         return predict(x, t.new_zeros(())) * _free(batch)
 
     @torch.no_grad()
@@ -222,8 +222,8 @@ def student_path(model: nn.Module, batch: dict[str, Tensor], steps: int) -> list
     span = batch["noise"].new_full((len(batch["noise"]),), 1 / steps)
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
-        told, known = (batch["heart"], batch["condition"]), batch.get("known")
-        out = model(x, TRAIN_STEPS * t.expand(len(x)), *told, span=span, known=known)
+        given, known = (batch["heart"], batch["condition"]), batch.get("known")
+        out = model(x, TRAIN_STEPS * t.expand(len(x)), *given, span=span, known=known)
         return out.float() * _free(batch)
 
     return _euler(predict, batch, steps)

@@ -163,22 +163,22 @@ def _compare(videos: pd.DataFrame, listed: Cells, fps_tolerance: float) -> None:
     known = place >= 0
     videos["Listed"] = known
 
-    def told(column: str) -> pd.Series:
+    def said(column: str) -> pd.Series:
         cells = table[column].iloc[place].reset_index(drop=True)
         return cells.where(known, None)
 
-    videos["ListedSplit"] = told("Split")
+    videos["ListedSplit"] = said("Split")
     videos["SameSplit"] = (videos["Split"] == videos["ListedSplit"]).where(known, None)
     if "EF" in videos:
-        videos["ListedEF"] = to_numbers(told("EF").fillna(""))
+        videos["ListedEF"] = to_numbers(said("EF").fillna(""))
         same = np.isclose(videos["EF"], videos["ListedEF"], rtol=0, atol=1e-4, equal_nan=True)
         videos["SameEF"] = pd.Series(same, dtype=object).where(known, None)
     if PATIENT in videos and PATIENT in table:
-        videos["ListedPatient"] = told(PATIENT)
+        videos["ListedPatient"] = said(PATIENT)
         same = videos[PATIENT] == videos["ListedPatient"]
         videos["SamePatient"] = same.where(known, None)
     if {"FPS", "NumberOfFrames"} <= set(videos):
-        frames, fps = (to_numbers(told(c).fillna("")) for c in ("NumberOfFrames", "FPS"))
+        frames, fps = (to_numbers(said(c).fillna("")) for c in ("NumberOfFrames", "FPS"))
         rows = zip(frames, fps, videos["FPS"], videos["NumberOfFrames"], strict=True)
         videos["ExpectedFrames"] = [_expected_frames(*row, fps_tolerance) for row in rows]
 

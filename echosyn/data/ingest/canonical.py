@@ -297,8 +297,8 @@ def _notes(left: Sequence[Reject], noted: Sequence[tuple[str, Note]], resized: i
     notes = [f"{resized} videos were resized to {FRAME_SIZE}x{FRAME_SIZE}"] if resized else []
     for what in dict.fromkeys(note.what for _, note in noted):
         of_kind = [Reject(source, note.how, NOTED) for source, note in noted if note.what == what]
-        told = [reject for reject in of_kind if reject.reason]
-        notes.append(f"{len(of_kind)} {what}" + (f":{_list(told)}" if told else ""))
+        explained = [reject for reject in of_kind if reject.reason]
+        notes.append(f"{len(of_kind)} {what}" + (f":{_list(explained)}" if explained else ""))
     for outcome in ("rejected", SKIPPED):
         of_kind = [r for r in left if r.outcome == outcome]
         if of_kind:

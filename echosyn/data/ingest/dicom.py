@@ -77,7 +77,7 @@ def plan(raw: Path, label: str, options: Options) -> Plan:
 
 
 class People:
-    """Patients met so far, by bare number: who writes one person's number two ways is told."""
+    """Patients met so far, by bare number: who writes one person's number two ways hears of it."""
 
     def __init__(self) -> None:
         self._lock = Lock()

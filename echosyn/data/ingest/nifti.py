@@ -71,7 +71,7 @@ def _is_turned(image: Any) -> bool:
     """Whether the affine, where one is stated, has other axes than the file.
 
     Tools write affines of ultrasound that mean nothing, so that following them would turn good
-    pictures; the user is told instead. Both axes mirrored is what ITK and what nothing stated give.
+    pictures; a note says so instead. Both axes mirrored is what ITK and what nothing stated give.
     """
     if not (image.header["sform_code"] or image.header["qform_code"]):
         return False

@@ -24,7 +24,7 @@ def verification_scores(
     resamples: int = 200,
     probes: np.ndarray | None = None,
 ) -> dict[str, Estimate]:
-    """How well pairs of one person are told from pairs of two, on unseen people.
+    """How well pairs of one person are distinguished from pairs of two, on unseen people.
 
     Args:
         embeddings: (N, D) unit embeddings, several frames per person.

@@ -22,6 +22,8 @@ from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import read_json, write_json
 
+TAUS = "calibration.json"  # in the folder of a filter
+
 
 @dataclass(frozen=True)
 class CalibrationConfig:

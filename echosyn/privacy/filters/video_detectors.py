@@ -22,7 +22,7 @@ from echosyn.encoding.codec import EncodeConfig, VideoCodec
 from echosyn.models.vae import Vae
 from echosyn.privacy.detectors.copies import CopyDetector, frame_rows
 from echosyn.privacy.detectors.embedding import Gallery, HeartEncoder, people_of
-from echosyn.privacy.filters.calibration import read_taus
+from echosyn.privacy.filters.calibration import TAUS, read_taus
 from echosyn.privacy.filters.video_scores import (
     VideoFilterConfig,
     VideoScores,
@@ -32,7 +32,6 @@ from echosyn.privacy.filters.video_scores import (
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import digest, read_json
 
-TAUS = "calibration.json"
 PIECE = 2048  # frames compared at once: 26 MB of pixels
 
 

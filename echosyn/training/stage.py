@@ -1,4 +1,7 @@
-"""What every training stage does around the loop: state, MLflow run, output, final numbers."""
+"""What every training stage does around the loop: state, MLflow run, output, final numbers.
+
+`fit` is echosyn.cluster.fit: where the loop runs is not this package's to know.
+"""
 
 import dataclasses
 import tempfile
@@ -11,17 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from echosyn.cluster import fit
 from echosyn.runtime.device import pick_device
 from echosyn.runtime.files import atomic_dir
 from echosyn.runtime.process import state_root
 from echosyn.runtime.shards import finish, work_dir
-from echosyn.tracking import StageRun, nested_run, stage_run
+from echosyn.tracking import Log, StageRun, nested_run, stage_run
 from echosyn.training.curve import FOLDER, write_curves
-from echosyn.training.loop import M, Task
+from echosyn.training.loop import LoopConfig, M, Task
+
+# The model that a task ends with; of task, loop, seed, work folder, log, title and stage.
+Fit = Callable[[Any, LoopConfig, int, Path, Log, str, str], Any]
 
 
 def train(
+    fit: Fit,
     stage: str,
     subject: str,
     cfg: Any,
@@ -66,6 +72,7 @@ def train(
 
 
 def train_seeds(
+    fit: Fit,
     stage: str,
     subject: str,
     cfg: Any,
