@@ -144,7 +144,7 @@ def _markdown(table: Table) -> str:
 def _verification(manifest: Mapping[str, Any]) -> str:
     return (
         "`manifest.json` gives the size and sha256 of every file:\n\n"
-        "```\npython -m echosyn.release verify .\n```\n\nor with nothing but Python:\n\n"
+        "```\nechosyn releases verify .\n```\n\nor with nothing but Python:\n\n"
         "```python\n"
         "import hashlib, json, pathlib\n"
         'for name, entry in json.load(open("manifest.json"))["files"].items():\n'

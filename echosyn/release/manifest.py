@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from echosyn import __version__
 from echosyn.data.filelist import COLUMNS, RELEASED, frame_phases, read_filelist
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import sha256_file
@@ -27,29 +28,52 @@ def file_table(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _names(folder: Path) -> set[str]:
-    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
+    """Every file and every link, to a folder too, whose files are then another folder's."""
+    return {
+        p.relative_to(folder).as_posix()
+        for p in folder.rglob("*")
+        if p.is_symlink() or not p.is_dir()
+    }
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a release folder.
 
     Raises:
-        EchosynError: it is missing, damaged, or of a schema that this version does not know.
+        EchosynError: it is missing, or as `parse_manifest`.
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        return parse_manifest(path.read_bytes(), str(path))
     except OSError as e:
         raise EchosynError(f"{path}: cannot be read ({e.strerror}); is this a release?") from None
+
+
+def parse_manifest(text: bytes, where: str) -> dict[str, Any]:
+    """The manifest that `text` is. `where` it comes from, for the message.
+
+    Raises:
+        EchosynError: it is damaged, or of a schema that this version does not know.
+    """
+    try:
+        manifest = json.loads(text)
     except ValueError as e:
-        raise EchosynError(f"{path}: not JSON ({e})") from None
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        raise EchosynError(f"{path}: not a release manifest of schema {SCHEMA}")
+        raise EchosynError(f"{where}: not JSON ({e})") from None
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise EchosynError(
+            f"{where}: schema {schema}, and echosyn {__version__} reads up to {SCHEMA}: it needs "
+            f"{manifest.get('generator')} or later"
+        )
+    if schema != SCHEMA:
+        raise EchosynError(f"{where}: not a release manifest of schema {SCHEMA}")
+    if not all(isinstance(manifest.get(key), str) for key in ("name", "version")):
+        raise EchosynError(f"{where}: no name and version")
     files = manifest.get("files")
     if not isinstance(files, dict) or not all(
         isinstance(entry, dict) and {"sha256", "size"} <= set(entry) for entry in files.values()
     ):
-        raise EchosynError(f"{path}: 'files' does not give a sha256 and a size for every file")
+        raise EchosynError(f"{where}: 'files' does not give a sha256 and a size for every file")
     return manifest
 
 
@@ -63,13 +87,17 @@ def verify(folder: Path | str) -> list[str]:
         files = read_manifest(folder)["files"]
     except EchosynError as e:
         return [str(e)]
-    problems = []
+    there = _names(folder)
+    links = {name for name in there if (folder / name).is_symlink()}
+    problems = [f"{name}: a link, not a file of the release" for name in sorted(links)]
     for name, expected in sorted(files.items()):
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             problems.append(f"{name}: the manifest names a file outside the release")
             continue
         path = folder / name
-        if path.is_symlink() or not path.is_file():
+        if name in links:
+            continue
+        if name not in there or not path.is_file():
             problems.append(f"{name}: missing")
         elif path.stat().st_size != expected["size"]:
             size = path.stat().st_size
@@ -77,9 +105,9 @@ def verify(folder: Path | str) -> list[str]:
         elif sha256_file(path) != expected["sha256"]:
             problems.append(f"{name}: changed, its sha256 is not the manifest's")
     problems += [
-        f"{name}: not in the manifest" for name in sorted(_names(folder) - set(files) - {MANIFEST})
+        f"{name}: not in the manifest" for name in sorted(there - set(files) - links - {MANIFEST})
     ]
-    return problems + _table_problems(folder)
+    return problems if links else problems + _table_problems(folder)
 
 
 def _table_problems(folder: Path) -> list[str]:
