@@ -52,7 +52,7 @@ def publish(store: Store, root: Path, name: str, version: str | None = None) -> 
     if problems := verify(folder):
         raise EchosynError(f"{folder} is not whole: {_some(problems)}: dvc checkout {folder}")
     _require_checks(root, name)
-    _require_bytes(store, name)
+    _require_bytes(store, folder)
     known = store.versions(name)
     own = manifest["version"]
     if same := next((v for v in known if v.version == own), None):
@@ -146,18 +146,18 @@ def _require_checks(root: Path, name: str) -> None:
     )
 
 
-def _require_bytes(store: Store, name: str) -> None:
+def _require_bytes(store: Store, folder: Path) -> None:
     from dvc.config import NoRemoteError
 
-    path = f"{RELEASES}/{name}"
-    if changed := store.repo.status([path]):
+    path = f"{RELEASES}/{folder.name}"
+    if changed := store.repo.status([str(folder)]):
         (facts,) = changed.values()
         raise EchosynError(
             f"{path} is not what dvc.lock recorded, or what it was made from has changed "
             f"({facts}): run dvc repro, then commit"
         )
     try:
-        lacking = store.repo.status([path], cloud=True)
+        lacking = store.repo.status([str(folder)], cloud=True)
     except NoRemoteError:
         raise EchosynError(
             "DVC has no default remote to fetch from: dvc remote add --default NAME WHERE"
