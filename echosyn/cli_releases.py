@@ -82,6 +82,18 @@ def _add_bytes(actions: argparse._SubParsersAction, place: argparse.ArgumentPars
     verify = actions.add_parser("verify", help="compare every file of a release with its manifest")
     verify.add_argument("folder", type=Path, metavar="DIR")
     verify.set_defaults(run=_verify)
+    again = actions.add_parser(
+        "reproduce",
+        parents=[place],
+        help="sample some videos again from their seeds, and compare",
+        description="Sample some videos of a release again, from their seeds and with the models "
+        "and hearts it was made with, and compare them with those released: byte-identical, or how "
+        "far off. For NAME@VERSION the models come from DVC at that version; for a folder they are "
+        "those of the project here. The exit status is 1 if one is too far off.",
+    )
+    again.add_argument("spec", metavar="NAME@VERSION|DIR")
+    again.add_argument("--videos", type=int, default=3, metavar="N", help="how many (default: 3)")
+    again.set_defaults(run=_reproduce)
     diff = actions.add_parser(
         "diff",
         parents=[place],
@@ -190,6 +202,37 @@ def _verify(args: argparse.Namespace) -> int:
     print(f"{manifest['name']} {manifest['version']}: all {count} files are as published")
     print(f"{MANIFEST} sha256 {sha256_file(args.folder / MANIFEST)}")
     return 0
+
+
+def _reproduce(args: argparse.Namespace) -> int:
+    import tempfile
+
+    from echosyn.runtime.process import prepare, threads
+
+    prepare()
+    from echosyn.release.manifest import read_manifest
+    from echosyn.release.reproduce import changed_code, fetch_models, reproduce
+    from echosyn.release.store import open_store
+    from echosyn.runtime.device import set_threads
+
+    set_threads(threads())
+    release, project = Path(args.spec), Path()
+    with tempfile.TemporaryDirectory() as folder:
+        if not release.is_dir():
+            release, project = Path(folder, "release"), Path(folder, "project")
+            with open_store(args.where) as store:
+                version = _named(store, args.spec)
+                store.fetch(version, release, withdrawn=True)
+                fetch_models(store, version, read_manifest(release), project)
+        if changed := changed_code(read_manifest(release)):
+            print(f"note: code has changed since: {', '.join(changed)}", file=sys.stderr)
+        work = Path(folder, "work")
+        work.mkdir()
+        found = reproduce(release, project, args.videos, work)
+    print("\n".join(map(str, found)))
+    passed = sum(one.passes for one in found)
+    print(f"{sum(one.identical for one in found)} of {len(found)} byte-identical, {passed} pass")
+    return int(passed < len(found))
 
 
 def _diff(args: argparse.Namespace) -> int:

@@ -152,6 +152,8 @@ def _require_bytes(store: Store, folder: Path) -> None:
     path = f"{RELEASES}/{folder.name}"
     if changed := store.repo.status([str(folder)]):
         (facts,) = changed.values()
+        if "not in cache" in str(facts):
+            raise EchosynError(f"{path} is not in DVC's cache: dvc commit, then dvc push {path}")
         raise EchosynError(
             f"{path} is not what dvc.lock recorded, or what it was made from has changed "
             f"({facts}): run dvc repro, then commit"

@@ -102,6 +102,15 @@ class Store:
             text = file.read()
         return parse_manifest(text, f"{version}: {MANIFEST}")
 
+    def copy(self, version: Version, path: str, project: Path) -> None:
+        """Another output of DVC at that version, such as models/vae, to the same place in a folder
+        `project`."""
+        from dvc.fs import download
+
+        (project / path).parent.mkdir(parents=True, exist_ok=True)
+        with self.repo.switch(version.tag), _reached(version):
+            download(self.repo.dvcfs, path, str(project / path))
+
     def fetch(self, version: Version, out: Path, withdrawn: bool = False) -> Path:
         """The release at that version, in the new folder `out`, whole or not at all.
 
@@ -122,11 +131,10 @@ class Store:
         with atomic_dir(out) as tmp:
             tmp.rmdir()  # DVC downloads into a folder that is there, and as one that is not
             with self.repo.switch(version.tag), _reached(version):
-                fs = self.repo.dvcfs
-                for file in fs.find(path):
-                    if ".." in (parts := fs.relparts(file, path)):
-                        raise EchosynError(f"{version}: {'/'.join(parts)} lies outside the release")
-                download(fs, path, str(tmp))
+                files = self.repo.index.data["repo"].iteritems((RELEASES, version.name))
+                if bad := ["/".join(p[2:]) for p, _ in files if {"", ".", ".."} & set(p)]:
+                    raise EchosynError(f"{version}: {bad[-1]} lies outside the release")
+                download(self.repo.dvcfs, path, str(tmp))
             if problems := verify(tmp):
                 raise EchosynError(f"{version} is not as published: {'; '.join(problems[:5])}")
             if dvc_md5(tmp) != md5:
@@ -138,9 +146,11 @@ class Store:
 
 @contextmanager
 def _reached(version: Version) -> Iterator[None]:
+    from dvc_data.index import DataIndexDirError
+
     try:
         yield
-    except OSError as e:
+    except (OSError, DataIndexDirError) as e:
         raise EchosynError(
             f"{version}: not all of it is in DVC's cache or on its remote ({e}); whoever published "
             "it runs `dvc push`"

@@ -35,13 +35,13 @@ class VideoModels:
     speckle: Path
 
     @classmethod
-    def of(cls, cfg: SampleVideosConfig, dataset: str) -> "VideoModels":
-        """As the stages leave them under models/.
+    def of(cls, cfg: SampleVideosConfig, dataset: str, project: Path = Path()) -> "VideoModels":
+        """As the stages leave them under models/ of a project.
 
         Raises:
             EchosynError: the video model is not there.
         """
-        root = Path("models")
+        root = project / "models"
         found = cls(
             root / cfg.model, root / "vae", root / "ef" / dataset / "real",
             root / "lidm" / dataset, root / "speckle" / dataset,
