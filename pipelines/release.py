@@ -37,7 +37,6 @@ def main(dataset: str) -> None:
         provenance=provenance(params.root, dataset),
         metrics=read_json(f"metrics/evaluate/{dataset}.json"),
     )
-    md5 = {**manifest["lineage"]["data"], **manifest["lineage"]["models"]}
     with tempfile.TemporaryDirectory() as folder:
         write_evidence(
             Path(folder),
@@ -45,15 +44,7 @@ def main(dataset: str) -> None:
             Path("evaluation", dataset),
             Path("privacy", dataset, "hearts/scores.csv"),
         )
-        release_run(
-            name=manifest["name"],
-            version=manifest["version"],
-            digest=sha256_file(out / MANIFEST),
-            metrics=manifest["metrics"],
-            params=manifest["params"],
-            tags={**{f"md5:{k}": v for k, v in md5.items()}, **manifest["protocol"]},
-            artifacts=Path(folder),
-        )
+        release_run(manifest, dataset, sha256_file(out / MANIFEST), Path(folder))
     print(f"release: {out}, {manifest['name']} {manifest['version']}, {manifest['videos']} videos")
 
 
