@@ -14,6 +14,7 @@ from echosyn.release.publish import approve, publish, withdraw
 from echosyn.release.store import open_store
 from echosyn.runtime.files import read_json, write_json
 
+pytestmark = pytest.mark.slow
 VIDEO = "Videos/synthetic2.avi"
 
 

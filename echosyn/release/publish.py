@@ -147,8 +147,6 @@ def _require_checks(root: Path, name: str) -> None:
 
 
 def _require_bytes(store: Store, folder: Path) -> None:
-    from dvc.config import NoRemoteError
-
     path = f"{RELEASES}/{folder.name}"
     if changed := store.repo.status([str(folder)]):
         (facts,) = changed.values()
@@ -158,12 +156,11 @@ def _require_bytes(store: Store, folder: Path) -> None:
             f"{path} is not what dvc.lock recorded, or what it was made from has changed "
             f"({facts}): run dvc repro, then commit"
         )
-    try:
-        lacking = store.repo.status([str(folder)], cloud=True)
-    except NoRemoteError:
+    if not store.repo.config["core"].get("remote"):
         raise EchosynError(
             "DVC has no default remote to fetch from: dvc remote add --default NAME WHERE"
-        ) from None
+        )
+    lacking = store.repo.status([str(folder)], cloud=True)
     for state, said in {
         "missing": "neither in DVC's cache nor on its default remote: dvc commit, then dvc push",
         "new": "not on DVC's default remote: dvc push",

@@ -37,7 +37,8 @@ def open_store(where: str | None = None) -> Iterator["Store"]:
     from scmrepo.exceptions import SCMError
 
     try:
-        with Repo.open(where) as repo:
+        # `open` makes up a remote where there is none: the project's own cache.
+        with Repo.open(where) if where else Repo() as repo:
             yield Store(repo, where or ".")
     except (DvcException, GTOException, SCMError) as e:
         raise EchosynError(f"{where or Path.cwd()}: {' '.join(str(e).split())}") from e
