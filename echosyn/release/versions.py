@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # A dataset's name in params.yaml, as far as GTO takes it.
 ARTIFACT = re.compile(r"[a-z0-9](?:[a-z0-9_]*[a-z0-9])?")
-SPEC = re.compile(rf"(?P<name>{ARTIFACT.pattern})@v?(?P<version>{VERSION.pattern})")
+SPEC = re.compile(rf"(?P<name>{ARTIFACT.pattern})@v?(?P<version>{VERSION.pattern})", re.ASCII)
 CANDIDATE, APPROVED, WITHDRAWN = "candidate", "approved", "withdrawn"
 
 
