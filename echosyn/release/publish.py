@@ -24,7 +24,7 @@ from echosyn.release.versions import (
 from echosyn.runtime.config import Params, build
 from echosyn.runtime.errors import EchosynError
 
-SHOWN = 10  # names in a message
+SHOWN = 5  # names in a message
 
 
 def publish(store: Store, root: Path, name: str, version: str | None = None) -> list[str]:
