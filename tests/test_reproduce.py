@@ -5,13 +5,15 @@ import shutil
 
 import pytest
 from finished_project import SAMPLING, SEED, make_project
+from published_project import git
 from refusals import refused
 
+from echosyn.cli import main
 from echosyn.data.filelist import video_path
 from echosyn.data.video import read_video, write_video
 from echosyn.release.build import ReleaseConfig, build_release
-from echosyn.release.reproduce import TOLERANCE, fetch_models, reproduce
-from echosyn.release.versions import Version
+from echosyn.release.reproduce import TOLERANCE, reproduce
+from echosyn.release.versions import register
 from echosyn.runtime.files import read_json, write_json
 from echosyn.runtime.lineage import dvc_md5
 
@@ -106,20 +108,27 @@ def test_a_name_that_says_no_index_is_refused(copied, work):
     assert "first: not named as sample_videos" in refused(reproduce, release, root, 1, work)
 
 
-def test_a_version_needs_its_models_its_hearts_and_no_more(world, tmp_path):
-    root, release = world
+def test_of_a_version_the_models_come_from_dvc(copied, monkeypatch, capsys):
+    """The project's own are gone; what no sampling reads is not fetched."""
+    from dvc.repo import Repo
 
-    class Copies:
-        """As a store, from the project."""
-
-        def copy(self, version, path, project):
-            shutil.copytree(root / path, project / path)
-
-    version = Version("phantom", "0.1.0", None)
-    fetch_models(Copies(), version, read_json(release / "manifest.json"), tmp_path / "there")
-    found = {p.relative_to(tmp_path / "there").as_posix() for p in tmp_path.rglob("*")}
-    assert {*MADE_WITH} <= found
-    assert "models/ef" not in found
+    root, _ = copied
+    monkeypatch.chdir(root)
+    git(root, "init", "-q")
+    Repo.init().close()
+    with Repo() as repo:
+        repo.add([*MADE_WITH, "releases/phantom"])
+        git(root, "add", ".dvc", *(f"{path}.dvc" for path in (*MADE_WITH, "releases/phantom")))
+        git(root, "commit", "-qm", "made")
+        register(repo.scm, "phantom", "0.1.0", "published")
+    for folder in ("models", "privacy", "releases"):
+        shutil.rmtree(root / folder)
+    capsys.readouterr()
+    assert main(["releases", "reproduce", "phantom@0.1.0", "--videos", "2"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == f"SYN_phantom_{SEED}_000000: byte-identical"
+    assert told[2] == "2 of 2 byte-identical, 2 pass"
+    assert not (root / "models").exists()
 
 
 def test_settings_that_this_code_does_not_know_are_refused(copied, work):
