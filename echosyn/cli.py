@@ -408,8 +408,12 @@ def _sync(args: argparse.Namespace) -> int:
 
     if args.follow:
         ended = threading.Event()
-        reader = threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True)
-        reader.start()
+
+        def wait() -> None:
+            sys.stdin.read()
+            ended.set()
+
+        threading.Thread(target=wait, daemon=True).start()
         return 1 if carry(ended.is_set) else 0
     sent, left = sync()
     print(f"{sent} records sent, {left} left")

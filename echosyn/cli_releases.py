@@ -81,6 +81,7 @@ def _add_bytes(actions: argparse._SubParsersAction, place: argparse.ArgumentPars
     fetch.set_defaults(run=_fetch)
     verify = actions.add_parser("verify", help="compare every file of a release with its manifest")
     verify.add_argument("folder", type=Path, metavar="DIR")
+    verify.add_argument("--key", type=Path, help="public key of who must have signed the manifest")
     verify.set_defaults(run=_verify)
     again = actions.add_parser(
         "reproduce",
@@ -192,14 +193,20 @@ def _fetch(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     from echosyn.release.manifest import MANIFEST, read_manifest, verify
+    from echosyn.release.sign import signature_problems
     from echosyn.runtime.files import sha256_file
 
-    if problems := verify(args.folder):
+    problems = verify(args.folder)
+    if args.key:
+        problems += signature_problems(args.folder, args.key)
+    if problems:
         print("\n".join(problems), file=sys.stderr)
         raise EchosynError(f"{args.folder}: {len(problems)} problem(s)")
     manifest = read_manifest(args.folder)
     count = len(manifest["files"])
     print(f"{manifest['name']} {manifest['version']}: all {count} files are as published")
+    if args.key:
+        print(f"{MANIFEST} is signed with the key in {args.key}")
     print(f"{MANIFEST} sha256 {sha256_file(args.folder / MANIFEST)}")
     return 0
 

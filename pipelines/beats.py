@@ -8,11 +8,15 @@ beats/<role>/<dataset>. Without VolumeTracings.csv no beat is known, and videos 
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from echosyn.runtime.stage import command, torch_params
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from echosyn.beat.lv_area import LvArea
+    from echosyn.data.latents import LatentSet
     from echosyn.report.beat_plots import FoundBeat
 
 PICTURES = 6  # videos in the picture that is kept with the run
@@ -55,14 +59,15 @@ def main(dataset: str) -> None:
             run.output(out)
             run.final({"beats/sure": 0.0}, Path(f"metrics/beats/{dataset}.json"))
         return
-    task, found = LvAreaTask(cfg, fit, held_out), {}
+    task = LvAreaTask(cfg, fit, held_out)
+    found: dict[str, Any] = {}
 
-    def measure(model) -> dict[str, float]:  # noqa: ANN001
+    def measure(model: "LvArea") -> dict[str, float]:
         found["curves"] = area_curves(model, latents)
         found["table"], numbers = beat_table(latents, found["curves"], fit, _rows(latents, "TRAIN"))
         return {**numbers, "beats/area_unexplained": task.validate(model)["loss"]}
 
-    def save(model, tmp: Path) -> None:  # noqa: ANN001
+    def save(model: "LvArea", tmp: Path) -> None:
         save_area(tmp, model, cfg.width, latents.frame_size)
         write_beats(tmp, found["table"])
 
@@ -72,7 +77,7 @@ def main(dataset: str) -> None:
     train("beats", dataset, cfg, params.seed, task, inputs, out, save, measure, draw=draw)
 
 
-def _some(latents, data: Path, found: dict) -> "list[FoundBeat]":  # noqa: ANN001
+def _some(latents: "LatentSet", data: Path, found: dict[str, Any]) -> "list[FoundBeat]":
     """Videos for the picture, evenly spread over the dataset."""
     import numpy as np
 
@@ -91,7 +96,7 @@ def _some(latents, data: Path, found: dict) -> "list[FoundBeat]":  # noqa: ANN00
     return some
 
 
-def _rows(latents, split: str):  # noqa: ANN001
+def _rows(latents: "LatentSet", split: str) -> "np.ndarray":
     """Rows of a split's videos among all."""
     return (latents.table["Split"] == split).to_numpy().nonzero()[0]
 

@@ -7,9 +7,13 @@ numbers of steps and the guidance that it learned.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from echosyn.data.training_sets import subfolders, trained_on
 from echosyn.runtime.stage import command, torch_params
+
+if TYPE_CHECKING:
+    from echosyn.models.video import VideoDenoiser
 
 
 def main(name: str) -> None:
@@ -26,7 +30,7 @@ def main(name: str) -> None:
     fit, held_out = trained_on(params, "TRAIN"), trained_on(params, "VAL")
     task = DistillTask(cfg, teacher, clips, fit, held_out)
 
-    def save(model, folder: Path) -> None:  # noqa: ANN001
+    def save(model: "VideoDenoiser", folder: Path) -> None:
         model.save(folder)
         task.objective.save(folder)
         cfg.student.save(folder)

@@ -11,6 +11,9 @@ from echosyn.runtime.config import Params
 from echosyn.runtime.stage import command, torch_params
 
 if TYPE_CHECKING:
+    from echosyn.models.image import ImageDenoiser
+    from echosyn.models.published_image import PublishedImageDenoiser
+    from echosyn.tracking import StageRun
     from echosyn.training.diffusion import LidmTask, TrainLidmConfig
 
 
@@ -42,7 +45,7 @@ def main(dataset: str) -> None:
     published = cfg.weights != "none"
     guides = []
 
-    def train_guide(run, work: Path) -> None:  # noqa: ANN001
+    def train_guide(run: "StageRun", work: Path) -> None:
         loop, part = cfg.guide_loop, f"train_lidm/{dataset}/{GUIDE}"
         with nested_run(run, part, {"steps": loop.steps}) as log:
             title = f"train_lidm {dataset} {GUIDE}"
@@ -52,7 +55,7 @@ def main(dataset: str) -> None:
             )
             guides.append(model)
 
-    def save(model, folder: Path) -> None:  # noqa: ANN001
+    def save(model: "ImageDenoiser | PublishedImageDenoiser", folder: Path) -> None:
         model.save(folder)
         task.objective.save(folder)
         for guide in guides:

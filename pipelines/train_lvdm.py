@@ -12,6 +12,8 @@ from echosyn.runtime.config import Params
 from echosyn.runtime.stage import command, torch_params
 
 if TYPE_CHECKING:
+    from echosyn.models.published_video import PublishedVideoDenoiser
+    from echosyn.models.video import VideoDenoiser
     from echosyn.training.diffusion import LvdmTask, TrainLvdmConfig
 
 
@@ -39,7 +41,7 @@ def main() -> None:
     out, vae = Path("models/lvdm"), Path("models/vae")
     sets = [*trained_on(params, "VAL"), *trained_on(params, "TRAIN")]
 
-    def save(model, folder: Path) -> None:  # noqa: ANN001
+    def save(model: "VideoDenoiser | PublishedVideoDenoiser", folder: Path) -> None:
         model.save(folder)
         task.objective.save(folder)
 

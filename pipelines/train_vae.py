@@ -12,6 +12,8 @@ from echosyn.runtime.config import Params
 from echosyn.runtime.stage import command, torch_params
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from echosyn.training.vae import TrainVaeConfig, VaeTask
 
 
@@ -41,7 +43,7 @@ def main() -> None:
     cfg = params.stage("train_vae", TrainVaeConfig)
     task, inputs = prepare(params, cfg)
 
-    def measure(model) -> dict[str, float]:  # noqa: ANN001
+    def measure(model: "nn.Module") -> dict[str, float]:
         if cfg.weights == "none":  # denoisers published with a VAE know the scale of its latents
             standardise(vae_of(model), evenly_spaced_frames(task.sets, cfg.standardise_frames))
         scores = task.validate(model)

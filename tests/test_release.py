@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small_project import AUDITED, METRICS, REAL, SYNTHETIC, WORDS, make_project
+from small_project import AUDITED, METRICS, REAL, SYNTHETIC, WORDS, make_project, released
 
 from echosyn.cli import main as cli
 from echosyn.data.filelist import (
@@ -23,7 +23,7 @@ from echosyn.release.diff import diff
 from echosyn.release.leaks import refuse_leaks
 from echosyn.release.provenance import provenance
 from echosyn.report.privacy_page import LOCAL_ONLY
-from echosyn.runtime.config import Params, build
+from echosyn.runtime.config import build
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import read_json, write_json
 
@@ -45,20 +45,6 @@ def release(project):
     return project / "releases/phantom"
 
 
-def released(root: Path, name: str = "phantom") -> dict:
-    params = Params(root)
-    return build_release(
-        root / "samples/phantom",
-        root / "data/train/phantom",
-        root / "releases" / name,
-        config=params.stage("release", ReleaseConfig),
-        name="echosyn-phantom",
-        label="ef",
-        provenance=provenance(root, "phantom"),
-        metrics=read_json(root / "metrics/evaluate/phantom.json"),
-    )
-
-
 def rename(folder: Path, old: str, new: str) -> None:
     video_path(folder, old).rename(video_path(folder, new))
     table = folder / "FileList.csv"
@@ -72,7 +58,9 @@ def test_release_is_whole_and_in_echonets_layout(release):
     assert list(table["FileName"]) == SYNTHETIC
     names = {p.relative_to(release).as_posix() for p in release.rglob("*") if p.is_file()}
     videos = {f"Videos/{name}.avi" for name in SYNTHETIC}
-    assert names == {"FileList.csv", "README.md", "manifest.json", *videos}
+    documents = {"README.md", "DATASHEET.md", "croissant.json", "sbom.cdx.json"}
+    assert names == {"FileList.csv", "manifest.json", *documents, *videos}
+    assert set(read_json(release / "manifest.json")["files"]) == names - {"manifest.json"}
 
 
 def test_same_inputs_give_the_same_bytes(project, release):
@@ -103,9 +91,8 @@ def test_manifest_says_what_it_was_made_from_and_nothing_of_the_source(release):
     }
     assert lineage["models"] == {"models/vae": "2" * 32 + ".dir"}
     assert lineage["code"] == {"pipelines/sample_videos.py": "4" * 32}
-    text = "".join(
-        (release / n).read_text() for n in ("manifest.json", "README.md", "FileList.csv")
-    )
+    assert manifest["real"] == {"videos": {"TRAIN": 2, "VAL": 2, "TEST": 2}, "patients": 6}
+    text = "".join(p.read_text() for p in release.iterdir() if p.is_file())
     for private in (*REAL, "patient0X", "/mnt", "clinic/echo", "someone", "secret_knob"):
         assert private not in text
 
@@ -322,6 +309,7 @@ def test_stage_writes_the_release_and_records_it(project, monkeypatch):
     from mlflow.tracking import MlflowClient
 
     from echosyn.tracking import RELEASES, tracking_uri
+    from echosyn.tracking.release import headlines
     from pipelines.release import main
 
     for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE"):
@@ -333,11 +321,12 @@ def test_stage_writes_the_release_and_records_it(project, monkeypatch):
     client = MlflowClient(tracking_uri())
     (run,) = client.search_runs([client.get_experiment_by_name(RELEASES).experiment_id])
     assert run.info.run_name == "echosyn-phantom@v1.2.0"
-    assert run.data.metrics == METRICS
+    assert run.data.metrics == {**METRICS, **headlines(METRICS)}
     assert run.data.params["sample_videos.guidance"] == "2.5"
     assert run.data.tags["md5:models/vae"] == "2" * 32 + ".dir"
     kept = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert kept == {
+        "DATASHEET.md",
         "README.md",
         "manifest.json",
         "predictions.png",

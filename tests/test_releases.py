@@ -91,7 +91,7 @@ def test_each_version_is_fetched_as_it_was(two, tmp_path, monkeypatch, capsys, v
     assert verify(out) == []
     assert dvc_md5(out) == bytes_of[version]
     assert releases(monkeypatch, tmp_path, "verify", out) == 0
-    assert f"echosyn-phantom {version}: all 8 files" in capsys.readouterr().out
+    assert f"echosyn-phantom {version}: all 11 files" in capsys.readouterr().out
 
 
 def test_dvcs_own_commands_get_the_same_bytes(two, tmp_path):

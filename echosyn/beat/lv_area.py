@@ -88,9 +88,9 @@ def traced_frames(latents: LatentSet, data: Path) -> Traced:
         scale = float(latents.table["FPS"][v]) / float(source["FPS"][name])
         largest = max(areas[name].values())
         for frame, area in areas[name].items():
-            number = round(frame * scale)
-            if number < latents.lengths[v] and area > 0:
-                rows.append((v, number, np.sqrt(area), area == largest))
+            nearest = round(frame * scale)
+            if nearest < latents.lengths[v] and area > 0:
+                rows.append((v, nearest, np.sqrt(area), area == largest))
     if not rows:
         size = latents.frame_size
         empty = torch.zeros(0, LATENT_CHANNELS, size, size)
@@ -112,7 +112,7 @@ class LvAreaTask:
     def size(self) -> int:
         return len(self.train.frames)
 
-    def build(self) -> nn.Module:
+    def build(self) -> LvArea:
         return LvArea(self.cfg.width, self.train.frames.shape[-1])
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:

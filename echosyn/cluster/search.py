@@ -53,7 +53,7 @@ def search(root: Path, model: str, subject: tuple[str, ...]) -> str:
     params = Params(root)
     stage, cls = MODELS[model].stage, MODELS[model].settings_class
     values, where = params.settings(stage)
-    base = build(cls, values, where)
+    base: Any = build(cls, values, where)
     config, space = _search_settings(params, model, values)
     steps = config.steps or base.loop.steps
     every = config.every or max(1, steps // 10)
@@ -211,7 +211,9 @@ def _shown(plan: Plan, trials: int, name: str) -> Any:
             self.reached: dict[str, int] = {}
             self.progress = bar(trials * plan.steps, f"tune {name}", "step")
 
-        def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+        ) -> None:
             self._reach(str(trial), result["step"])
 
         def _reach(self, key: str, step: int) -> None:
@@ -219,10 +221,12 @@ def _shown(plan: Plan, trials: int, name: str) -> Any:
             self.reached[key] = max(before, min(step, plan.steps))
             self.progress.update(self.reached[key] - before)
 
-        def on_trial_complete(self, trial: Any, **_: Any) -> None:
+        def on_trial_complete(
+            self, iteration: int, trials: list[Any], trial: Any, **_: Any
+        ) -> None:
             self._end(trial, "FINISHED")
 
-        def on_trial_error(self, trial: Any, **_: Any) -> None:
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
             self._end(trial, "FAILED")
 
         def _end(self, trial: Any, status: str) -> None:

@@ -52,7 +52,7 @@ def train_on_cluster(
         workers: Any = placement.workers or 1
         if placement.min_workers:
             workers = (placement.min_workers, workers)
-        resources = {"CPU": placement.cpus}
+        resources: dict[str, float] = {"CPU": placement.cpus}
         if placement.gpus:
             resources["GPU"] = placement.gpus
         trainer = TorchTrainer(

@@ -231,7 +231,9 @@ def read_filelist(path: Path | str, label: str = "ef") -> pd.DataFrame:
     if text.empty:
         raise EchosynError(f"{path}: no rows: only line 1 is there, which names the columns")
 
-    def refuse(what: str, rows: np.ndarray, why: str, values: Sequence[object]) -> None:
+    def refuse(
+        what: str, rows: np.ndarray, why: str, values: Sequence[object] | np.ndarray
+    ) -> None:
         first = ", ".join(f"line {cells.lines[i]}: {str(values[i])!r}" for i in rows[:5])
         more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
         raise EchosynError(f"{path}: {what} {why}: {first}{more}")

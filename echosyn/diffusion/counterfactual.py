@@ -10,7 +10,7 @@ from torch import Tensor
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.inversion import invert
 from echosyn.diffusion.sampling import denoise, guided
-from echosyn.diffusion.windows import Predict
+from echosyn.diffusion.windows import Whole
 from echosyn.runtime.device import autocast
 from echosyn.runtime.errors import EchosynError
 
@@ -95,7 +95,7 @@ def counterfactuals(
 
 def _velocities(
     sampler: VideoSampler, heart: Tensor, asked: Tensor, base: Tensor, guidance: float
-) -> list[Predict]:
+) -> list[Whole]:
     """For each sampling step, v(base) + guidance (v(asked) - v(base)) in that step's windows."""
     device = sampler.device
     hearts = heart.to(device).expand(len(asked), -1, -1, -1)

@@ -22,6 +22,7 @@ from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.student import read_student
 from echosyn.diffusion.windows import (
     Predict,
+    Whole,
     blended,
     continued,
     discarded,
@@ -188,7 +189,7 @@ class VideoSampler:
         cfg = self.cfg
         return guided(model, hearts, condition, unlabelled, cfg.guidance, cfg.heart_guidance)
 
-    def windowed(self, step: int, predict: Predict) -> Predict:
+    def windowed(self, step: int, predict: Predict) -> Whole:
         """The prediction for a whole video at a step, in the windows of `cfg.windows`."""
         cfg, window = self.cfg, self.model.window
         if step in cfg.image_steps:
@@ -201,8 +202,8 @@ class VideoSampler:
         at_once = 2 if self.device.type == "cpu" else 1
         return blended(predict, window, cfg.overlap, at_once)
 
-    def _frame_by_frame(self, x: Tensor, t: Tensor, starts: Sequence[int] = (0,)) -> Tensor:
-        del starts
+    def _frame_by_frame(self, x: Tensor, t: Tensor) -> Tensor:
+        assert self.image is not None  # image_steps need one
         flat = x.flatten(0, 1)
         return self.image(flat, t.expand(len(flat))).float().unflatten(0, x.shape[:2])
 

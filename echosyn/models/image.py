@@ -76,8 +76,8 @@ class ImageDenoiser(nn.Module):
         self.after = nn.ModuleList(_Block(c, told) for _ in range(cfg.outer_blocks))
         self.last = modulation(told, 2 * c)
         self.leave = nn.Conv2d(c, LATENT_CHANNELS, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        for parameter in self.leave.parameters():
+            nn.init.zeros_(parameter)
 
     @classmethod
     def load(cls, folder: Path | str) -> "ImageDenoiser":

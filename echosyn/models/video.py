@@ -84,11 +84,10 @@ class VideoDenoiser(nn.Module):
         told, c = cfg.told, cfg.width
         # Apart and larger, or few numbers would count for little beside the sinusoids of the time.
         self.time = nn.Sequential(nn.Linear(TIME_DIM, told), nn.SiLU(), nn.Linear(told, told))
-        self.labels = nn.Sequential(
-            nn.Linear(spec.frame_dim, told), nn.SiLU(), nn.Linear(told, told)
-        )
+        first = nn.Linear(spec.frame_dim, told)
         with torch.no_grad():
-            self.labels[0].weight.mul_(LABEL_GAIN)
+            first.weight.mul_(LABEL_GAIN)
+        self.labels = nn.Sequential(first, nn.SiLU(), nn.Linear(told, told))
         self.span = modulation(TIME_DIM, told) if spans else None
         self.enter = nn.Conv2d(2 * LATENT_CHANNELS + continues, c, 3, padding=1)
         self.before = nn.ModuleList(_Block(c, told) for _ in range(cfg.outer_blocks))
@@ -100,8 +99,8 @@ class VideoDenoiser(nn.Module):
         self.after = nn.ModuleList(_Block(c, told) for _ in range(cfg.outer_blocks))
         self.last = modulation(told, 2 * c)
         self.leave = nn.Conv2d(c, LATENT_CHANNELS, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        for parameter in self.leave.parameters():
+            nn.init.zeros_(parameter)
 
     @classmethod
     def load(cls, folder: Path | str) -> "VideoDenoiser":
@@ -122,7 +121,7 @@ class VideoDenoiser(nn.Module):
         return load_model(folder, made)
 
     def save(self, folder: Path | str) -> None:
-        facts = {"window": self.window, "size": self.size}
+        facts: dict[str, Any] = {"window": self.window, "size": self.size}
         facts |= {"continues": self.continues, "spans": self.spans}
         facts |= {"condition": self.spec.dim, "model": dataclasses.asdict(self.cfg)}
         save_model(folder, self, facts)

@@ -95,7 +95,9 @@ def with_weights(preset: Preset, root: Path, folder: Path) -> Preset:
             "`weights` of train_vae, train_lidm and train_lvdm by hand"
         )
     weights = {"train_vae": VAE, "train_lidm": lidm, "train_lvdm": LVDM}
-    added = {(stage, "weights"): (folder / name).as_posix() for stage, name in weights.items()}
+    added: dict[tuple[str, ...], str] = {
+        (stage, "weights"): (folder / name).as_posix() for stage, name in weights.items()
+    }
     return replace(preset, settings={**preset.settings, **added})
 
 

@@ -206,7 +206,9 @@ def _note_dvc(root: Path, stage: str, seconds: float) -> None:
 
 def table(took: Mapping[str, timing.Seconds], stages: set[str], seconds: float) -> str:
     """What each of `stages` took, as text."""
-    rows = [("stage", "seconds", "start-up", "reading", "computing", "DVC", "peak MiB")]
+    rows: list[tuple[str, ...]] = [
+        ("stage", "seconds", "start-up", "reading", "computing", "DVC", "peak MiB")
+    ]
     shown = {s: v for s, v in took.items() if s in stages}
     for stage, v in shown.items():
         cells = (v.wall + v.dvc, v.start_up, v.reading, v.computing, v.dvc, v.peak_mib)

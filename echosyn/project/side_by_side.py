@@ -76,7 +76,8 @@ def run_stages(
         KeyboardInterrupt: after the stages under way have saved what they have.
     """
     urgency = graph.remaining(needs, seconds)
-    left, done = set(needs), set()
+    left = set(needs)
+    done: set[str] = set()
     running: list[Running] = []
     failed: list[Running] = []
     with deferred_stop() as asked, _ended_with(running):

@@ -1,7 +1,7 @@
 """The manifest of a release: what belongs to it, byte for byte, and what it was made from.
 
-`manifest.json` names every other file of the release with its size and sha256. Nothing in it
-depends on the time or the machine, so the same inputs give the same manifest.
+`manifest.json` names every other file of the release, but its own signature, with size and sha256.
+Nothing in it depends on the time or the machine, so the same inputs give the same manifest.
 """
 
 import json
@@ -16,14 +16,16 @@ from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import sha256_file
 
 MANIFEST, PHASES = "manifest.json", "Phases.csv"
+SIGNATURE = "manifest.json.sig"
+ITSELF = {MANIFEST, SIGNATURE}  # what the table of files cannot hold
 SCHEMA = 1
 
 
 def file_table(folder: Path) -> dict[str, dict[str, Any]]:
-    """`{relative name: {"sha256", "size"}}` of every file below `folder` but the manifest."""
+    """`{relative name: {"sha256", "size"}}` of every file below `folder` that it can hold."""
     return {
         name: {"sha256": sha256_file(folder / name), "size": (folder / name).stat().st_size}
-        for name in sorted(_names(folder) - {MANIFEST})
+        for name in sorted(_names(folder) - ITSELF)
     }
 
 
@@ -105,7 +107,7 @@ def verify(folder: Path | str) -> list[str]:
         elif sha256_file(path) != expected["sha256"]:
             problems.append(f"{name}: changed, its sha256 is not the manifest's")
     problems += [
-        f"{name}: not in the manifest" for name in sorted(there - set(files) - links - {MANIFEST})
+        f"{name}: not in the manifest" for name in sorted(there - set(files) - links - ITSELF)
     ]
     return problems if links else problems + _table_problems(folder)
 

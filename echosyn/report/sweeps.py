@@ -46,7 +46,7 @@ class Sweeps:
         spec = sampler.model.spec
         asked = EFS if spec.ef or spec.published else spec.classes
         known = {"ef": asked} if asked == EFS else {"classes": asked}
-        words = [f"EF {x:.0f}" if asked == EFS else x for x in asked]
+        words = [f"EF {x:.0f}" if asked == EFS else str(x) for x in asked]
         made = self._clips(sampler, len(asked), **known)
         return [self._real(sampler.model.window), *zip(words, made, strict=True)]
 

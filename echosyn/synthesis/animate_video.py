@@ -122,6 +122,7 @@ class Models:
             raise EchosynError(
                 f"{video}: no frame {frame}; there are {fitted.count}, counted from 0"
             )
+        assert fitted.frames is not None  # they are kept
         chosen = end_diastole(fitted.frames) if frame is None else frame
         frames = fitted.frames[resample_indices(fitted.count, fitted.fps, self.fps)]
         heart = self.codec.encode(fitted.frames[chosen : chosen + 1])[0][0]
@@ -292,7 +293,8 @@ def _scores(
     pairs = [pair for pair in pairs if None not in pair]
     if not pairs:
         return {"made": rows}
-    found = ef_scores(*np.array(pairs).T, seed=0, resamples=1)
+    true, predicted = np.array(pairs).T
+    found = ef_scores(true, predicted, seed=0, resamples=1)
     numbers = {f"ef_{name}": _known(found[name].value) for name in ("mae", "r2")}
     return {"made": rows, **numbers}
 

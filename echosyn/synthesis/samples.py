@@ -1,6 +1,6 @@
 """A synthetic dataset from accepted hearts: which heart gets which EF and split, then videos."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -219,7 +219,7 @@ def _made(
     rows: list[int],
     seed: int,
     attempt: int,
-) -> Iterator[tuple[int, np.ndarray]]:
+) -> Generator[tuple[int, np.ndarray]]:
     """Each of these rows with its frames, uint8 (T, H, W), of attempt number `attempt`.
 
     A GPU is fed with `batch` videos at once. On a CPU each thread makes a video by itself: matrix
@@ -274,7 +274,7 @@ def sample_numbers(
     table: pd.DataFrame, shards: list[Path], cfg: SampleVideosConfig, seed: int
 ) -> dict[str, float]:
     """Flat metrics of finished samples with FileList `table`; those of EF where they have one."""
-    numbers = {
+    numbers: dict[str, float] = {
         "sample_videos/videos": len(table),
         "sample_videos/frames": int(table["NumberOfFrames"].sum()),
     }

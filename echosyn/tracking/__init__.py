@@ -209,7 +209,8 @@ def stage_run(
     Raises:
         EchosynError: the tracking store refuses us. One that does not answer is warned of, once.
     """
-    values = dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else dict(settings)
+    typed = dataclasses.is_dataclass(settings) and not isinstance(settings, type)
+    values = dataclasses.asdict(settings) if typed else dict(settings)
     tags = {
         "stage": stage,
         "subject": subject,

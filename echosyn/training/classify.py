@@ -138,13 +138,14 @@ class ClassifierTask:
     def size(self) -> int:
         return len(self.train)
 
-    def build(self) -> nn.Module:
+    def build(self) -> ClipClassifier:
         return ClipClassifier(R2Plus1d(self.cfg.model), self.mean, self.std)
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
         clips = []
         for i in indices:
-            clips.append(training_clip(*self.train[i], self.cfg, rng))
+            videos, v = self.train[i]
+            clips.append(training_clip(videos, v, self.cfg, rng))
         truth = self.positive[indices]
         return {
             "clips": torch.from_numpy(np.stack(clips)),

@@ -147,7 +147,9 @@ def new_video(
 ) -> VideoDenoiser | PublishedVideoDenoiser:
     """A fresh video model of these sizes for latents (4, size, size)."""
     if cfg.layout == "published":
+        assert cfg.unet is not None  # the settings' check
         return PublishedVideoDenoiser.create(cfg.unet, cfg.window, size)
+    assert cfg.model is not None  # the settings' check
     return VideoDenoiser(cfg.model, cfg.window, spec, size, cfg.continues > 0)
 
 
@@ -156,7 +158,9 @@ def new_image(
 ) -> ImageDenoiser | PublishedImageDenoiser:
     """A fresh image model of these sizes for latents (4, size, size)."""
     if cfg.layout == "published":
+        assert cfg.unet is not None  # the settings' check
         return PublishedImageDenoiser.create(cfg.unet, size)
+    assert cfg.model is not None  # the settings' check
     return ImageDenoiser(cfg.model, size, spec)
 
 
@@ -236,7 +240,7 @@ class LidmTask:
     def size(self) -> int:
         return len(self.pool)
 
-    def build(self) -> nn.Module:
+    def build(self) -> ImageDenoiser | PublishedImageDenoiser:
         return new_image(self.cfg, self.spec, self.frame_size)
 
     def _draw(
@@ -290,7 +294,7 @@ class LvdmTask:
     def size(self) -> int:
         return len(self.pool)
 
-    def build(self) -> nn.Module:
+    def build(self) -> VideoDenoiser | PublishedVideoDenoiser:
         return new_video(self.cfg, self.spec, self.frame_size)
 
     def _draw(

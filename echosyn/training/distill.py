@@ -11,6 +11,7 @@ import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from echosyn.diffusion.objectives import TRAIN_STEPS, load_objective
 from echosyn.diffusion.sampling import guided
 from echosyn.diffusion.settings import GUIDANCE
 from echosyn.diffusion.student import Student
-from echosyn.diffusion.windows import Predict
+from echosyn.diffusion.windows import Whole
 from echosyn.models.published_video import PublishedVideoDenoiser, load_video
 from echosyn.models.video import VideoDenoiser
 from echosyn.runtime.config import setting
@@ -31,7 +32,7 @@ from echosyn.training.loop import LoopConfig
 
 # Distilled are the labels and the heart as sampling gives them, from standard normal noise.
 VALIDATION_BLOCK = 8  # clips at once
-AS_SAMPLED = {
+AS_SAMPLED: dict[str, Any] = {
     "times": "uniform",
     "drop_label": 0.0,
     "drop_heart": 0.0,
@@ -121,7 +122,7 @@ class DistillTask:
     def size(self) -> int:
         return self.clips.size
 
-    def build(self) -> nn.Module:
+    def build(self) -> VideoDenoiser:
         """The teacher, for a step of any length: its weights for the length start from nothing."""
         return VideoDenoiser.load(self.folder).student()
 
@@ -180,7 +181,7 @@ class DistillTask:
             return {"loss": float("nan")}
         device = next(model.parameters()).device
         numbers: dict[str, float] = {}
-        for batch, end, own in self._held_out(device):
+        for batch, end, own in self._held_out(self.clips.val, device):
             share = len(end) / self.cfg.validation_items
             found = {"loss": float(self.loss(model, batch)[0])}
             for k in self.cfg.steps:
@@ -190,12 +191,13 @@ class DistillTask:
                 numbers[name] = numbers.get(name, 0.0) + value * share
         return numbers
 
-    def _held_out(self, device: torch.device) -> list[tuple[dict, Tensor, dict[int, Tensor]]]:
+    def _held_out(
+        self, val: dict[str, Tensor], device: torch.device
+    ) -> list[tuple[dict, Tensor, dict[int, Tensor]]]:
         """VAL in blocks, each with the teacher's samples: finest, and in fewer steps; made once."""
         if "_held_blocks" not in self.__dict__:
             self._held_blocks = []
             for i in range(0, self.cfg.validation_items, VALIDATION_BLOCK):
-                val = self.clips.val
                 batch = {k: v[i : i + VALIDATION_BLOCK].to(device) for k, v in val.items()}
                 end = self.teacher_path(batch, self.cfg.teacher_steps)[-1]
                 own = {k: self.teacher_path(batch, k)[-1] for k in self.cfg.steps}
@@ -227,7 +229,7 @@ def student_path(model: nn.Module, batch: dict[str, Tensor], steps: int) -> list
     return _euler(predict, batch, steps)
 
 
-def _euler(predict: Predict, batch: dict[str, Tensor], steps: int) -> list[Tensor]:
+def _euler(predict: Whole, batch: dict[str, Tensor], steps: int) -> list[Tensor]:
     """States of equal Euler steps from noise to data; given frames are clean, and stay."""
     keep = _free(batch)
     x = (1 - keep) * batch["x"] + keep * batch["noise"]

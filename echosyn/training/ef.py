@@ -81,7 +81,7 @@ class EfTask:
     def size(self) -> int:
         return len(self.train)
 
-    def build(self) -> nn.Module:
+    def build(self) -> EfRegressor:
         cfg = self.cfg
         if self.start is not None:
             return self._continued(EfRegressor.load(self.start), self.start)
@@ -124,10 +124,14 @@ class EfTask:
 class ClipSettings(Protocol):
     """How clips are cut and disturbed in training."""
 
-    frames: int
-    pad: int
-    gain: float
-    speckle: float
+    @property
+    def frames(self) -> int: ...
+    @property
+    def pad(self) -> int: ...
+    @property
+    def gain(self) -> float: ...
+    @property
+    def speckle(self) -> float: ...
 
 
 def training_clip(

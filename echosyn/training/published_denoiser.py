@@ -12,6 +12,7 @@ from torch import nn
 from echosyn.data.latents import LatentSet
 from echosyn.diffusion.objectives import DdpmV, load_objective
 from echosyn.models.condition import ConditionSpec
+from echosyn.models.image import ImageDenoiser
 from echosyn.models.published_image import (
     PublishedImageDenoiser,
     is_own_image,
@@ -37,7 +38,7 @@ class PublishedLidm(Untrained, LidmTask):
         self.folder = weights_folder(cfg.weights, "train_lidm", dataset)
         super().__init__(cfg, train, val)
 
-    def build(self) -> nn.Module:
+    def build(self) -> ImageDenoiser | PublishedImageDenoiser:
         """Raises EchosynError: no image model, or one that the settings or latents do not fit."""
         folder = self.folder
         own = is_own_image(folder)
@@ -63,7 +64,7 @@ class PublishedLvdm(Untrained, LvdmTask):
         self.folder = weights_folder(cfg.weights, "train_lvdm")
         super().__init__(cfg, train, val)
 
-    def build(self) -> nn.Module:
+    def build(self) -> VideoDenoiser | PublishedVideoDenoiser:
         """Raises EchosynError: no video model, or one that the settings or latents do not fit."""
         folder, cfg = self.folder, self.cfg
         if not is_own(folder):

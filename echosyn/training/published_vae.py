@@ -1,7 +1,5 @@
 """A VAE trained elsewhere, used as it is."""
 
-from torch import nn
-
 from echosyn.data.frames import FrameSet
 from echosyn.models.vae import FRAME_SIZE, INPUT_LAYOUTS, LATENT_CHANNELS, Vae
 from echosyn.runtime.errors import EchosynError
@@ -16,7 +14,7 @@ class PublishedVae(Untrained, VaeTask):
         self.folder = weights_folder(cfg.weights, "train_vae")
         super().__init__(cfg, train, val)
 
-    def build(self) -> nn.Module:
+    def build(self) -> Vae:
         """Raises EchosynError: no AutoencoderKL, or one of other latents than the settings'."""
         folder = self.folder
         facts = published_config(folder, "AutoencoderKL")

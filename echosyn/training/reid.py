@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from echosyn.data.latents import LatentSet
 from echosyn.metrics.interval import Estimate
-from echosyn.models.reid import AugmentConfig, ReidConfig, augment_latents, build_reid
+from echosyn.models.reid import AugmentConfig, Encoder, ReidConfig, augment_latents, build_reid
 from echosyn.models.store import fill, read_weights, save_model
 from echosyn.privacy.detectors.embedding import HeartEncoder, join, people_of
 from echosyn.privacy.detectors.verification import verification_scores
@@ -49,7 +49,7 @@ class TrainReidConfig:
 class PairLoss(nn.Module):
     """The encoder with its loss as forward, which is what data-parallel training wraps."""
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
 
@@ -123,7 +123,7 @@ class ReidTask:
     def size(self) -> int:
         return len(self.train)
 
-    def build(self) -> nn.Module:
+    def build(self) -> PairLoss:
         encoder = build_reid(dataclasses.asdict(self.cfg.model))
         if self.cfg.init != "none":
             fill(encoder, read_weights(self.cfg.init), self.cfg.init)

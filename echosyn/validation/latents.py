@@ -1,7 +1,7 @@
 """What the gate of latents looks at: index.csv, what its shards hold, and the dataset encoded."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,8 @@ def _measure(latents: np.ndarray) -> dict[str, Any]:
     if latents.ndim != 4 or latents.shape[1] % 2 or latents.size == 0:
         return {"Error": None, "Shape": f"{latents.dtype} {latents.shape}"}
     shape = "x".join(map(str, latents.shape[1:]))
-    facts = {"Error": None, "Shape": f"{latents.dtype} {shape}", "Frames": float(len(latents))}
+    facts: dict[str, Any] = {"Error": None, "Shape": f"{latents.dtype} {shape}"}
+    facts["Frames"] = float(len(latents))
     if latents.dtype.kind != "f":
         return facts
     bad = int(latents.size - np.isfinite(latents).sum())
@@ -141,7 +142,7 @@ def _measure(latents: np.ndarray) -> dict[str, Any]:
     return facts
 
 
-def _channels(measured: list[Mapping[str, Any]]) -> pd.DataFrame:
+def _channels(measured: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     columns = ["Channel", "Mean", "Sd", "PosteriorSd"]
     shapes = {m["Sums"].shape for m in measured}
     if len(shapes) != 1:  # none, or videos that differ: the check of the shape says so

@@ -43,7 +43,7 @@ def read_nifti(path: Path) -> Volume:
 def _volume(path: Path) -> Volume:
     import nibabel  # 0.2 s, and only two sources need it
 
-    image = nibabel.load(path)
+    image: Any = nibabel.load(path)
     shape, kind = image.shape, image.get_data_dtype()
     declared = "x".join(map(str, shape))
     if np.prod(shape, dtype=float) * kind.itemsize > MAX_BYTES:

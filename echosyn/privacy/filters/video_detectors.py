@@ -120,7 +120,8 @@ class VideoScorer:
 
     def save(self, path: Path) -> None:
         """Keep what took time to prepare; it is made of patients and stays local."""
-        np.savez(path, rows=self.gallery.rows, **self.detector.state())
+        arrays: dict[str, Any] = {"rows": self.gallery.rows, **self.detector.state()}
+        np.savez(path, **arrays)
 
     def names(self) -> tuple[np.ndarray, np.ndarray]:
         """The TRAIN video of each gallery row, and which of its frames (at the latents' rate)."""
@@ -222,6 +223,7 @@ def open_scorer(
 
 def made_with(real: RealVideos, encoder: Path, vae: Path, cfg: VideoFilterConfig) -> dict[str, Any]:
     """What taus of this filter hold for, but for the length of their windows."""
+    assert real.frames.content is not None  # they were read from files
     return {
         "encoder": digest(None, [encoder]),
         "vae": digest(None, [vae]),

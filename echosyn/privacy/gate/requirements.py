@@ -151,8 +151,8 @@ def _find(check: Check, numbers: Mapping[str, float], limits: Thresholds) -> Fin
         words = {"at_least": "at least", "at_most": "at most"}[check.rule]
         needed = [measured.value]
     else:
-        target = check.target
-        target = float(numbers.get(target, np.nan)) if isinstance(target, str) else target
+        aim = check.target
+        target = float(numbers.get(aim, np.nan)) if isinstance(aim, str) else aim
         words = {"includes": "interval around", "not_above": "interval from below"}[check.rule]
         needed = [*ends, target]
     if not np.isfinite(needed).all():
