@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from echosyn.release.manifest import SCHEMA
 from echosyn.release.versions import Version
 from echosyn.report.numbers import Number, collect, percent
 
@@ -54,7 +53,7 @@ def described(version: Version, manifest: Mapping[str, Any]) -> str:
         f"published: {version.published.when:%Y-%m-%d %H:%M} by {version.published.who}",
         f"stage: {version.standing}",
         f"made by: {manifest['generator']}, scale {manifest['params'].get('scale')}, manifest of "
-        f"schema {SCHEMA}",
+        f"schema {manifest['schema']}",
         "",
         "numbers, in brackets 95% intervals:",
         *(f"  {key}  {number}" for key, number in collect(manifest["metrics"]).items()),
