@@ -151,6 +151,7 @@ def write_lock(root: Path) -> None:
         },
         "evaluate@phantom": {"deps": [samples], "outs": [entry("metrics/evaluate/phantom.json")]},
     }
+    stages = {name: {"cmd": "made elsewhere", **stage} for name, stage in stages.items()}
     (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
 
 

@@ -125,12 +125,10 @@ def test_a_split_without_videos(tmp_path):
 def test_what_is_no_release(tmp_path):
     with pytest.raises(EchosynError, match="nowhere is not there"):
         echosyn.load_release(tmp_path / "nowhere")
-    with pytest.raises(EchosynError, match=r"release; a version NAME@VERSION must be fetched"):
-        echosyn.load_release("phantom@0.1.0")
     with pytest.raises(EchosynError, match=r"is no release: it has no manifest\.json"):
         echosyn.load_release(tmp_path)
     pack(tiny_release(tmp_path / "release", ["v0"]), tmp_path / "packed")
-    with pytest.raises(EchosynError, match=r"is packed: python -m echosyn\.release unpack"):
+    with pytest.raises(EchosynError, match=r"is packed: echosyn releases unpack"):
         echosyn.load_release(tmp_path / "packed")
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(EchosynError, match="not a release manifest of schema 1"):

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_release import contents, sign, tiny_release
 
+from echosyn.cli import main
 from echosyn.data.filelist import read_filelist, write_filelist
 from echosyn.release import verify
-from echosyn.release.__main__ import main as cli
 from echosyn.release.manifest import SIGNATURE
 from echosyn.release.pack import SHARD_BYTES, pack
 from echosyn.release.unpack import unpack
@@ -212,11 +212,11 @@ class Free:
 
 def test_commands(release, tmp_path, capsys):
     packed, again = str(tmp_path / "packed"), str(tmp_path / "again")
-    assert cli(["pack", str(release), packed, "--shard-mb", "1"]) == 0
+    assert main(["releases", "pack", str(release), packed, "--shard-mb", "1"]) == 0
     assert "packed: 3 shards" in capsys.readouterr().out
-    assert cli(["unpack", packed, again]) == 0
+    assert main(["releases", "unpack", packed, again]) == 0
     assert f"all {len(NAMES) + 3} files are as published" in capsys.readouterr().out
-    assert cli(["unpack", packed, again]) == 1
+    assert main(["releases", "unpack", packed, again]) == 1
     assert "exists already" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
-        cli(["pack", str(release), packed, "--shard-mb", "0"])
+        main(["releases", "pack", str(release), packed, "--shard-mb", "0"])

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from small_project import AUDITED, METRICS, REAL, SYNTHETIC, WORDS, make_project, released
 
+from echosyn.cli import main as cli
 from echosyn.data.filelist import (
     COLUMNS,
     frame_phases,
@@ -16,7 +17,6 @@ from echosyn.data.filelist import (
 )
 from echosyn.privacy.gate.requirements import Thresholds
 from echosyn.release import verify
-from echosyn.release.__main__ import main as cli
 from echosyn.release.build import ReleaseConfig, build_release, require_audit
 from echosyn.release.card import card
 from echosyn.release.diff import diff
@@ -109,7 +109,7 @@ def test_card_states_numbers_limits_and_licence(release):
         "12.5%",
         "only exercises the machinery",
         "CC-BY-4.0",
-        "echosyn.release verify",
+        "echosyn releases verify",
     ):
         assert said in card
 
@@ -203,10 +203,10 @@ def damage_manifest(release: Path) -> None:
     ],
 )
 def test_verify_finds(damage, said, release, capsys):
-    assert cli(["verify", str(release)]) == 0
+    assert cli(["releases", "verify", str(release)]) == 0
     damage(release)
     assert any(said in problem for problem in verify(release))
-    assert cli(["verify", str(release)]) == 1
+    assert cli(["releases", "verify", str(release)]) == 1
     assert said in capsys.readouterr().err
 
 
@@ -298,10 +298,10 @@ def test_diff_names_what_changed(project, release, capsys):
     lines = diff(
         read_json(release / "manifest.json"), read_json(project / "releases/newer/manifest.json")
     )
-    assert "params.sample_videos.guidance: 2.5 -> 3.0" in lines
+    assert lines[:2] == ["settings:", "  sample_videos.guidance: 2.5 -> 3.0"]
     assert not any("videos" in line and "files" in line for line in lines)
-    assert cli(["diff", str(release), str(project / "releases/newer")]) == 1
-    assert cli(["diff", str(release), str(release)]) == 0
+    assert cli(["releases", "diff", str(release), str(project / "releases/newer")]) == 1
+    assert cli(["releases", "diff", str(release), str(release)]) == 0
     assert "no difference" in capsys.readouterr().out
 
 

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_project import make_project, released
 
+from echosyn.cli import main as cli
 from echosyn.release import verify
-from echosyn.release.__main__ import main as cli
 from echosyn.release.leaks import find_leaks
 from echosyn.release.sign import (
     NAMESPACE,
@@ -77,11 +77,11 @@ def test_a_release_is_signed_verified_and_the_same_again(tmp_path, keys, capsys)
     again = (root / "releases/again/manifest.json.sig").read_bytes()
     assert (folder / "manifest.json.sig").read_bytes() == again
     assert verify(folder) == []
-    assert cli(["verify", str(folder), "--key", str(keys / "key.pub")]) == 0
+    assert cli(["releases", "verify", str(folder), "--key", str(keys / "key.pub")]) == 0
     assert "is signed with the key in" in capsys.readouterr().out
-    assert cli(["verify", str(folder), "--key", str(keys / "other.pub")]) == 1
+    assert cli(["releases", "verify", str(folder), "--key", str(keys / "other.pub")]) == 1
     assert "made with SHA256:" in capsys.readouterr().err
-    assert cli(["verify", str(folder), "--key", str(keys / "none.pub")]) == 1
+    assert cli(["releases", "verify", str(folder), "--key", str(keys / "none.pub")]) == 1
     assert "none.pub: cannot be read" in capsys.readouterr().err
     secret = private(KEY).splitlines()[2]
     assert not any(secret in p.read_bytes() for p in folder.rglob("*") if p.is_file())

@@ -16,6 +16,8 @@ from echosyn.data.video import read_video
 from echosyn.release.manifest import MANIFEST, read_manifest, verify
 from echosyn.release.pack import SUMS
 from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import digest
+from echosyn.runtime.process import cache_root
 
 ALL = "ALL"  # in place of a split: every video
 
@@ -142,30 +144,39 @@ class Release:
             raise EchosynError(f"{self.folder} is not as published:\n" + "\n".join(problems))
 
 
-def load_release(release: Path | str) -> Release:
+def load_release(release: Path | str, where: str | None = None) -> Release:
     """Open a release: reads its manifest and FileList.csv, and no video.
 
     Args:
-        release: the folder of a release.
+        release: the folder of a release, or NAME@VERSION, which is fetched and verified once and
+            kept in the user's cache.
+        where: the project that published the version: a folder, or an address that git clones
+            (default: this folder).
 
     Raises:
-        EchosynError: there is no such folder, it is no release, or a file of it is damaged.
+        EchosynError: there is no such folder or version, it is no release, or a file of it is
+            damaged.
     """
-    folder = _folder(release)
+    folder = _folder(release, where)
     if (folder / SUMS).is_file():
-        raise EchosynError(f"{folder} is packed: python -m echosyn.release unpack {folder} FOLDER")
+        raise EchosynError(f"{folder} is packed: echosyn releases unpack {folder} FOLDER")
     if not (folder / MANIFEST).is_file():
         raise EchosynError(f"{folder} is no release: it has no {MANIFEST}")
     manifest = read_manifest(folder)
     return Release(folder, read_filelist(folder / "FileList.csv", label="none"), manifest)
 
 
-def _folder(release: Path | str) -> Path:
+def _folder(release: Path | str, where: str | None) -> Path:
     """Where a release lies. The one place that knows how a release may be named."""
     folder = Path(release)
-    if not folder.is_dir():
-        hint = "; a version NAME@VERSION must be fetched first" if "@" in folder.name else ""
+    if folder.is_dir():
+        return folder
+    if "@" not in folder.name:
         raise EchosynError(
-            f"{folder} is not there, or no folder: give the folder of a release{hint}"
+            f"{folder} is not there, or no folder: give the folder of a release, or NAME@VERSION"
         )
-    return folder
+    from echosyn.release.store import resolve
+
+    source = digest(str(Path.cwd()) if where is None else where)
+    kept = cache_root() / "releases" / source[:12] / str(release)
+    return kept if kept.is_dir() else resolve(str(release), kept, where)

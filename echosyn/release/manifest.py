@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from echosyn import __version__
 from echosyn.data.filelist import COLUMNS, RELEASED, frame_phases, read_filelist
 from echosyn.data.video import map_videos
 from echosyn.runtime.errors import EchosynError
@@ -46,17 +47,35 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a release folder.
 
     Raises:
-        EchosynError: it is missing, damaged, or of a schema that this version does not know.
+        EchosynError: it is missing, or as `parse_manifest`.
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        return parse_manifest(path.read_bytes(), str(path))
     except OSError as e:
         raise EchosynError(f"{path}: cannot be read ({e.strerror}); is this a release?") from None
+
+
+def parse_manifest(text: bytes, where: str) -> dict[str, Any]:
+    """The manifest that `text` is. `where` it comes from, for the message.
+
+    Raises:
+        EchosynError: it is damaged, or of a schema that this version does not know.
+    """
+    try:
+        manifest = json.loads(text)
     except ValueError as e:
-        raise EchosynError(f"{path}: not JSON ({e})") from None
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        raise EchosynError(f"{path}: not a release manifest of schema {SCHEMA}")
+        raise EchosynError(f"{where}: not JSON ({e})") from None
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise EchosynError(
+            f"{where}: schema {schema}, and echosyn {__version__} reads up to {SCHEMA}: it needs "
+            f"{manifest.get('generator')} or later"
+        )
+    if schema != SCHEMA:
+        raise EchosynError(f"{where}: not a release manifest of schema {SCHEMA}")
+    if not all(isinstance(manifest.get(key), str) for key in ("name", "version")):
+        raise EchosynError(f"{where}: no name and version")
     files = manifest.get("files")
     if not isinstance(files, dict) or not all(
         isinstance(entry, dict)
@@ -64,7 +83,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         and isinstance(entry.get("size"), int)
         for entry in files.values()
     ):
-        raise EchosynError(f"{path}: 'files' does not give a sha256 and a size for every file")
+        raise EchosynError(f"{where}: 'files' does not give a sha256 and a size for every file")
     return manifest
 
 

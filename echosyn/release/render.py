@@ -42,4 +42,4 @@ ENVIRONMENT.filters |= {
     "percent": percent,
     "references": _references,
 }
-ENVIRONMENT.globals["verify"] = "python -m echosyn.release verify"
+ENVIRONMENT.globals["verify"] = "echosyn releases verify"

@@ -1,4 +1,4 @@
-"""The commands `pack` and `unpack`, for whichever parser takes them."""
+"""`echosyn releases pack` and `unpack`."""
 
 import argparse
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 MB = 10**6
 
 
-def add_arguments(commands: argparse._SubParsersAction) -> None:
+def add_pack(commands: argparse._SubParsersAction) -> None:
     """Add both commands; each sets `run`, which gives the exit status."""
     pack = commands.add_parser(
         "pack",
