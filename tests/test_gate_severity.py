@@ -48,7 +48,7 @@ def test_a_warning_does_not_stop_and_is_shown(folder):
     page = result.page.read_text()
     assert "Passed with 1 warning:" in page
     row = page[page.index("<code>ef_matches_volumes</code>") :]
-    assert row.index("line 5, v3: EF 62") < row.index('<span class="outcome warning">')
+    assert row.index("line 5, v3: EF 62") < row.index('<span class="mark warn">warning<')
     record = read_json(result.record)
     kept = {o["check"]["name"]: o for o in record["outcomes"]}["ef_matches_volumes"]
     assert kept["check"]["severity"] == "warn"
