@@ -99,7 +99,15 @@ def main(dataset: str) -> None:
                 for k, v in d.items()
             },
         }
-        for stage in ("encode", "train_reid", "privacy_filter", "filter_videos", "privacy_audit"):
+        for stage in (
+            "encode",
+            "train_reid",
+            "train_segmentation",
+            "privacy_filter",
+            "filter_videos",
+            "trace",
+            "privacy_audit",
+        ):
             numbers |= read_json(Path(f"metrics/{stage}/{dataset}.json"))
 
         figures = {}

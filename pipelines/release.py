@@ -36,6 +36,7 @@ def main(dataset: str) -> None:
         label=params.dataset(dataset).label,
         provenance=provenance(params.root, dataset),
         metrics=read_json(f"metrics/evaluate/{dataset}.json"),
+        tracings=Path("tracings", dataset),
     )
     md5 = {**manifest["lineage"]["data"], **manifest["lineage"]["models"]}
     with tempfile.TemporaryDirectory() as folder:

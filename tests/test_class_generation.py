@@ -31,7 +31,10 @@ CONF = {
     },
     "evaluate": {"frames_per_video": 2, "resamples": 100, "protocol_fps": 16.0},
 }
-SOURCES = ("encode", "train_reid", "privacy_filter", "filter_videos", "privacy_audit")
+SOURCES = (
+    "encode", "train_reid", "train_segmentation", "privacy_filter", "filter_videos", "trace",
+    "privacy_audit",
+)  # fmt: skip
 
 
 class Run(NullRun):

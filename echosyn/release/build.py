@@ -26,6 +26,7 @@ from echosyn.privacy.gate.requirements import AUDIT, Thresholds, hold_against
 from echosyn.release.card import card
 from echosyn.release.leaks import real_names, refuse_leaks
 from echosyn.release.manifest import MANIFEST, PHASES, SCHEMA, file_table
+from echosyn.release.tracings import add_tracings
 from echosyn.report.numbers import texts
 from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
@@ -68,6 +69,7 @@ def build_release(
     label: str,
     provenance: Mapping[str, Any],
     metrics: Mapping[str, float],
+    tracings: Path | None = None,
 ) -> dict[str, Any]:
     """Write the release of `samples` to `out`, whole or not at all.
 
@@ -77,6 +79,7 @@ def build_release(
         name: the release's name. label: "ef", "class" or "none", as for `read_filelist`.
         provenance: `params` and `lineage`, from `echosyn.release.provenance`.
         metrics: the flat numbers of the evaluation.
+        tracings: folder of the stage trace.
 
     Returns:
         the manifest.
@@ -93,6 +96,7 @@ def build_release(
             shutil.copyfile(video_path(samples, sample), video_path(partial, sample))
         columns = [*COLUMNS, *([CLASS] if label == "class" else []), *EF_TRUTH, EF_KIND, *BEAT]
         kept = table[[c for c in columns if c in table]]
+        kept, traced = add_tracings(tracings, partial, kept) if tracings else (kept, None)
         write_filelist(partial / "FileList.csv", kept)
         if len(phases := frame_phases(kept)):
             write_text(partial / PHASES, phases.to_csv(index=False, lineterminator="\n"))
@@ -104,11 +108,12 @@ def build_release(
             "synthetic": True,
             "generator": f"echosyn {__version__}",
             "videos": len(table),
+            **({"tracings": traced} if traced else {}),
             **provenance,
             "metrics": {k: v for k, v in metrics.items() if not isinstance(v, str)},
             "protocol": texts(metrics),
         }
-        write_text(partial / "README.md", card(manifest, table))
+        write_text(partial / "README.md", card(manifest, kept))
         manifest["files"] = file_table(partial)
         write_json(partial / MANIFEST, manifest)
         refuse_leaks(partial, real_names(real, label), people=())

@@ -11,6 +11,7 @@ from echosyn.data.filelist import (
     EF_ASKED,
     EF_KIND,
     EF_MEASURED,
+    EF_TRACED,
     HEART_RATE,
     MEASURED,
     PHASE,
@@ -32,7 +33,7 @@ def card(manifest: Mapping[str, Any], table: pd.DataFrame) -> str:
         f"{len(table):,} **synthetic** echocardiogram videos. None is a recording of a person: "
         "each was drawn by a generative model. Not for diagnosis, nor for any clinical decision.",
         "## What is in it",
-        _content(table),
+        "\n".join([_content(table), *_tracings(manifest)]),
         "## How it was made",
         _making(manifest),
         "## Privacy",
@@ -81,6 +82,23 @@ def _content(table: pd.DataFrame) -> str:
             "that of every frame"
         )
     return "\n".join(lines)
+
+
+def _tracings(manifest: Mapping[str, Any]) -> list[str]:
+    traced = manifest.get("tracings")
+    if not traced:
+        return []
+    if "reason" in traced:
+        return [f"- no tracings: {traced['reason']}"]
+    of = "millilitres" if traced["volumes"] == "ml" else "pixels cubed: no pixel size is known"
+    n, left = traced["videos"], manifest["videos"] - traced["videos"]
+    return [
+        f"- `VolumeTracings.csv` as EchoNet-Dynamic has it: the left ventricle of {n:,} videos "
+        "where it is largest and smallest, contoured by a network that learned from the tracings of the "
+        f"training split, not by a person; {left:,} videos could not be traced",
+        "- `ESV` and `EDV` are volumes of these contours by the single-plane method of discs, in "
+        f"{of}; `{EF_TRACED}` is the EF that follows from them",
+    ]
 
 
 def _ef_meaning(table: pd.DataFrame) -> str:

@@ -1,0 +1,41 @@
+"""The tracings of a release: contours at end-diastole and end-systole, and volumes from them."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from echosyn.data.filelist import EF_TRACED, TRACINGS, VOLUMES
+from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import read_json
+from echosyn.segmentation.task import NONE
+from echosyn.segmentation.trace import FILE, UNIT
+
+
+def add_tracings(
+    folder: Path, release: Path, table: pd.DataFrame
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Copy VolumeTracings.csv into a release, and give its FileList the volumes.
+
+    Args:
+        folder: of the stage trace. release: where the files go. table: the FileList.
+
+    Returns:
+        the FileList with ESV, EDV and EFTraced, empty where a video was not traced; and for the
+        manifest `videos`, how many were, and `volumes`, the unit; or `reason`, where none were.
+
+    Raises:
+        EchosynError: tracings of other videos.
+    """
+    if (folder / NONE).is_file():
+        return table, {"videos": 0, **read_json(folder / NONE)}
+    found = pd.read_csv(folder / FILE, dtype={"FileName": str})
+    if list(found["FileName"]) != list(table["FileName"]):
+        raise EchosynError(
+            f"{folder / FILE} is not of the videos to release: run dvc repro, or the stage trace"
+        )
+    shutil.copyfile(folder / TRACINGS, release / TRACINGS)
+    columns = (*VOLUMES, EF_TRACED)
+    facts = {"videos": int(found[EF_TRACED].notna().sum()), "volumes": found[UNIT].iloc[0]}
+    return table.assign(**{c: found[c].to_numpy() for c in columns}), facts

@@ -1,0 +1,57 @@
+"""Train the network that finds the left ventricle in a frame, on the traced frames of TRAIN.
+
+python -m pipelines.train_segmentation phantom
+
+VAL selects; Dice is of TEST. Writes models/segmentation/<dataset>. Without VolumeTracings.csv there
+is nothing to learn from: none.json in its place says so, and the release goes without tracings.
+"""
+
+from pathlib import Path
+
+from echosyn.runtime.stage import command, torch_params
+
+
+def main(dataset: str) -> None:
+    from echosyn.runtime.files import atomic_dir, write_json
+    from echosyn.segmentation.task import (
+        LEAST_TRACED,
+        NONE,
+        SegmentationConfig,
+        SegmentationTask,
+        cubic_pixel,
+        dice_numbers,
+        dices,
+        traced_frames,
+    )
+    from echosyn.stages.train import train
+    from echosyn.tracking import stage_run
+
+    params = torch_params()
+    cfg = params.stage("train_segmentation", SegmentationConfig)
+    data, out = Path("data/train") / dataset, Path("models/segmentation") / dataset
+    fit, held_out, test = (traced_frames(data, split) for split in ("TRAIN", "VAL", "TEST"))
+    if fit.videos < LEAST_TRACED or not held_out.videos:
+        reason = (
+            f"{fit.videos} real videos of TRAIN and {held_out.videos} of VAL are traced "
+            f"({LEAST_TRACED} and 1 are needed)"
+        )
+        print(f"{dataset}: {reason}: no segmentation model, no tracings in the release")
+        with stage_run("train_segmentation", dataset, cfg, [data]) as run:
+            with atomic_dir(out) as tmp:
+                write_json(tmp / NONE, {"reason": reason})
+            run.output(out)
+            run.final({}, Path(f"metrics/train_segmentation/{dataset}.json"))
+        return
+
+    def measure(model) -> dict[str, float]:  # noqa: ANN001
+        return dice_numbers(dices(model, test), test, params.seed) if test.videos else {}
+
+    task = SegmentationTask(cfg, fit, held_out, cubic_pixel(data))
+    train(
+        "train_segmentation", dataset, cfg, params.seed, task, [data], out,
+        lambda model, tmp: model.save(tmp), measure,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    command(main, dataset="name under `generate` in params.yaml")
