@@ -94,8 +94,8 @@ def _tracings(manifest: Mapping[str, Any]) -> list[str]:
     n, left = traced["videos"], manifest["videos"] - traced["videos"]
     return [
         f"- `VolumeTracings.csv` as EchoNet-Dynamic has it: the left ventricle of {n:,} videos "
-        "where it is largest and smallest, contoured by a network that learned from the tracings of the "
-        f"training split, not by a person; {left:,} videos could not be traced",
+        "where it is largest and smallest, contoured by a network that learned from tracings of "
+        f"the training split, not by a person; {left:,} videos could not be traced",
         "- `ESV` and `EDV` are volumes of these contours by the single-plane method of discs, in "
         f"{of}; `{EF_TRACED}` is the EF that follows from them",
     ]
