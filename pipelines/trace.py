@@ -26,7 +26,7 @@ def main(dataset: str) -> None:
     from echosyn.runtime.files import atomic_dir, read_json, write_bytes
     from echosyn.runtime.process import state_root
     from echosyn.runtime.shards import finish, work_dir
-    from echosyn.segmentation.task import NONE
+    from echosyn.segmentation.files import NONE
     from echosyn.segmentation.trace import (
         EF_TRACED,
         agreement,

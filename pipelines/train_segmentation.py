@@ -13,9 +13,9 @@ from echosyn.runtime.stage import command, torch_params
 
 def main(dataset: str) -> None:
     from echosyn.runtime.files import atomic_dir, write_json
+    from echosyn.segmentation.files import NONE
     from echosyn.segmentation.task import (
         LEAST_TRACED,
-        NONE,
         SegmentationConfig,
         SegmentationTask,
         cubic_pixel,

@@ -157,7 +157,7 @@ EDITS = {
     "echosyn/metrics/frechet.py": "evaluate",
     "echosyn/training/folds.py": "classify",
     "echosyn/metrics/roc.py": "animate classify evaluate filter_videos privacy_audit "
-    "privacy_page sample_videos train_reid",
+    "privacy_page sample_videos trace train_reid",
     "echosyn/release/card.py": "release",
     "echosyn/validation/expectations/camus.yaml": "validate_latents validate_raw validate_release",
     "echosyn/metrics/i3d_rgb_scratch.json": "evaluate",

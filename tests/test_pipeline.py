@@ -64,6 +64,21 @@ def test_headline_numbers_are_there_under_their_names(project):
     assert not [k for k in numbers if any(w in k for w in ("fid", "fvd", "inception"))]
 
 
+def test_the_release_has_tracings_of_the_videos_that_could_be_traced(project):
+    release = project / "releases/phantom"
+    table = read_filelist(release / "FileList.csv")
+    lines = pd.read_csv(release / "VolumeTracings.csv")
+    traced = table["FileName"][table["EDV"].notna()]
+    assert set(lines["FileName"]) == {f"{name}.avi" for name in traced}
+    assert len(lines) == len(traced) * 2 * 21
+    numbers = json.loads((project / "metrics/evaluate/phantom.json").read_text())
+    left = sum(v for k, v in numbers.items() if k.startswith("segmentation/left_out_"))
+    assert left == len(table) - len(traced)
+    assert numbers["segmentation/dice_lo"] < numbers["segmentation/dice"]
+    manifest = json.loads((release / "manifest.json").read_text())
+    assert manifest["tracings"] == {"videos": len(traced), "volumes": "ml"}
+
+
 def test_the_release_verifies_and_names_nobody(project, tmp_path):
     release = project / "releases/phantom"
     assert verify(release) == []

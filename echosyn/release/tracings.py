@@ -9,8 +9,7 @@ import pandas as pd
 from echosyn.data.filelist import EF_TRACED, TRACINGS, VOLUMES
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import read_json
-from echosyn.segmentation.task import NONE
-from echosyn.segmentation.trace import FILE, UNIT
+from echosyn.segmentation.files import FILE, NONE, UNIT
 
 
 def add_tracings(

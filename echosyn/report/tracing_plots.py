@@ -25,7 +25,7 @@ PHASES = ("ED", "ES")
 @dataclass(frozen=True, eq=False)
 class TracedFrame:
     """A frame uint8 (H, W), the contour (N, 2) that the model found in it, None for none, and the
-    one that a person traced, if any, in pixels."""
+    one of the tracings, if any, in pixels."""
 
     title: str
     frame: np.ndarray
@@ -81,5 +81,5 @@ def tracing_figure(rows: Sequence[Sequence[TracedFrame]]) -> Figure:
                         axes.plot(*np.vstack([contour, contour[:1]]).T, color=colour, lw=1)
                 axes.set_title(one.title, size=7)
                 axes.set_axis_off()
-        figure.suptitle("orange: found by the model; blue: traced by people", size=8)
+        figure.suptitle("orange: found by the model; blue: as the dataset traces it", size=8)
     return figure

@@ -25,7 +25,6 @@ LEAST_TRACED = 8  # TRAIN videos; fewer teach nothing
 TURN, ZOOM, SHIFT, GAMMA, GAIN = 10.0, 0.15, 8.0, 0.35, 0.2
 PATCH = 16  # pixels' side of the patches that are shuffled where no heart shall be
 RESAMPLES = 1000
-NONE = "none.json"  # in a folder without model or tracings: the reason
 SAME_SIZE = 0.02  # relative spread of a cubic pixel's millilitres, below which all videos have one
 
 

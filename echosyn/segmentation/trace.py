@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,17 +20,19 @@ from echosyn.data.filelist import (
 )
 from echosyn.data.video import read_video, resample_indices
 from echosyn.metrics.ef import ef_scores, requested_vs_measured
-from echosyn.metrics.streaming import MapRows
 from echosyn.models.segmenter import Segmenter, probabilities
 from echosyn.runtime.device import pick_device
 from echosyn.runtime.files import write_text
 from echosyn.segmentation.contour import CHORDS, area, chords, disc_volume, largest_contour
+from echosyn.segmentation.files import FILE, UNIT
 from echosyn.segmentation.task import RESAMPLES
+
+if TYPE_CHECKING:
+    from echosyn.metrics.streaming import MapRows
 
 OUTCOMES = ("traced", "no ventricle", "implausible area", "no contraction")
 PLAUSIBLE = (0.5, 1.5)  # of TRAIN's least and greatest traced area
 COLUMNS = ("FileName", "X1", "Y1", "X2", "Y2", "Frame")  # EchoNet-Dynamic's
-FILE, UNIT = "volumes.csv", "VolumeUnit"
 FEWEST = 3  # videos that an agreement is told of
 FACTS = 3  # numbers of a tracing before its lines
 
@@ -80,7 +83,12 @@ def trace(model: Segmenter, frames: np.ndarray) -> Tracing:
 
 
 def trace_videos(
-    folder: Path, names: list[str], model: Path, over: MapRows, title: str, fps: float | None = None
+    folder: Path,
+    names: list[str],
+    model: Path,
+    over: "MapRows",
+    title: str,
+    fps: float | None = None,
 ) -> list[Tracing]:
     """`trace` of the videos of a dataset folder.
 

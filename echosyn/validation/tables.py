@@ -240,7 +240,7 @@ def _add_numbers(values: pd.DataFrame, text: pd.DataFrame) -> None:
     if "EF" in values:
         diastole = values["EDV"].where(values["EDV"] > 0)
         values["EFFromVolumes"] = 100 * (diastole - values["ESV"]) / diastole
-        stated = values[EF_TRACED if EF_TRACED in values else "EF"]
+        stated = values.get(EF_TRACED, values["EF"]).fillna(values["EF"])
         values["EFDifference"] = (stated - values["EFFromVolumes"]).abs()
 
 
