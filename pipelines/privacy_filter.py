@@ -6,6 +6,7 @@ Writes privacy/<dataset>/hearts: the accepted hearts, tau, and scores.csv, which
 """
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 from echosyn.runtime.stage import command, torch_params
@@ -16,6 +17,7 @@ def main(dataset: str) -> None:
     from echosyn.data.latents import LatentSet
     from echosyn.diffusion.heart_file import Hearts
     from echosyn.diffusion.hearts import HeartSampler, load_hearts, read_shards
+    from echosyn.diffusion.moments import MomentMap
     from echosyn.diffusion.settings import SampleHeartsConfig, SampleVideosConfig
     from echosyn.privacy.detectors.embedding import HeartEncoder
     from echosyn.privacy.filters.hearts import PrivacyConfig, filter_hearts
@@ -35,6 +37,7 @@ def main(dataset: str) -> None:
     settings = {**dataclasses.asdict(cfg), "seed": params.seed, "wanted": wanted}
     everything = {**settings, "sampling": dataclasses.asdict(sampling)}
     work = work_dir(state_root(), "privacy_filter", dataset, everything, inputs)
+    moved = MomentMap.load(hearts)
     with stage_run("privacy_filter", dataset, settings, inputs, work) as run:
 
         def draw(first: int, count: int) -> Hearts:
@@ -45,9 +48,9 @@ def main(dataset: str) -> None:
                 )
 
             part = work / f"from-{first}"
-            return read_shards(
-                run_shards(part, count, sampling.shard, worker, "privacy_filter", "heart")
-            )
+            shards = run_shards(part, count, sampling.shard, worker, "privacy_filter", "heart")
+            drawn = read_shards(shards)
+            return drawn if moved is None else replace(drawn, latents=moved(drawn.latents))
 
         encoder = HeartEncoder.load(model)
         result = filter_hearts(

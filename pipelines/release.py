@@ -38,7 +38,6 @@ def main(dataset: str) -> None:
         metrics=read_json(f"metrics/evaluate/{dataset}.json"),
         tracings=Path("tracings", dataset),
     )
-    md5 = {**manifest["lineage"]["data"], **manifest["lineage"]["models"]}
     with tempfile.TemporaryDirectory() as folder:
         write_evidence(
             Path(folder),
@@ -46,15 +45,7 @@ def main(dataset: str) -> None:
             Path("evaluation", dataset),
             Path("privacy", dataset, "hearts/scores.csv"),
         )
-        release_run(
-            name=manifest["name"],
-            version=manifest["version"],
-            digest=sha256_file(out / MANIFEST),
-            metrics=manifest["metrics"],
-            params=manifest["params"],
-            tags={**{f"md5:{k}": v for k, v in md5.items()}, **manifest["protocol"]},
-            artifacts=Path(folder),
-        )
+        release_run(manifest, dataset, sha256_file(out / MANIFEST), Path(folder))
     print(f"release: {out}, {manifest['name']} {manifest['version']}, {manifest['videos']} videos")
 
 

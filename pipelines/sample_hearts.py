@@ -13,6 +13,7 @@ def main(dataset: str) -> None:
     from echosyn.cluster import run_shards
     from echosyn.data.latents import LatentSet
     from echosyn.diffusion.hearts import HeartSampler, finish_hearts
+    from echosyn.diffusion.moments import train_hearts
     from echosyn.diffusion.settings import SampleHeartsConfig
     from echosyn.runtime.process import state_root
     from echosyn.runtime.shards import Make, finish, work_dir
@@ -23,7 +24,8 @@ def main(dataset: str) -> None:
     model, out = Path("models/lidm") / dataset, Path("hearts") / dataset
     latents = Path("latents/train") / dataset
     settings = {**dataclasses.asdict(cfg), "seed": params.seed}
-    inputs = [model, latents / "index.csv"]
+    beats = Path("beats/train") / dataset
+    inputs = [model, latents, beats]
     work = work_dir(state_root(), "sample_hearts", dataset, settings, inputs)
     with stage_run("sample_hearts", dataset, settings, inputs, work) as run:
 
@@ -32,7 +34,8 @@ def main(dataset: str) -> None:
             return lambda rows, folder: sampler.write_shard(rows, folder, params.seed)
 
         shards = run_shards(work, cfg.hearts, cfg.shard, worker, "sample_hearts", "heart")
-        finish_hearts(shards, out)
+        real = train_hearts(LatentSet(latents, "TRAIN", beats)) if cfg.match_moments else None
+        finish_hearts(shards, out, real)
         run.output(out)
     finish(work)
 

@@ -206,25 +206,50 @@ def test_releases_are_recorded_once_and_compare(project):
     Path("pictures/a.txt").write_text("a")
 
     def record(version: str, r2: float) -> str:
-        return release_run(
-            name="echosyn-phantom",
-            version=version,
-            digest=version * 8,
-            metrics={"ef/real/r2": r2},
-            params={"scale": "smoke", "sample_videos": {"guidance": 2.0}},
-            tags={"md5:models/vae": "2" * 32},
-            artifacts=Path("pictures"),
-        )
+        lineage = {"data": {"data/train/phantom": "1" * 32}, "models": {"models/vae": "2" * 32}}
+        manifest = {
+            "name": "echosyn-phantom",
+            "version": version,
+            "videos": 7,
+            "metrics": {"ef/synthetic/r2": r2, "quality/kd_motion_21f_n100x90": 0.5},
+            "params": {"scale": "smoke", "sample_videos": {"guidance": 2.0}},
+            "protocol": {"protocol/us/fps": "12"},
+            "lineage": {**lineage, "code": {}},
+        }
+        return release_run(manifest, "phantom", version * 8, Path("pictures"))
 
+    with stage_run("train_vae", "all", {}) as run:
+        run.tag("md5:models/vae", "2" * 32)
     first = record("1.0.0", 0.9)
     assert record("1.0.0", 0.9) == first
     record("1.1.0", 0.95)
     found = {run.info.run_name: run for run in runs(RELEASES)}
     assert set(found) == {"echosyn-phantom@v1.0.0", "echosyn-phantom@v1.1.0"}
     newer = found["echosyn-phantom@v1.1.0"]
-    assert newer.data.metrics == {"ef/real/r2": 0.95}
+    hours = newer.data.metrics.pop("cost/stage_hours")
+    assert newer.data.metrics == {
+        "ef/synthetic/r2": 0.95,
+        "utility/ef_r2_synthetic": 0.95,
+        "quality/kd_motion_21f_n100x90": 0.5,
+        "quality/motion_kd": 0.5,
+    }
     assert newer.data.params == {"scale": "smoke", "sample_videos.guidance": "2.0"}
     assert newer.data.tags["md5:models/vae"] == "2" * 32
+    assert newer.data.tags["protocol/us/fps"] == "12"
+    (trained,) = runs(STAGES)
+    assert newer.info.start_time == trained.info.start_time
+    assert hours == (trained.info.end_time - trained.info.start_time) / 3_600_000
+    inputs = {i.dataset.name: i for i in newer.inputs.dataset_inputs}
+    assert inputs["phantom"].dataset.digest == "1" * 8
+    assert inputs["phantom"].tags[0].value == "training"
+    assert json.loads(inputs["echosyn-phantom"].dataset.profile)["videos"] == 7
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri())
+    (model,) = client.get_run(newer.info.run_id).inputs.model_inputs
+    assert client.get_logged_model(model.model_id).source_run_id == trained.info.run_id
+    version = client.get_model_version_by_alias("echosyn-phantom-vae", "candidate")
+    assert (version.version, version.tags["md5"]) == ("1", "2" * 32)  # both releases have it
     assert len(list((project / "mlruns/artifacts").rglob("a.txt"))) == 2
 
 

@@ -1,6 +1,7 @@
 """Hearts from the LIDM, latents of one frame: one seed, and one label, per sample index."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from echosyn.arithmetic.trust import Probe, trusted
 from echosyn.data.latents import LatentSet
 from echosyn.diffusion.ef_draw import ef_quantile
 from echosyn.diffusion.heart_file import Hearts
+from echosyn.diffusion.moments import MomentMap
 from echosyn.diffusion.objectives import load_objective
 from echosyn.diffusion.sampling import (
     autoguided,
@@ -136,10 +138,19 @@ def read_shards(shards: list[Path]) -> Hearts:
     return Hearts.join([Hearts.read(f) for s in shards for f in sorted(s.glob("*.safetensors"))])
 
 
-def finish_hearts(shards: list[Path], out: Path) -> None:
-    """Join the shards of HeartSampler into out/hearts.safetensors."""
+def finish_hearts(shards: list[Path], out: Path, real: Tensor | None = None) -> None:
+    """Join the shards of HeartSampler into out/hearts.safetensors.
+
+    real: hearts of TRAIN (M, 4, h, w), whose moments the drawn ones are given; the map is kept
+    beside them, for those that are drawn later.
+    """
+    hearts = read_shards(shards)
     with atomic_dir(out) as tmp:
-        read_shards(shards).write(tmp / HEARTS)
+        if real is not None:
+            moved = MomentMap.of(hearts.latents, real)
+            moved.save(tmp)
+            hearts = replace(hearts, latents=moved(hearts.latents))
+        hearts.write(tmp / HEARTS)
 
 
 def load_hearts(folder: Path) -> Hearts:

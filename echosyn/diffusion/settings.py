@@ -33,6 +33,9 @@ class SampleHeartsConfig:
     autoguidance: float = setting(
         1.0, lo=1.0, hi=10.0, help="away from the LIDM of the short training, 1 is none"
     )
+    match_moments: bool = setting(
+        False, help="give latents TRAIN's mean and spread, position by position"
+    )
     ef: str = setting(
         "real", choices=EF_DRAWS, help="distribution of EF, if the hearts are told one"
     )

@@ -26,9 +26,11 @@ from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import digest, read_json, write_json
 from echosyn.runtime.place import mend_store
 from echosyn.runtime.process import state_root
+from echosyn.tracking import release
 from echosyn.tracking.outbox import OWN_STORE, Outbox, Row, outboxes, own_store
 from echosyn.tracking.sender import PAUSE, Sender
 from echosyn.tracking.store import OUTBOX, RELEASES, STAGES
+from echosyn.tracking.usage import sampling
 
 __all__ = [
     "CARRIED",
@@ -229,7 +231,8 @@ def stage_run(
             write_json(note, {"outbox": key, "params_hash": tags["params_hash"]})
     if not _carried():
         _sender(_root()).first_contact(outbox)
-    with _closing(StageRun(outbox)) as run:
+    start = outbox.facts["start_time"]
+    with _closing(StageRun(outbox)) as run, sampling(outbox.add_metrics, start):
         yield run
 
 
@@ -259,20 +262,16 @@ def nested_run(parent: StageRun, name: str, settings: Mapping[str, Any]) -> Iter
         yield run
 
 
-def release_run(
-    *,
-    name: str,
-    version: str,
-    digest: str,
-    metrics: Mapping[str, float],
-    params: Mapping[str, Any],
-    tags: Mapping[str, str],
-    artifacts: Path,
-) -> str:
+def release_run(manifest: Mapping[str, Any], dataset: str, digest: str, artifacts: Path) -> str:
     """Record a release in the experiment `releases`; two of them compare side by side in the UI.
 
+    The run begins when the first of the stages did that made the release, and has their hours, the
+    numbers to compare first under names that last (HEADLINES), all numbers of the manifest, the
+    datasets and the models.
+
     Args:
-        digest: sha256 of the manifest. The same release is recorded once: a second call finds it.
+        dataset: its name in params.yaml. digest: sha256 of the manifest. The same release is
+            recorded once: a second call finds it.
         artifacts: a folder whose content is kept with the run.
 
     Returns:
@@ -281,17 +280,25 @@ def release_run(
     Raises:
         EchosynError: the tracking store refuses us.
     """
-    identity = {"release": f"{name}@v{version}", "manifest_sha256": digest}
+    identity = {"release": f"{manifest['name']}@v{manifest['version']}", "manifest_sha256": digest}
+    made_of = {**manifest["lineage"]["data"], **manifest["lineage"]["models"]}
+    tags = {**{f"md5:{k}": v for k, v in made_of.items()}, **manifest["protocol"]}
     all_tags = {**lineage.project(), **tags, **identity}
     unique = ("manifest_sha256", digest)
-    facts = _facts(RELEASES, identity["release"], params, all_tags, unique)
-    outbox = Outbox.create(_root(), f"release-{digest[:16]}", {**facts, "once": True})
+    facts = _facts(RELEASES, identity["release"], manifest["params"], all_tags, unique)
+    facts |= {"once": True, "made_of": made_of}
+    outbox = Outbox.create(_root(), f"release-{digest[:16]}", facts)
     sender = _sender(_root())
     if not _carried():
         sender.first_contact(outbox)
     if outbox.exists and not outbox.facts.get("ended"):
         with _closing(StageRun(outbox)) as run:
-            run.outbox.add_metrics([(k, float(v), None, 0) for k, v in metrics.items()])
+            numbers = {**manifest["metrics"], **release.headlines(manifest["metrics"])}
+            run.outbox.add_metrics([(k, float(v), None, 0) for k, v in numbers.items()])
+            for entry in release.datasets(manifest, dataset, digest):
+                run.outbox.add("dataset", dataset=entry)
+            for entry in release.models(manifest):
+                run.outbox.add("model", model=entry)
             run.artifact(artifacts)
     return sender.run_ids.get(outbox.key, "")
 

@@ -1,4 +1,4 @@
-"""Calls to MLflow, and what their failures mean. Only this file knows MLflow, and
+"""Calls to MLflow, and what their failures mean. Only this file and `catalog` know MLflow, and
 `echosyn.runtime.place` the tables of its SQLite store."""
 
 import json
@@ -14,7 +14,9 @@ from urllib.parse import unquote
 
 from echosyn.runtime import lineage
 from echosyn.runtime.errors import EchosynError
+from echosyn.tracking import catalog
 from echosyn.tracking.outbox import decoded
+from echosyn.tracking.release import COST, HEADLINES, VIEW
 
 STAGES = "stages"
 RELEASES = "releases"
@@ -72,6 +74,10 @@ class Store:
             self._client = _connect(self.uri)
         return self._client
 
+    @property
+    def _stages(self) -> str:
+        return experiment_id(self.client, self.uri, STAGES)
+
     def create(self, facts: Mapping[str, Any], parent: str | None) -> tuple[str, int, str]:
         """The run of an outbox: the one that is there, or a new one.
 
@@ -90,9 +96,14 @@ class Store:
             tags = {**facts["tags"], name: value}
             if parent:
                 tags["mlflow.parentRunId"] = parent
-            start = facts["start_time"]
+            start, hours = facts["start_time"], None
+            if made_of := facts.get("made_of"):
+                known = catalog.history(self.client, self._stages, made_of)
+                start, hours = known or (start, None)
             run = self.client.create_run(experiment, start, tags, facts["name"])
             self._params(run.info.run_id, facts["params"])
+            if hours is not None:
+                self.client.log_metric(run.info.run_id, COST, hours, start, 0)
         return run.info.run_id, start, "RUNNING"
 
     def _params(self, run_id: str, params: Mapping[str, Any]) -> None:
@@ -123,6 +134,10 @@ class Store:
                 case "artifact":
                     source = str(folder / operation["path"])
                     self.client.log_artifacts(run_id, source, operation["folder"])
+                case "dataset":
+                    catalog.log_dataset(self.client, run_id, operation["dataset"])
+                case "model":
+                    catalog.log_model(self.client, run_id, self._stages, operation["model"])
                 case "reopen":
                     self._reopen(run_id)
                 case "end":
@@ -255,16 +270,21 @@ def _connect(uri: str) -> Any:
 def experiment_id(client: Any, uri: str, name: str) -> str:
     """Id of an experiment, which is created when it does not exist yet."""
     found = client.get_experiment_by_name(name)
+    # The UI then opens the table of runs, not its pages about language models.
+    tags = {"mlflow.experimentKind": "custom_model_development"}
+    if name == RELEASES:
+        tags |= [catalog.view_tag(VIEW, [*HEADLINES, COST])]
     if found is None:
-        # The UI then opens the table of runs, not its pages about language models.
-        kind = {"mlflow.experimentKind": "custom_model_development"}
-        return client.create_experiment(name, _artifact_location(uri), tags=kind)
+        return client.create_experiment(name, _artifact_location(uri), tags=tags)
     if found.lifecycle_stage != "active":
         raise EchosynError(
             f"the MLflow experiment '{name}' in {shown(uri)} was deleted: restore it with "
             f"MLFLOW_TRACKING_URI={shlex.quote(shown(uri))} mlflow experiments restore "
             f"--experiment-id {found.experiment_id}"
         )
+    for key, value in tags.items():
+        if found.tags.get(key) != value:  # the store of an earlier version
+            client.set_experiment_tag(found.experiment_id, key, value)
     return found.experiment_id
 
 
