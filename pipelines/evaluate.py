@@ -36,6 +36,7 @@ def main(dataset: str) -> None:
     from echosyn.runtime.files import atomic_dir, read_json, write_bytes, write_json
     from echosyn.runtime.process import state_root
     from echosyn.runtime.shards import finish, work_dir
+    from echosyn.segmentation.agreement import measured_agreement
     from echosyn.tracking import stage_run
     from echosyn.training.arms import ARMS, NONE, folders, more_arms, parse_arm, read_none
 
@@ -44,13 +45,13 @@ def main(dataset: str) -> None:
     protocol = (params.raw.get("train_ef") or {}).get("protocol", "strict")
     more = more_arms(params.raw, dataset)
     of, label = folders(dataset), params.dataset(dataset).label
-    models = Path("models/ef") / dataset
+    models, tracings = Path("models/ef") / dataset, Path("tracings") / dataset
     latents, beats, vae = (
         Path("latents/train") / dataset,
         Path("beats/train") / dataset,
         "models/vae",
     )
-    inputs = [*of.values(), models, latents / "index.csv", beats, Path(vae)]
+    inputs = [*of.values(), models, tracings, latents / "index.csv", beats, Path(vae)]
     settings = {**dataclasses.asdict(cfg), "seed": seed, "arms": list(more), "protocol": protocol}
     weights = {
         k: locate(k, v) if (v := getattr(cfg, k)) != "none" else None for k in ("inception", "i3d")
@@ -71,6 +72,7 @@ def main(dataset: str) -> None:
                 ef.add(parse_arm(arm).label(protocol), models / "more" / arm, test)
             ef.add("real_on_reconstructed", models / "real", videos["reconstructed"].split("TEST"))
             tables["requested"] = ef.faithfulness(models / "real", videos["synthetic"])
+            ef.numbers |= measured_agreement(tracings, tables["requested"], seed)
             tables["predictions"] = ef.predictions()
 
         sets = Sets.of(**videos)

@@ -26,10 +26,10 @@ def main(dataset: str) -> None:
     from echosyn.runtime.files import atomic_dir, read_json, write_bytes
     from echosyn.runtime.process import state_root
     from echosyn.runtime.shards import finish, work_dir
+    from echosyn.segmentation.agreement import agreement
     from echosyn.segmentation.files import NONE
     from echosyn.segmentation.trace import (
         EF_TRACED,
-        agreement,
         trace_videos,
         tracing_numbers,
         volume_table,
@@ -61,8 +61,8 @@ def main(dataset: str) -> None:
         if len(real):
             fps, names = float(listed["FPS"].iloc[0]), real["FileName"].tolist()
             found = volume_table(names, trace_videos(data, names, model, over, "TEST", fps), net.ml)
-            ef = found[EF_TRACED].to_numpy()
-            numbers |= agreement("ef", real["EF"], ef, params.seed, "_real")
+            stated, ef = real["EF"].to_numpy(), found[EF_TRACED].to_numpy()
+            numbers |= agreement("ef", stated, ef, params.seed, "_real")
             numbers["segmentation/traced_real"] = float(found[EF_TRACED].notna().mean())
         left = len(table) - int(table[EF_TRACED].notna().sum())
         print(f"{dataset}: {left} of {len(table)} videos could not be traced and are left out")

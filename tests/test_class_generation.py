@@ -76,7 +76,8 @@ def project(tmp_path, monkeypatch):
     write_shard(tmp_path / "latents/train/pah/s.safetensors", latents)
     listed = pd.read_csv(tmp_path / "reconstructions/train/pah/FileList.csv")
     write_index(tmp_path / "latents/train/pah", listed.assign(Shard="s.safetensors"))
-    (tmp_path / "beats/train/pah").mkdir(parents=True)
+    for folder in ("beats/train/pah", "tracings/pah"):
+        (tmp_path / folder).mkdir(parents=True)
     Vae.create(VaeConfig(widths=(8, 8, 8), groups=4)).save(tmp_path / "models/vae")
     for stage in SOURCES:
         (tmp_path / f"metrics/{stage}").mkdir(parents=True)

@@ -21,6 +21,7 @@ from echosyn.release.tracings import add_tracings
 from echosyn.report.tracing_plots import real_rows, synthetic_rows, tracing_figure
 from echosyn.runtime.config import build
 from echosyn.runtime.files import read_json
+from echosyn.segmentation.agreement import agreement, measured_agreement
 from echosyn.segmentation.files import NONE
 from echosyn.segmentation.task import (
     SegmentationConfig,
@@ -33,7 +34,6 @@ from echosyn.segmentation.task import (
 )
 from echosyn.segmentation.trace import (
     OUTCOMES,
-    agreement,
     trace,
     trace_videos,
     tracing_numbers,
@@ -174,12 +174,19 @@ def test_probabilities_are_of_each_frame():
     assert np.array_equal(probabilities(Bright(), frames, batch=2) > 0.5, frames > 0)
 
 
-def test_agreement_is_of_the_videos_that_have_both():
-    stated, traced = pd.Series([30.0, 40, 50, np.nan]), np.array([33.0, 43, 53, 1])
+def test_agreement_is_of_the_videos_that_have_both(tmp_path):
+    stated, traced = np.array([30.0, 40, 50, np.nan]), np.array([33.0, 43, 53, 1])
     found = agreement("ef", stated, traced, 0, "_real")
     assert found["segmentation/ef_mae_real"] == pytest.approx(3)
     assert found["segmentation/ef_r_real"] == pytest.approx(1)
-    assert not agreement("ef", stated[1:].reset_index(drop=True), traced[1:], 0)
+    assert not agreement("ef", stated[1:], traced[1:], 0)
+    names = ["a", "b", "c", "d"]
+    pd.DataFrame({"FileName": names, "EFTraced": traced}).to_csv(tmp_path / "volumes.csv")
+    measured = pd.DataFrame({"FileName": names[::-1], "ef_measured": stated[::-1] - 1})
+    found = measured_agreement(tmp_path, measured, 0)
+    assert found["segmentation/ef_measured_mae"] == pytest.approx(4)
+    (tmp_path / NONE).touch()
+    assert measured_agreement(tmp_path, measured, 0) == {}
 
 
 @pytest.mark.slow

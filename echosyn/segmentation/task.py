@@ -17,6 +17,7 @@ from echosyn.data.video import map_videos, read_video
 from echosyn.metrics.interval import Estimate, percentile_interval, resample_counts
 from echosyn.models.segmenter import GROUP, Segmenter, as_input, probabilities
 from echosyn.runtime.config import setting
+from echosyn.segmentation.agreement import RESAMPLES
 from echosyn.segmentation.contour import chords, dice, disc_volume, filled, outline
 from echosyn.training.loop import LoopConfig
 
@@ -24,7 +25,6 @@ LEAST_TRACED = 8  # TRAIN videos; fewer teach nothing
 # A training frame is turned (degrees), zoomed, shifted (pixels) and changed in contrast and gain.
 TURN, ZOOM, SHIFT, GAMMA, GAIN = 10.0, 0.15, 8.0, 0.35, 0.2
 PATCH = 16  # pixels' side of the patches that are shuffled where no heart shall be
-RESAMPLES = 1000
 SAME_SIZE = 0.02  # relative spread of a cubic pixel's millilitres, below which all videos have one
 
 

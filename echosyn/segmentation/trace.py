@@ -10,7 +10,6 @@ import pandas as pd
 from torch import nn
 
 from echosyn.data.filelist import (
-    EF_MEASURED,
     EF_TRACED,
     PHASE,
     TRACINGS,
@@ -19,13 +18,12 @@ from echosyn.data.filelist import (
     video_path,
 )
 from echosyn.data.video import read_video, resample_indices
-from echosyn.metrics.ef import ef_scores, requested_vs_measured
 from echosyn.models.segmenter import Segmenter, probabilities
 from echosyn.runtime.device import pick_device
 from echosyn.runtime.files import write_text
+from echosyn.segmentation.agreement import agreement
 from echosyn.segmentation.contour import CHORDS, area, chords, disc_volume, largest_contour
 from echosyn.segmentation.files import FILE, UNIT
-from echosyn.segmentation.task import RESAMPLES
 
 if TYPE_CHECKING:
     from echosyn.metrics.streaming import MapRows
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 OUTCOMES = ("traced", "no ventricle", "implausible area", "no contraction")
 PLAUSIBLE = (0.5, 1.5)  # of TRAIN's least and greatest traced area
 COLUMNS = ("FileName", "X1", "Y1", "X2", "Y2", "Frame")  # EchoNet-Dynamic's
-FEWEST = 3  # videos that an agreement is told of
 FACTS = 3  # numbers of a tracing before its lines
 
 
@@ -159,7 +156,6 @@ def tracing_numbers(samples: pd.DataFrame, table: pd.DataFrame, seed: int) -> di
 
     - `segmentation/traced`: share of the videos; `segmentation/left_out_<why>`: counts;
     - `segmentation/ef_{r,slope,mae}`: traced EF against the one asked for;
-    - `segmentation/ef_measured_{r,slope,mae}`: against what the EF regressors measure;
     - `segmentation/ed_off`: beats between the frame traced as end-diastole and the nearest one that
       was asked to be, median.
 
@@ -172,29 +168,10 @@ def tracing_numbers(samples: pd.DataFrame, table: pd.DataFrame, seed: int) -> di
         key = f"segmentation/left_out_{why.replace(' ', '_')}"
         numbers[key] = int((table["Outcome"] == why).sum())
     found = table[EF_TRACED].to_numpy(np.float64)
-    numbers |= agreement("ef", asked_ef(samples), found, seed)
-    if EF_MEASURED in samples:
-        numbers |= agreement("ef_measured", samples[EF_MEASURED], found, seed)
+    numbers |= agreement("ef", asked_ef(samples).to_numpy(np.float64), found, seed)
     phases = frame_phases(samples[samples["FileName"].isin(table["FileName"][traced])])
     if len(phases):
         ed = table.rename(columns={"EDFrame": "Frame"})[["FileName", "Frame"]]
         off = ed.merge(phases)[PHASE]
         numbers["segmentation/ed_off"] = float(np.minimum(off, 1 - off).median())
-    return numbers
-
-
-def agreement(
-    name: str, stated: pd.Series, traced: np.ndarray, seed: int, ending: str = ""
-) -> dict[str, float]:
-    """`segmentation/<name>_{r,slope,mae}<ending>` of traced EF (N,) against a stated one, percent,
-    over the videos that have both; nothing of fewer than three."""
-    stated = stated.to_numpy(np.float64)
-    both = np.isfinite(stated) & np.isfinite(traced)
-    if both.sum() < FEWEST:
-        return {}
-    x, y = stated[both], traced[both]
-    scores = requested_vs_measured(x, y, seed, RESAMPLES) | ef_scores(x, y, seed, RESAMPLES)
-    numbers: dict[str, float] = {}
-    for score in ("r", "slope", "mae"):
-        numbers |= scores[score].flat(f"segmentation/{name}_{score}{ending}")
     return numbers
