@@ -75,6 +75,15 @@ def test_a_release_without_tracings_says_why(project):
     assert "EFTraced" not in read_filelist(project / "releases/phantom/FileList.csv")
 
 
+def test_a_release_of_which_nothing_could_be_traced_says_so(project):
+    path = project / "made/volumes.csv"
+    table = pd.read_csv(path).assign(ESV=np.nan, EDV=np.nan, EFTraced=np.nan)
+    table.to_csv(path, index=False)
+    assert "none of the 6" in released(project, project / "made")["tracings"]["reason"]
+    assert not (project / "releases/phantom/VolumeTracings.csv").exists()
+    assert verify(project / "releases/phantom") == []
+
+
 def test_tracings_of_other_videos_are_refused(project):
     path = project / "made/volumes.csv"
     path.write_text(path.read_text().replace(SYNTHETIC[0], "another"))

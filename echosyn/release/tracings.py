@@ -22,7 +22,8 @@ def add_tracings(
 
     Returns:
         the FileList with ESV, EDV and EFTraced, empty where a video was not traced; and for the
-        manifest `videos`, how many were, and `volumes`, the unit; or `reason`, where none were.
+        manifest `videos`, how many were, and `volumes`, the unit; or `reason`, where none were: then
+        nothing is copied and the FileList stays.
 
     Raises:
         EchosynError: tracings of other videos.
@@ -34,7 +35,10 @@ def add_tracings(
         raise EchosynError(
             f"{folder / FILE} is not of the videos to release: run dvc repro, or the stage trace"
         )
+    traced = int(found[EF_TRACED].notna().sum())
+    if not traced:
+        return table, {"videos": 0, "reason": f"none of the {len(table):,} videos could be traced"}
     shutil.copyfile(folder / TRACINGS, release / TRACINGS)
     columns = (*VOLUMES, EF_TRACED)
-    facts = {"videos": int(found[EF_TRACED].notna().sum()), "volumes": found[UNIT].iloc[0]}
+    facts = {"videos": traced, "volumes": found[UNIT].iloc[0]}
     return table.assign(**{c: found[c].to_numpy() for c in columns}), facts
