@@ -22,8 +22,8 @@ def add_tracings(
 
     Returns:
         the FileList with ESV, EDV and EFTraced, empty where a video was not traced; and for the
-        manifest `videos`, how many were, and `volumes`, the unit; or `reason`, where none were: then
-        nothing is copied and the FileList stays.
+        manifest `videos`, how many were, and `volumes`, the unit. Where none were, the FileList as
+        it is and, in place of the unit, the `reason`; nothing is copied.
 
     Raises:
         EchosynError: tracings of other videos.
