@@ -42,6 +42,7 @@ check: lint  ## check format and style, and run the quick tests: a minute
 
 ui: install  ## MLflow in the browser, at http://127.0.0.1:5000 (PORT=... for another port)
 	@mkdir -p mlruns
+	@python -m echosyn.tracking http://127.0.0.1:$(PORT)
 	@MLFLOW_BACKEND_STORE_URI=sqlite:///mlruns/mlflow.db MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
 		--default-artifact-root mlruns/artifacts

@@ -11,9 +11,11 @@ from echosyn.runtime.stage import command, params_here
 def main(dataset: str) -> None:
     import pandas as pd
 
+    from echosyn.privacy.gate.requirements import AUDIT, Thresholds, hold_against
     from echosyn.release.manifest import read_manifest
     from echosyn.report.build import build_report
     from echosyn.runtime import timing
+    from echosyn.runtime.config import build
     from echosyn.runtime.files import read_json, write_text
 
     params = params_here()
@@ -21,6 +23,8 @@ def main(dataset: str) -> None:
     def table(path: str) -> pd.DataFrame | None:
         return pd.read_csv(path) if Path(path).exists() else None
 
+    settings, where = params.settings("privacy_audit")
+    thresholds = build(Thresholds, settings.get("thresholds"), f"{where}: thresholds")
     names = ("all", dataset, f"{dataset}-*")
     found = sorted(path for name in names for path in Path("metrics").glob(f"*/{name}.json"))
     page = build_report(
@@ -39,6 +43,8 @@ def main(dataset: str) -> None:
             for path in found
             if path.parent.name != "evaluate"
         },
+        gate=hold_against(read_json(Path("audit", dataset, AUDIT))["numbers"], thresholds),
+        thresholds=thresholds,
         took=timing.kept(timing.folder()),
     )
     out = Path("reports", dataset, "index.html")

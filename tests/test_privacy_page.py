@@ -8,6 +8,7 @@ from html import unescape
 import numpy as np
 import pandas as pd
 import pytest
+from html_page import problems
 from PIL import Image
 
 from echosyn.metrics.interval import Estimate
@@ -118,15 +119,9 @@ def page():
 @pytest.mark.slow
 def test_page_needs_nothing_else_and_repeats(page):
     assert render(evidence()) == page
+    assert problems(page) == []
     assert "<script" not in page
-    assert "<link" not in page
-    assert "<a " not in page
-    assert "@import" not in page
-    assert not re.search(r'(src|href)="(?!data:|#)', page)
-    assert not re.search(r"url\((?!#)", page)
     assert not re.search(r" on\w+=", page)
-    ids = re.findall(r' id="([^"]+)"', page)
-    assert len(ids) == len(set(ids))
 
 
 def test_every_number_is_shown(page):
@@ -158,7 +153,7 @@ def test_every_number_is_shown(page):
         ("learned_fraction_real", "by as many held-out real queries"),
     ):
         known = whole.metrics[f"coverage/{key}"]
-        assert re.search(rf"<th>{100 * known:.3g}%[^<]*</th><td>{said}</td>", words)
+        assert re.search(rf'<th scope="row">{said}</th><td>{100 * known:.3g}%[^<]*</td>', words)
     assert "13.6%" in page
     assert "4.68% (3.21% to 6.54%)" in page
 
@@ -251,7 +246,7 @@ def test_what_people_wrote_is_escaped():
     )  # fmt: skip
     assert "<b>" not in page
     assert "&lt;b&gt;" in page
-    assert re.search(r'alt="[^"]*&quot;[^"]*"', page)
+    assert re.search(r'alt="[^"]*&#34;[^"]*"', page)
 
 
 def test_band_table_reads_the_metrics():
@@ -332,7 +327,7 @@ def test_a_verdict_on_loosened_thresholds_says_so():
     assert f"0.9 instead of {default.planted_exact:g}" in said[0]
     assert said[-1].endswith(": loss")
     page = render(plain_evidence(loosened=said))
-    assert page.index("asks less than is usual") < page.index("What was tested")
+    assert page.index("asks less than is usual") < page.index("<h2>What was tested")
     assert all(one in unescape(page) for one in said)
     assert "asks less" not in render(plain_evidence())
 

@@ -322,6 +322,7 @@ def test_stage_writes_the_release_and_records_it(project, monkeypatch):
     from mlflow.tracking import MlflowClient
 
     from echosyn.tracking import RELEASES, tracking_uri
+    from echosyn.tracking.release import headlines
     from pipelines.release import main
 
     for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE"):
@@ -333,7 +334,7 @@ def test_stage_writes_the_release_and_records_it(project, monkeypatch):
     client = MlflowClient(tracking_uri())
     (run,) = client.search_runs([client.get_experiment_by_name(RELEASES).experiment_id])
     assert run.info.run_name == "echosyn-phantom@v1.2.0"
-    assert run.data.metrics == METRICS
+    assert run.data.metrics == {**METRICS, **headlines(METRICS)}
     assert run.data.params["sample_videos.guidance"] == "2.5"
     assert run.data.tags["md5:models/vae"] == "2" * 32 + ".dir"
     kept = {item.path for item in client.list_artifacts(run.info.run_id)}

@@ -4,10 +4,11 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from html_page import problems
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from small_project import METRICS, make_project
+from small_project import METRICS, REAL, SYNTHETIC, make_project
 
 from echosyn.report import mosaic, plots
 from echosyn.report.numbers import LABELS, collect, plain, privacy_sentences, tables
@@ -179,18 +180,38 @@ def report(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_report_needs_nothing_else(report):
+def test_report_needs_nothing_else_and_everyone_can_use_it(report):
     for page in report:
-        assert not re.search(r'(src|href)="(?!data:|#)', page)
-        assert "<script" not in page
-        assert "@import" not in page
-        assert "url(http" not in page
+        assert problems(page) == []
+        assert "<script src" not in page
+        assert "prefers-reduced-motion" in page
+
+
+@pytest.mark.slow
+def test_one_can_pick_a_video_by_ef_of_synthetic_ones_alone(report):
+    page, bare = report
+    asked = [float(ef) for ef in re.findall(r'<li data-ef="([^"]+)">', page)]
+    assert asked == [30.0 + 8 * i for i in range(6)]
+    assert "asked for 30 %, measured 32 %" in page
+    explorer = page[page.index('id="explorer-box"') : page.index('<section id="privacy">')]
+    assert explorer.count('<img alt="a synthetic video, asked for EF') == len(asked)
+    assert 'min="30" max="70"' in explorer
+    assert not [name for name in REAL if name in page]
+    assert "explorer" not in bare[bare.index("</style>") :]
+
+
+@pytest.mark.slow
+def test_what_stops_a_release_is_said_in_words(report):
+    page, _ = report
+    assert "Every required check passed, 14 in all." in page
+    assert "somebody loosened thresholds" not in page
+    assert "A planted mark does not come back" in page
 
 
 @pytest.mark.slow
 def test_report_shows_videos_figures_and_every_number(report):
     page, bare = report
-    assert page.count("data:image/webp;base64,") == bare.count("data:image/webp;base64,") == 3
+    assert (page.count("<img"), bare.count("<img")) == (3 + len(SYNTHETIC), 3)
     assert page.count("<svg") == 6
     assert "random, seed 3" in page
     assert "Bland and Altman" in page
@@ -202,12 +223,15 @@ def test_report_shows_videos_figures_and_every_number(report):
 
 
 def test_report_escapes_what_people_wrote():
-    from echosyn.report.page import render
+    from echosyn.report.html import render
 
     page = render(
-        title="<b>x</b>", subtitle="a & b", notice="", mosaics=[], plots=[], privacy=["<i>"],
-        privacy_plot=None, metrics={"quality/<u>": 1.0}, others={"<s>": {"a": 1.0}},
-        lineage={"data": {"<a>": "1"}}, settings={"k": "<em>"}, seconds="",
+        "report.html",
+        title="<b>x</b>", subtitle="a & b", headlines=[], checks=[], loosened=["<q>"], since=None,
+        mosaics=[], clips=[], privacy=["<i>"], privacy_plot=None, plots=[],
+        numbers=tables({"quality/<u>": 1.0}), protocol={"<a>": "<s>"},
+        others={"<s>": [("<u>", "<i>")]}, lineage={"data": {"<a>": "1"}}, settings={"k": "<em>"},
+        seconds=[],
     )  # fmt: skip
-    for raw in ("<b>x", "a & b", "<i>", "<u>", "<s>", "<a>", "<em>"):
+    for raw in ("<b>x", "a & b", "<i>", "<u>", "<s>", "<a>", "<em>", "<q>"):
         assert raw not in page

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -11,6 +12,42 @@ from echosyn.data.spaced import evenly_spaced
 from echosyn.data.video import resample_indices
 
 GAP = 2
+SLOWEST = 8.0  # frames per second from which one can still see a heart beat
+
+
+@dataclass(frozen=True)
+class Moving:
+    """A looping WebP, its first frame, and what both show."""
+
+    image: bytes
+    still: bytes
+    alt: str
+
+
+def moving(
+    videos: Sequence[tuple[np.ndarray, float]],
+    fps: float,
+    seconds: float,
+    columns: int,
+    room: int,
+    alt: str,
+) -> Moving:
+    """Videos side by side in up to `room` bytes: at `fps`, at half of it and so on, not below
+    SLOWEST, or only their first frames.
+
+    Args:
+        videos: uint8 (T, H, W) and frames per second of each, of one H and W.
+        seconds: shown of each. alt: what they show, in words.
+    """
+    still = webp([frames[:1] for frames, _ in videos], fps, columns)
+    rates = [fps]
+    while rates[-1] >= 2 * SLOWEST:
+        rates.append(rates[-1] / 2)
+    for rate in rates:
+        image = webp([clip(f, own, rate, seconds) for f, own in videos], rate, columns)
+        if len(image) <= room:
+            return Moving(image, still, alt)
+    return Moving(still, still, f"first frames of {alt}")
 
 
 def webp(videos: Sequence[np.ndarray], fps: float, columns: int, quality: int = 70) -> bytes:

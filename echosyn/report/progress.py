@@ -1,20 +1,19 @@
 """The page of a run under way: what there is to see so far, and what each stage took."""
 
 from collections.abc import Collection
-from html import escape
 from pathlib import Path
 
 from echosyn.data.filelist import read_filelist, video_path
 from echosyn.data.video import read_video
-from echosyn.report.mosaic import clip, data_uri, spread, webp
-from echosyn.report.parts import document, section, stage_table
+from echosyn.report.html import render, stage_rows
+from echosyn.report.mosaic import Moving, moving, spread
 from echosyn.runtime.config import Params
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import write_text
 from echosyn.runtime.timing import kept
 
 COLUMNS, VIDEOS, FPS, CLIP = 6, 6, 16.0, 2.0  # of a picture; the last in seconds
-RELOAD = '<meta http-equiv="refresh" content="5">'
+ROOM = 1_000_000  # bytes of a picture
 
 
 def write_progress(
@@ -26,23 +25,21 @@ def write_progress(
         stages: of the run. seconds: since it began, when it is over.
     """
     took = kept(root / ".echosyn" / "seconds")
-    body = ["<h1>Echosyn</h1>"]
-    if seconds is None:
-        body.append(f'<p class="soft">A run of {len(stages)} stages is under way.</p>{RELOAD}')
-    for dataset in params.raw.get("generate") or []:
-        final = root / "reports" / dataset / "index.html"
-        if final.is_file() and seconds is not None:
-            body.append(
-                f'<p><a href="{dataset}/index.html">The report of {escape(dataset)}</a></p>'
-            )
-        body.append(section(dataset, "\n".join(_pictures(root, params, dataset))))
-    body.append(section("Stages", stage_table({s: v for s, v in took.items() if s in stages})))
-    if seconds is not None:
-        body.append(f"<p>In all {seconds:.0f} s.</p>")
-    write_text(page, document("Echosyn: a run", body))
+    datasets = params.raw.get("generate") or []
+    ready = [d for d in datasets if (root / "reports" / d / "index.html").is_file()]
+    text = render(
+        "progress.html",
+        title="Echosyn: a run",
+        stages=len(stages),
+        over=seconds,
+        reports=ready if seconds is not None else [],
+        datasets={dataset: _pictures(root, params, dataset) for dataset in datasets},
+        seconds=stage_rows({s: v for s, v in took.items() if s in stages}),
+    )
+    write_text(page, text)
 
 
-def _pictures(root: Path, params: Params, dataset: str) -> list[str]:
+def _pictures(root: Path, params: Params, dataset: str) -> list[tuple[str, Moving]]:
     label = params.dataset(dataset).label
     found = []
     for title, folder in (
@@ -50,14 +47,13 @@ def _pictures(root: Path, params: Params, dataset: str) -> list[str]:
         ("Through the autoencoder", root / "reconstructions" / "train" / dataset),
         ("Synthetic", root / "samples" / dataset),
     ):
-        picture = _picture(folder, label)
+        picture = _picture(folder, label, f"{title} videos of {dataset}")
         if picture is not None:
-            alt = escape(f"{title} videos of {dataset}")
-            found.append(f'<h3>{title}</h3><img alt="{alt}" src="{data_uri(picture)}">')
+            found.append((title, picture))
     return found
 
 
-def _picture(folder: Path, label: str) -> bytes | None:
+def _picture(folder: Path, label: str, alt: str) -> Moving | None:
     """Some videos of a folder from low to high EF; None while it is not whole."""
     try:
         listed = read_filelist(folder / "FileList.csv", label)
@@ -66,4 +62,4 @@ def _picture(folder: Path, label: str) -> bytes | None:
         videos = [read_video(video_path(folder, name)) for name in names]
     except (EchosynError, OSError):
         return None
-    return webp([clip(frames, fps, FPS, CLIP) for frames, fps in videos], FPS, COLUMNS)
+    return moving(videos, FPS, CLIP, COLUMNS, ROOM, alt)

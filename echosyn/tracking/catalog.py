@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 HOUR = 3_600_000  # milliseconds
+WIDTH = 210  # pixels of a column, so that its name is seen whole
 
 
 def history(client: Any, stages: str, made_of: Mapping[str, str]) -> tuple[int, float] | None:
@@ -108,9 +109,12 @@ def view_tag(key: str, columns: Sequence[str]) -> tuple[str, str]:
         "deleted": False,
         "isGenerated": False,
     }
+    names = [f"metrics.`{name}`" for name in columns]
     state = {
-        "selectedColumns": [f"metrics.`{name}`" for name in columns],
+        "selectedColumns": names,
+        "columnWidths": dict.fromkeys(names, WIDTH),
         "compareRunCharts": [chart],
         "compareRunSections": [section],
+        "isAccordionReordered": True,  # or sections are sorted by name
     }
     return f"mlflow.sharedViewState.{key}", json.dumps(state)

@@ -24,7 +24,7 @@ from echosyn.runtime.files import sha256_file, write_json, write_text
 from echosyn.validation.demands import Demands
 from echosyn.validation.engine import Outcome, evaluate
 from echosyn.validation.latents import INDEX, read_latents
-from echosyn.validation.page import dataset_plots, render, table_html
+from echosyn.validation.page import Part, dataset_parts, render, table_part
 from echosyn.validation.suites import (
     Check,
     Suite,
@@ -195,7 +195,7 @@ def run_gate(
     }
     return _checked(
         gate, folder, suite, checks, tables, {"gate": gate, "label": label, **summary},
-        dataset_plots(tables), _numbers(tables), passed, docs,
+        dataset_parts(tables), _numbers(tables), passed, docs,
     )  # fmt: skip
 
 
@@ -231,10 +231,10 @@ def run_latents_gate(
         for c in channels.itertuples()
         for k, v in (("mean", c.Mean), ("sd", c.Sd), ("posterior_sd", c.PosteriorSd))
     }
-    plots = [table_html("Channels", channels)] if len(channels) else []
+    parts = [table_part("Channels", channels)] if len(channels) else []
     return _checked(
         "latents", latents, load_suite("latents"), checks, tables, facts,
-        plots, numbers, passed, docs,
+        parts, numbers, passed, docs,
     )  # fmt: skip
 
 
@@ -245,7 +245,7 @@ def _checked(
     checks: Sequence[Check],
     tables: Tables,
     facts: Mapping[str, Any],
-    plots: Sequence[str],
+    parts: Sequence[Part],
     numbers: Mapping[str, float],
     passed: Path,
     docs: Path,
@@ -253,7 +253,7 @@ def _checked(
     name = f"{gate} {folder.name}"
     outcomes = evaluate(checks, tables, docs, name)
     result = GateResult(gate, folder, docs / PAGE, tuple(outcomes), int(facts["rows"]), numbers)
-    write_text(result.page, render(f"Gate: {name}", suite.title, outcomes, facts, plots))
+    write_text(result.page, render(f"Gate: {name}", suite.title, outcomes, facts, parts))
     write_json(result.record, {"suite": suite.name, "outcomes": [asdict(o) for o in outcomes]})
     if not result.failed:
         write_json(passed, facts)
