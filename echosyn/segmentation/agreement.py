@@ -7,9 +7,9 @@ import pandas as pd
 
 from echosyn.data.filelist import EF_TRACED
 from echosyn.metrics.ef import ef_scores, requested_vs_measured
+from echosyn.segmentation import RESAMPLES
 from echosyn.segmentation.files import FILE, NONE
 
-RESAMPLES = 1000
 FEWEST = 3  # videos that an agreement is told of
 
 

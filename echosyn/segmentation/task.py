@@ -17,7 +17,7 @@ from echosyn.data.video import map_videos, read_video
 from echosyn.metrics.interval import Estimate, percentile_interval, resample_counts
 from echosyn.models.segmenter import GROUP, Segmenter, as_input, probabilities
 from echosyn.runtime.config import setting
-from echosyn.segmentation.agreement import RESAMPLES
+from echosyn.segmentation import RESAMPLES
 from echosyn.segmentation.contour import chords, dice, disc_volume, filled, outline
 from echosyn.training.loop import LoopConfig
 
