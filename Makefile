@@ -37,7 +37,7 @@ demo: install  ## run everything that params.yaml asks for, by default on the ph
 test: install  ## run all tests, on all cores (WORKERS=... for fewer): 8 to 13 minutes on two
 	@$(PYTEST) $(ARGS)
 
-check: lint  ## check format and style, and run the quick tests: a minute
+check: lint  ## check format, style and types, and run the quick tests: a minute
 	@$(PYTEST) -m "not slow" $(ARGS)
 
 ui: install  ## MLflow in the browser, at http://127.0.0.1:5000 (PORT=... for another port)
@@ -47,9 +47,10 @@ ui: install  ## MLflow in the browser, at http://127.0.0.1:5000 (PORT=... for an
 		mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
 		--default-artifact-root mlruns/artifacts
 
-lint: install  ## check format and style
+lint: install  ## check format, style and types
 	@ruff format --check --quiet . || { ruff format --check .; exit 1; }
 	@ruff check --quiet .
+	@mypy --no-error-summary
 
 bench: install  ## run every benchmark of speed, after make demo; its last line, in JSON, compares
 	@set -e; for file in $$(grep -lE '^ *(conclude|compare)\(' benchmarks/[!h]*.py); do \

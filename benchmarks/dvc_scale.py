@@ -233,9 +233,9 @@ def main() -> None:
     for name in costs[0]:
         seconds = [c[name].seconds for c in costs]
         line = fit([shapes[i] for i in (start, *rest)], [seconds[i] for i in (start, *rest)])
-        told = float(line @ [1, shapes[shards].files, shapes[shards].gigabytes])
+        predicted = float(line @ [1, shapes[shards].files, shapes[shards].gigabytes])
         numbers = f"{line[0]:9.2f} {1000 * line[1]:9.3f} {line[2]:9.3f}"
-        print(f"{name:26}{numbers} {seconds[shards] / told:14.2f}")
+        print(f"{name:26}{numbers} {seconds[shards] / predicted:14.2f}")
     print(f"{readers()} readers; shards and files per video hold the same volume")
     cycle = [sum(c[name].seconds for name in BULK) for c in costs]
     conclude(

@@ -76,11 +76,11 @@ class Bench:
         made, seconds = [], []
         for i in range(0, self.n, BATCH):
             rows = slice(i, min(i + BATCH, self.n))
-            told = torch.tensor(ef[rows], dtype=torch.float32)
+            asked = torch.tensor(ef[rows], dtype=torch.float32)
             start = time.perf_counter()
             numbers = range(rows.start, rows.stop)
             made.append(
-                sampler.animate(hearts[rows], told, numbers, SEED, fps=fps, beat=beats[rows])
+                sampler.animate(hearts[rows], asked, numbers, SEED, fps=fps, beat=beats[rows])
             )
             seconds.append((time.perf_counter() - start) / len(made[-1]))
         # The first batch is the warm-up.

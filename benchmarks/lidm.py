@@ -86,7 +86,7 @@ RECIPES = (
     Recipe("flow, the published UNet", {"layout": "published", "unet": UNET}, steps=480, lr=2e-3),
     Recipe("flow, last weights", averaged=False),
     Recipe("flow, logit-normal times", {"times": "logit_normal"}),
-    Recipe("flow, told EF", {"condition": "ef"}, GUIDED),
+    Recipe("flow, conditioned on EF", {"condition": "ef"}, GUIDED),
     Recipe("ddpm_v", {"objective": "ddpm_v"}, DDPM),
     Recipe("ddpm_v, min-SNR", {"objective": "ddpm_v", "weighting": "min_snr"}, DDPM),
 )

@@ -63,8 +63,8 @@ def rows_of(bench: Bench) -> list[dict]:
     rows = [bench.floor()]
     for name, settings in ways(student.steps):
         rows.append(bench.row(name, bench.config(**settings), "steps"))
-        told = f"{name} {settings['steps']}: {rows[-1]['seconds']:.2f} s per video"
-        print(told, file=sys.stderr, flush=True)
+        line = f"{name} {settings['steps']}: {rows[-1]['seconds']:.2f} s per video"
+        print(line, file=sys.stderr, flush=True)
     return rows
 
 

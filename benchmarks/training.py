@@ -131,11 +131,11 @@ def v_of(
     """
     a, s = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
     x = a * part["x"] + s * part["noise"]
-    told = part["heart"], part["condition"]
+    given = part["heart"], part["condition"]
     if objective == "ddpm_v":
-        return model(x, k, *told).float()
+        return model(x, k, *given).float()
     t, x = s / (a + s), x / (a + s)
-    u = model(x, TRAIN_STEPS * t.flatten(), *told).float()
+    u = model(x, TRAIN_STEPS * t.flatten(), *given).float()
     clean, noise = x - t * u, x + (1 - t) * u
     return a * noise - s * clean
 

@@ -5,9 +5,9 @@ A table per question, all with the same TEST hearts, EFs and noise, judged as in
   the last step meet, over the change elsewhere: 1 is no seam.
 - joint: steps at which the image model acts instead of the video model (JVID).
 - guidance: on the EF, and on the heart.
-- versatile: a second training, told frame rates (strides 1 and 2), given frames and no heart at
-  times, which the windows `continue`, guidance on the heart and other rates need; `beats/min` is
-  the strongest frequency of the latents' motion, between 45 and 180.
+- versatile: a second training, conditioned on frame rates (strides 1 and 2), given frames and no
+  heart at times, which the windows `continue`, guidance on the heart and other rates need;
+  `beats/min` is the strongest frequency of the latents' motion, between 45 and 180.
 
 python -m benchmarks.ways --project . --work DIR
 

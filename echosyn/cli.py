@@ -1,5 +1,5 @@
 """The command `echosyn`: projects, runs, clusters, searches for settings, presets of them, one
-video's heart animated, late records, published weights.
+video's heart animated, versions of a release, late records, published weights.
 """
 
 import argparse
@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from echosyn.cli_releases import add_releases
 from echosyn.runtime.errors import EchosynError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_tune(commands)
     _add_preset(commands)
     _add_animate(commands)
+    add_releases(commands)
     _add_sync(commands)
     _add_weights(commands)
     _add_doctor(commands)
@@ -128,9 +130,9 @@ def _add_preset(commands: argparse._SubParsersAction) -> None:
     preset.add_argument("name", nargs="?", metavar="NAME", help="as the list has it")
     preset.add_argument(
         "--weights",
-        type=Path,
-        metavar="DIR",
-        help="use published weights instead of training: DIR/vae, DIR/lidm_<dataset>, DIR/lvdm",
+        action="store_true",
+        help="use the published weights in weights/vae, weights/lidm/<dataset> and weights/lvdm "
+        "instead of training",
     )
     preset.add_argument("--write", action="store_true", help="change params.yaml at once")
     preset.set_defaults(run=_preset)
@@ -327,7 +329,7 @@ def _preset(args: argparse.Namespace) -> int:
         return 0
     chosen = preset.find_preset(root, args.name)
     if args.weights:
-        chosen = preset.with_weights(chosen, root, args.weights)
+        chosen = preset.with_weights(chosen, root)
     change = preset.plan_change(root, chosen)
     if not change.lines:
         print(f"nothing to change: params.yaml has all of '{chosen.name}'", file=sys.stderr)
@@ -406,8 +408,12 @@ def _sync(args: argparse.Namespace) -> int:
 
     if args.follow:
         ended = threading.Event()
-        reader = threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True)
-        reader.start()
+
+        def wait() -> None:
+            sys.stdin.read()
+            ended.set()
+
+        threading.Thread(target=wait, daemon=True).start()
         return 1 if carry(ended.is_set) else 0
     sent, left = sync()
     print(f"{sent} records sent, {left} left")

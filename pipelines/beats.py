@@ -8,92 +8,64 @@ beats/<role>/<dataset>. Without VolumeTracings.csv no beat is known, and videos 
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from echosyn.runtime.stage import command, torch_params
 
 if TYPE_CHECKING:
-    from echosyn.report.beat_plots import FoundBeat
+    from echosyn.beat.lv_area import LvArea
 
 PICTURES = 6  # videos in the picture that is kept with the run
 
 
 def main(dataset: str) -> None:
-    from echosyn.beat.lv_area import (
-        LEAST_TRACED,
-        BeatsConfig,
-        LvAreaTask,
-        area_curves,
-        beat_table,
-        save_area,
-        traced_frames,
-        without_beats,
-    )
+    from echosyn.beat import lv_area
+    from echosyn.cluster import fit
     from echosyn.data.beats import write_beats
     from echosyn.data.latents import LatentSet
-    from echosyn.report.beat_plots import beat_figure
+    from echosyn.report.beat_plots import beat_figure, some_beats
     from echosyn.report.plots import png
     from echosyn.runtime.files import atomic_dir, write_bytes
-    from echosyn.stages.train import train
     from echosyn.tracking import stage_run
+    from echosyn.training.stage import train
 
     params = torch_params()
-    cfg = params.stage("beats", BeatsConfig)
+    cfg = params.stage("beats", lv_area.BeatsConfig)
     place = Path(params.dataset(dataset).role) / dataset
     data, folder, out = Path("data") / place, Path("latents") / place, Path("beats") / place
-    inputs = [folder, data]
-    latents = LatentSet(folder)
-    fit, held_out = (traced_frames(LatentSet(folder, s), data) for s in ("TRAIN", "VAL"))
-    if fit.videos < LEAST_TRACED or not held_out.videos:
+    inputs, latents = [folder, data], LatentSet(folder)
+    seen, held_out = (
+        lv_area.traced_frames(LatentSet(folder, split), data) for split in ("TRAIN", "VAL")
+    )
+    if seen.videos < lv_area.LEAST_TRACED or not held_out.videos:
         print(
-            f"{dataset}: {fit.videos} videos of TRAIN and {held_out.videos} of VAL are traced "
-            f"({LEAST_TRACED} and 1 are needed): their beats are not known"
+            f"{dataset}: {seen.videos} videos of TRAIN and {held_out.videos} of VAL are traced "
+            f"({lv_area.LEAST_TRACED} and 1 are needed): their beats are not known"
         )
         with stage_run("beats", dataset, cfg, inputs) as run:
             with atomic_dir(out) as tmp:
-                write_beats(tmp, without_beats(latents))
+                write_beats(tmp, lv_area.without_beats(latents))
             run.output(out)
             run.final({"beats/sure": 0.0}, Path(f"metrics/beats/{dataset}.json"))
         return
-    task, found = LvAreaTask(cfg, fit, held_out), {}
+    task = lv_area.LvAreaTask(cfg, seen, held_out)
+    found: dict[str, Any] = {}
 
-    def measure(model) -> dict[str, float]:  # noqa: ANN001
-        found["curves"] = area_curves(model, latents)
-        found["table"], numbers = beat_table(latents, found["curves"], fit, _rows(latents, "TRAIN"))
+    def measure(model: "LvArea") -> dict[str, float]:
+        found["curves"] = lv_area.area_curves(model, latents)
+        found["table"], numbers = lv_area.beat_table(latents, found["curves"], seen)
         return {**numbers, "beats/area_unexplained": task.validate(model)["loss"]}
 
-    def save(model, tmp: Path) -> None:  # noqa: ANN001
-        save_area(tmp, model, cfg.width, latents.frame_size)
+    def save(model: "LvArea", tmp: Path) -> None:
+        lv_area.save_area(tmp, model, cfg.width, latents.frame_size)
         write_beats(tmp, found["table"])
 
     def draw(tmp: Path) -> None:
-        write_bytes(tmp / "beats.png", png(beat_figure(_some(latents, data, found))))
+        fps = latents.table["FPS"].to_numpy()
+        some = some_beats(data, fps, found["table"], found["curves"], PICTURES)
+        write_bytes(tmp / "beats.png", png(beat_figure(some)))
 
-    train("beats", dataset, cfg, params.seed, task, inputs, out, save, measure, draw=draw)
-
-
-def _some(latents, data: Path, found: dict) -> "list[FoundBeat]":  # noqa: ANN001
-    """Videos for the picture, evenly spread over the dataset."""
-    import numpy as np
-
-    from echosyn.data.filelist import video_path
-    from echosyn.data.spaced import evenly_spaced
-    from echosyn.data.video import read_video, resample_indices
-    from echosyn.report.beat_plots import FoundBeat
-
-    some = []
-    for v in np.unique(evenly_spaced(len(latents), PICTURES)):
-        row, rate = found["table"].iloc[v], float(latents.table["FPS"][v])
-        frames, fps = read_video(video_path(data, row["FileName"]))
-        shown = frames[resample_indices(len(frames), fps, rate)]
-        beat = (row["HeartRate"], row["Phase"], row["Share"])
-        some.append(FoundBeat(row["FileName"], shown, rate, found["curves"][v], *beat))
-    return some
-
-
-def _rows(latents, split: str):  # noqa: ANN001
-    """Rows of a split's videos among all."""
-    return (latents.table["Split"] == split).to_numpy().nonzero()[0]
+    train(fit, "beats", dataset, cfg, params.seed, task, inputs, out, save, measure, draw=draw)
 
 
 if __name__ == "__main__":

@@ -14,38 +14,18 @@ from echosyn.runtime.stage import command, torch_params
 if TYPE_CHECKING:
     from torch import nn
 
-    from echosyn.runtime.config import Params
-    from echosyn.training.canary import MarkedConfig
-
-
-def read_settings(params: "Params", dataset: str) -> "MarkedConfig":
-    """The entry of section `canary` over conf, with the training that the dataset's LIDM has.
-
-    Raises:
-        EchosynError: no such entry, or a setting that is unknown or impossible.
-    """
-    from echosyn.diffusion.settings import SampleHeartsConfig
-    from echosyn.privacy.attacks.canary import CanaryConfig
-    from echosyn.training.canary import MarkedConfig
-    from echosyn.training.diffusion import TrainLidmConfig
-
-    return MarkedConfig(
-        params.named("canary", "canary", dataset, CanaryConfig),
-        params.stage("train_lidm", TrainLidmConfig),
-        params.stage("sample_hearts", SampleHeartsConfig).steps,
-    )
-
 
 def main(dataset: str) -> None:
+    from echosyn.cluster import fit
     from echosyn.privacy.attacks.canary import CanaryResult
     from echosyn.report.plots import png
     from echosyn.report.privacy_plots import canary_plot
     from echosyn.runtime.files import write_bytes, write_json, write_text
-    from echosyn.stages.train import train
-    from echosyn.training.canary import MarkedLidm
+    from echosyn.training.canary import MarkedConfig, MarkedLidm
+    from echosyn.training.stage import train
 
     params = torch_params()
-    cfg = read_settings(params, dataset)
+    cfg = MarkedConfig.of(params, dataset)
     latents, out = Path("latents/train") / dataset, Path("privacy") / dataset / "canary"
     beats = Path("beats/train") / dataset
     marked = MarkedLidm.prepare(latents, cfg, params.seed, beats)
@@ -62,7 +42,7 @@ def main(dataset: str) -> None:
         write_bytes(folder / "canary.png", png(canary_plot(table, found[-1].share)))
 
     inputs = [latents, beats]
-    train("canary", dataset, cfg, params.seed, marked.task, inputs, out, save, measure)
+    train(fit, "canary", dataset, cfg, params.seed, marked.task, inputs, out, save, measure)
 
 
 if __name__ == "__main__":

@@ -29,32 +29,17 @@ def main(dataset: str) -> None:
     cfg = params.stage("filter_videos", VideoFilterConfig)
     sampling = params.stage("sample_videos", SampleVideosConfig)
     encoding = params.stage("encode", EncodeConfig)
+    models, train = VideoModels.of(sampling, Path("models"), dataset), Path("train") / dataset
     sources = Sources(
-        dataset,
-        Path("candidates") / dataset,
-        Path("privacy") / dataset / "hearts",
-        Path("latents/train") / dataset,
-        Path("data/train") / dataset,
-        Path("models/reid") / dataset,
-        VideoModels.of(sampling, dataset),
-        state_root() / "frames",
-        params.dataset(dataset).label,
-    )
-    inputs = [
-        sources.candidates,
-        sources.hearts,
-        sources.latents,
-        sources.videos,
-        sources.encoder,
-        *sources.models.read_by(sampling),
-    ]
+        dataset, Path("candidates") / dataset, Path("privacy") / dataset / "hearts",
+        Path("latents") / train, Path("data") / train, Path("models/reid") / dataset, models,
+        state_root() / "frames", params.dataset(dataset).label,
+    )  # fmt: skip
+    inputs = [sources.candidates, sources.hearts, sources.latents, sources.videos, sources.encoder]
+    inputs += models.read_by(sampling)
     settings = {**dataclasses.asdict(cfg), "seed": params.seed}
-    everything = {
-        **settings,
-        "sampling": dataclasses.asdict(sampling),
-        "encoding": dataclasses.asdict(encoding),
-    }
-    work = work_dir(state_root(), "filter_videos", dataset, everything, inputs)
+    others = {"sampling": dataclasses.asdict(sampling), "encoding": dataclasses.asdict(encoding)}
+    work = work_dir(state_root(), "filter_videos", dataset, {**settings, **others}, inputs)
     scores, out = Path("privacy") / dataset / "videos", Path("samples") / dataset
     with stage_run("filter_videos", dataset, settings, inputs, work) as run:
 

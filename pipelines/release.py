@@ -1,4 +1,6 @@
-"""Make a dataset's release: videos, FileList, manifest and card; record it in MLflow.
+"""Make a dataset's release: videos, FileList, documents, manifest; record it in MLflow.
+
+The manifest is signed when ECHOSYN_SIGNING_KEY names a file with a private ed25519 key.
 
 python -m pipelines.release phantom
 """
@@ -16,12 +18,14 @@ def main(dataset: str) -> None:
     from echosyn.release.evidence import write_evidence
     from echosyn.release.manifest import MANIFEST
     from echosyn.release.provenance import provenance
+    from echosyn.release.sign import signing_key
     from echosyn.runtime.config import build
     from echosyn.runtime.files import read_json, sha256_file
     from echosyn.tracking import release_run
 
     params = params_here()
     config = params.stage("release", ReleaseConfig)
+    key = signing_key()
     samples, out = Path("samples", dataset), Path("releases", dataset)
     require_gate(Path("gates/release", f"{dataset}.json"), samples)
     settings, where = params.settings("privacy_audit")
@@ -36,6 +40,7 @@ def main(dataset: str) -> None:
         label=params.dataset(dataset).label,
         provenance=provenance(params.root, dataset),
         metrics=read_json(f"metrics/evaluate/{dataset}.json"),
+        key=key,
         tracings=Path("tracings", dataset),
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Write a dataset's report, one HTML page for those who decide about the release.
+"""Write a dataset's report, one HTML page for the data steward.
 
 python -m pipelines.report phantom
 """

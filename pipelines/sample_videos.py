@@ -31,7 +31,7 @@ def main(dataset: str) -> None:
     params = torch_params()
     cfg = params.stage("sample_videos", SampleVideosConfig)
     hearts, latents = Path("privacy") / dataset / "hearts", Path("latents/train") / dataset
-    models = VideoModels.of(cfg, dataset)
+    models = VideoModels.of(cfg, Path("models"), dataset)
     beats = Path("beats/train") / dataset
     inputs = [hearts, latents / "index.csv", beats / "beats.csv", *models.read_by(cfg)]
     settings = {**dataclasses.asdict(cfg), "seed": params.seed}

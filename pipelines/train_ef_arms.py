@@ -12,15 +12,18 @@ from echosyn.runtime.stage import command, torch_params
 
 
 def main(dataset: str) -> None:
+    from echosyn.cluster import fit
+    from echosyn.runtime.process import state_root
     from echosyn.training.arms import more_arms
     from echosyn.training.ef import TrainEfConfig
-    from pipelines.train_ef import train_arms
+    from echosyn.training.ef_arms import EfArms, train_arms
 
     params = torch_params()
     cfg = params.stage("train_ef", TrainEfConfig)
-    arms = more_arms(params.raw, dataset)
+    names = more_arms(params.raw, dataset)
+    arms = EfArms(params, cfg, dataset, state_root() / "frames")
     out = Path("models/ef") / dataset / "more"
-    train_arms(f"{dataset}-more", params, cfg, dataset, {arm: arm for arm in arms}, out)
+    train_arms(fit, f"{dataset}-more", arms, {name: name for name in names}, out)
 
 
 if __name__ == "__main__":

@@ -7,42 +7,29 @@ python -m pipelines.train_lidm phantom
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echosyn.runtime.config import Params
 from echosyn.runtime.stage import command, torch_params
 
 if TYPE_CHECKING:
-    from echosyn.training.diffusion import LidmTask, TrainLidmConfig
-
-
-def prepare(params: Params, cfg: "TrainLidmConfig", dataset: str) -> "tuple[LidmTask, list[Path]]":
-    """The task, and the folders it reads."""
-    from echosyn.data.latents import LatentSet
-    from echosyn.training.diffusion import LidmTask
-    from echosyn.training.published_denoiser import PublishedLidm
-
-    folders = [Path("latents/train") / dataset, Path("beats/train") / dataset]
-    latents, beats = folders
-    fit, held_out = (LatentSet(latents, split, beats) for split in ("TRAIN", "VAL"))
-    if cfg.weights == "none":
-        return LidmTask(cfg, fit, held_out), folders
-    task = PublishedLidm(cfg, fit, held_out, dataset)
-    return task, [*folders, task.folder]
+    from echosyn.models.image import ImageDenoiser
+    from echosyn.models.published_image import PublishedImageDenoiser
+    from echosyn.tracking import StageRun
 
 
 def main(dataset: str) -> None:
     from echosyn.cluster import fit
     from echosyn.models.image import GUIDE
-    from echosyn.stages.train import train
     from echosyn.tracking import nested_run
     from echosyn.training.diffusion import TrainLidmConfig
+    from echosyn.training.published_denoiser import prepare_lidm
+    from echosyn.training.stage import train
 
     params = torch_params()
     cfg = params.stage("train_lidm", TrainLidmConfig)
-    task, folders = prepare(params, cfg, dataset)
+    task, folders = prepare_lidm(params, cfg, dataset)
     published = cfg.weights != "none"
     guides = []
 
-    def train_guide(run, work: Path) -> None:  # noqa: ANN001
+    def train_guide(run: "StageRun", work: Path) -> None:
         loop, part = cfg.guide_loop, f"train_lidm/{dataset}/{GUIDE}"
         with nested_run(run, part, {"steps": loop.steps}) as log:
             title = f"train_lidm {dataset} {GUIDE}"
@@ -52,14 +39,14 @@ def main(dataset: str) -> None:
             )
             guides.append(model)
 
-    def save(model, folder: Path) -> None:  # noqa: ANN001
+    def save(model: "ImageDenoiser | PublishedImageDenoiser", folder: Path) -> None:
         model.save(folder)
         task.objective.save(folder)
         for guide in guides:
             guide.save(folder / GUIDE)
 
     train(
-        "train_lidm", dataset, cfg, params.seed, task, folders, Path("models/lidm") / dataset,
+        fit, "train_lidm", dataset, cfg, params.seed, task, folders, Path("models/lidm") / dataset,
         save, lambda model: {"train_lidm/val_loss": task.validate(model)["loss"]},
         as_built=published, first=train_guide if cfg.guide and not published else None,
     )  # fmt: skip

@@ -7,11 +7,16 @@ is nothing to learn from: none.json in its place says so, and the release goes w
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from echosyn.runtime.stage import command, torch_params
 
+if TYPE_CHECKING:
+    from echosyn.models.segmenter import Segmenter
+
 
 def main(dataset: str) -> None:
+    from echosyn.cluster import fit
     from echosyn.runtime.files import atomic_dir, write_json
     from echosyn.segmentation.files import NONE
     from echosyn.segmentation.task import (
@@ -23,16 +28,16 @@ def main(dataset: str) -> None:
         dices,
         traced_frames,
     )
-    from echosyn.stages.train import train
     from echosyn.tracking import stage_run
+    from echosyn.training.stage import train
 
     params = torch_params()
     cfg = params.stage("train_segmentation", SegmentationConfig)
     data, out = Path("data/train") / dataset, Path("models/segmentation") / dataset
-    fit, held_out, test = (traced_frames(data, split) for split in ("TRAIN", "VAL", "TEST"))
-    if fit.videos < LEAST_TRACED or not held_out.videos:
+    learned, held_out, test = (traced_frames(data, split) for split in ("TRAIN", "VAL", "TEST"))
+    if learned.videos < LEAST_TRACED or not held_out.videos:
         reason = (
-            f"{fit.videos} real videos of TRAIN and {held_out.videos} of VAL are traced "
+            f"{learned.videos} real videos of TRAIN and {held_out.videos} of VAL are traced "
             f"({LEAST_TRACED} and 1 are needed)"
         )
         print(f"{dataset}: {reason}: no segmentation model, no tracings in the release")
@@ -43,12 +48,12 @@ def main(dataset: str) -> None:
             run.final({}, Path(f"metrics/train_segmentation/{dataset}.json"))
         return
 
-    def measure(model) -> dict[str, float]:  # noqa: ANN001
+    def measure(model: "Segmenter") -> dict[str, float]:
         return dice_numbers(dices(model, test), test, params.seed) if test.videos else {}
 
-    task = SegmentationTask(cfg, fit, held_out, cubic_pixel(data))
+    task = SegmentationTask(cfg, learned, held_out, cubic_pixel(data))
     train(
-        "train_segmentation", dataset, cfg, params.seed, task, [data], out,
+        fit, "train_segmentation", dataset, cfg, params.seed, task, [data], out,
         lambda model, tmp: model.save(tmp), measure,
     )  # fmt: skip
 

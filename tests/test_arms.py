@@ -1,5 +1,7 @@
 """What each arm of the EF comparison sees, by name, by protocol and by seed."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +16,7 @@ from echosyn.runtime.config import Params
 from echosyn.runtime.errors import EchosynError
 from echosyn.training.arms import ARMS, Arm, choose, more_arms, parse_arm, subset
 from echosyn.training.ef import EfTask, TrainEfConfig
-from pipelines.train_ef import prepare
+from echosyn.training.ef_arms import EfArms
 
 CONF = {
     "model": {"widths": [4], "blocks": [1], "stem_width": 4, "stem_stride": 4, "in_channels": 1},
@@ -166,10 +168,11 @@ def project(tmp_path, monkeypatch):
 def prepared(project, arm, protocol="strict", seed=0):
     (project / "conf/smoke").mkdir(parents=True, exist_ok=True)
     (project / "conf/smoke/train_ef.yaml").write_text(yaml.safe_dump(CONF))
-    knobs = {"scale": "smoke", "seed": 0, "train_ef": {"protocol": protocol}}
+    knobs = {"scale": "smoke", "seed": seed, "train_ef": {"protocol": protocol}}
     (project / "params.yaml").write_text(yaml.safe_dump(knobs))
-    params = Params(project)
-    task, inputs = prepare(params, params.stage("train_ef", TrainEfConfig), "a", arm, seed=seed)
+    params = Params(Path())
+    cfg = params.stage("train_ef", TrainEfConfig)
+    task, inputs = EfArms(params, cfg, "a", project / "frames").prepare(arm)
     videos = [{s.table["FileName"][v] for s, v in some} for some in (task.train, task.val)]
     return task, [p.as_posix() for p in inputs], *videos
 

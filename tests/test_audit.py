@@ -41,7 +41,8 @@ from echosyn.training.diffusion import LidmTask, TrainLidmConfig
 from echosyn.training.loop import LoopConfig, fit
 
 FRAMES = 2
-OF_VIDEOS = tuple(c.name for c in CHECKS if "videos" in c.name or c.name == "canary")
+OF_VIDEOS = tuple(c.name for c in CHECKS if "videos" in c.name or c.key.endswith("_risk"))
+NOT_TRIED = (*OF_VIDEOS, "canary")
 
 
 def hearts(people: int, seed: int) -> torch.Tensor:
@@ -305,7 +306,7 @@ def generator(request, tmp_path_factory):
     loop = LoopConfig(
         steps=300, batch=16, lr=6e-3, ema=0.98, precision="fp32", checkpoint_every=1000
     )
-    sizes = ImageConfig(width=32, inner=64, inner_blocks=2, heads=2, told=64)
+    sizes = ImageConfig(width=32, inner=64, inner_blocks=2, heads=2, embedding=64)
     cfg = TrainLidmConfig(loop, sizes, validation_items=1)
     task = LidmTask(cfg, Latents(people), Latents(VAL[:1]))
     model = fit(task, loop, 0, tmp_path_factory.mktemp("lidm"), NullRun(), "lidm")
@@ -358,7 +359,7 @@ def test_the_audits_flag_the_memoriser_and_pass_the_honest_generator(generator):
     people, model, drawn = generator
     memorised = len(people) == FEW
     numbers = audited(people, model, drawn, filtered=not memorised)
-    hearts_only = Thresholds(optional=OF_VIDEOS)
+    hearts_only = Thresholds(optional=NOT_TRIED)
     outcome = hold_against(numbers, hearts_only)
     failed = {f.check.name for f in outcome.failures()}
     if memorised:  # released as it is: every attacker succeeds, and the filter would refuse it

@@ -180,8 +180,7 @@ def test_rate_and_phase_are_those_of_the_phantoms_cycle(phantoms):
     traced = traced_frames(LatentSet(phantoms / "latents", "TRAIN"), phantoms / "data")
     assert traced.videos == 24
     curves = area_curves(Brightness(), latents)
-    rows = np.flatnonzero(latents.table["Split"] == "TRAIN")
-    table, numbers = beat_table(latents, curves, traced, rows)
+    table, numbers = beat_table(latents, curves, traced)
     assert numbers["beats/anchor"] > 0.85
     assert numbers["beats/sure"] > 0.9
     true = [sample_anatomy(i, CONFIG, 0) for i in range(CONFIG.videos)]
@@ -194,14 +193,14 @@ def test_rate_and_phase_are_those_of_the_phantoms_cycle(phantoms):
     assert np.median(np.abs(table["HeartRate"] / bpm - 1)[held]) < 0.02
 
 
-def test_without_an_anchor_no_beat_is_told(phantoms):
+def test_without_an_anchor_no_beat_is_known(phantoms):
     """Tracings at frames that have nothing to do with the beat."""
     latents = LatentSet(phantoms / "latents")
     traced = traced_frames(LatentSet(phantoms / "latents", "TRAIN"), phantoms / "data")
     rng = np.random.default_rng(1)
     traced.number[:] = rng.integers(0, 32, len(traced.number))
     curves = area_curves(Brightness(), latents)
-    table, numbers = beat_table(latents, curves, traced, np.arange(24))
+    table, numbers = beat_table(latents, curves, traced)
     assert table["HeartRate"].isna().all()
     assert numbers["beats/sure"] == 0
 

@@ -1,9 +1,11 @@
 """The picture of the beat: where end-diastole is drawn, and what line of a video is shown."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from small_project import write_dataset
 
-from echosyn.report.beat_plots import FoundBeat, beat_figure, m_mode
+from echosyn.report.beat_plots import FoundBeat, beat_figure, m_mode, some_beats
 from echosyn.report.plots import png
 
 FPS = 16.0
@@ -41,3 +43,15 @@ def test_the_figure_says_rate_and_share_and_draws_every_diastole():
     assert unsure.get_title(loc="left") == "a\nnot sure (0.90)"
     assert (len(sure.lines), len(unsure.lines)) == (3, 1)  # the curve, and two diastoles
     assert png(figure).startswith(b"\x89PNG")
+
+
+def test_some_videos_are_shown_at_the_rate_of_their_curves(tmp_path):
+    names = [f"v{i}" for i in range(5)]
+    write_dataset(tmp_path, names, 2 * FPS, 12, seed=0)
+    table = pd.DataFrame({"FileName": names, "HeartRate": range(5), "Phase": 0.5, "Share": 0.9})
+    curves = [np.full(6, i) for i in range(5)]
+    some = some_beats(tmp_path, np.full(5, FPS), table, curves, 3)
+    assert [(b.name, b.rate, len(b.frames), b.curve[0]) for b in some] == [
+        ("v0", 0, 6, 0), ("v2", 2, 6, 2), ("v4", 4, 6, 4),
+    ]  # fmt: skip
+    assert len(some_beats(tmp_path, np.full(5, FPS), table, curves, 9)) == 5

@@ -275,16 +275,16 @@ def test_any_header_values(tmp_path, values):
         tag, raw = stored(keyword, value)
         parts[tag] = raw
     path.write_bytes(data[:body] + b"".join(parts[t] for t in sorted(parts)))
-    told = ""
+    said = ""
     try:
         cine = open_cine(path, 1000)
         assert str(values.get("PatientID", "")).strip() == cine.patient or "PatientID" not in values
         assert all(f.shape == (cine.rows, cine.columns) for f in cine.frames())
     except (EchosynError, SkipError) as e:
-        told = str(e)
+        said = str(e)
     for value in values.values():
         if isinstance(value, str) and len(value.strip()) > 5:
-            assert value.strip() not in told
+            assert value.strip() not in said
 
 
 @pytest.mark.slow
@@ -303,10 +303,10 @@ def test_any_bytes_changed(tmp_path, seed, changes, kind):
     for at in rng.integers(132, reach, changes):
         data[at] = rng.integers(256)
     path.write_bytes(data)
-    told = "a whole cine"
+    said = "a whole cine"
     try:
         cine = open_cine(path, 1000)
         assert sum(f.shape == (cine.rows, cine.columns) for f in cine.frames()) == cine.count
     except (EchosynError, SkipError) as e:
-        told = str(e)
-    assert told
+        said = str(e)
+    assert said

@@ -101,9 +101,9 @@ def test_bound_by_hand():
 
 def test_more_samples_are_asked_for_where_none_could_tell(detector):
     few = CanaryConfig(share=0.01, times=(0.5, 1.0), samples=200)
-    with pytest.raises(EchosynError, match=r"1.00% of .* set `samples` to (\d+) at least") as told:
+    with pytest.raises(EchosynError, match=r"1.00% of .* set `samples` to (\d+) at least") as error:
         check_samples(detector, few)
-    needed = int(str(told.value).split("`samples` to ")[1].split()[0])
+    needed = int(str(error.value).split("`samples` to ")[1].split()[0])
 
     def least_relative(samples: int) -> float:
         cfg = CanaryConfig(share=0.01, times=(0.5, 1.0), samples=samples)
@@ -308,7 +308,7 @@ def write_latents(folder, people, videos=1):
     return folder
 
 
-SIZES = {"width": 32, "inner": 32, "inner_blocks": 1, "heads": 4, "told": 32}
+SIZES = {"width": 32, "inner": 32, "inner_blocks": 1, "heads": 4, "embedding": 32}
 LOOP = {"steps": 250, "batch": 16, "lr": 5.0e-3, "warmup": 5, "ema": 0.98, "precision": "fp32"}
 
 
@@ -351,7 +351,7 @@ def test_only_the_marked_people_carry_the_mark(tmp_path, posterior):
 
 
 @pytest.mark.slow
-def test_a_trained_generator_that_memorises_is_told_from_one_that_does_not(tmp_path):
+def test_a_trained_generator_that_memorises_differs_from_one_that_does_not(tmp_path):
     """The same network and steps on 4 people and on 40: only the first can repeat them."""
     found = {}
     for people, share in ((4, 0.25), (40, 0.05)):
@@ -434,11 +434,11 @@ def test_the_stage_writes_its_evidence_and_keeps_no_weights(tmp_path, monkeypatc
 )
 def test_settings_of_the_stage_are_checked(tmp_path, entry, message):
     from echosyn.runtime.config import Params
-    from pipelines.canary import read_settings
+    from echosyn.training.canary import MarkedConfig
 
     project(tmp_path, entry=entry)
-    with pytest.raises(EchosynError) as told:
-        read_settings(Params(tmp_path), "phantom")
-    assert message in str(told.value)
+    with pytest.raises(EchosynError) as error:
+        MarkedConfig.of(Params(tmp_path), "phantom")
+    assert message in str(error.value)
     with pytest.raises(EchosynError, match="no 'dynamic' under canary; known: phantom"):
-        read_settings(Params(tmp_path), "dynamic")
+        MarkedConfig.of(Params(tmp_path), "dynamic")

@@ -13,6 +13,7 @@ from echonet_layout import make as make_echonet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from echosyn import cluster
 from echosyn.data.filelist import CLASS, COLUMNS, PATIENT, read_filelist, video_path, write_filelist
 from echosyn.data.frames import FrameSet, load_frames
 from echosyn.data.ingest import ingest
@@ -24,6 +25,7 @@ from echosyn.metrics.classification import (
     roc_points,
 )
 from echosyn.models.r2plus1d import R2Plus1dConfig
+from echosyn.report.roc_plots import roc_figure
 from echosyn.runtime.config import SCALES, SECTIONS, Params, build
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import write_json
@@ -31,13 +33,15 @@ from echosyn.tracking import NullRun
 from echosyn.training.classify import (
     ClassifierTask,
     ClassifyConfig,
+    classify_settings,
     plan_jobs,
     predict_all,
+    predict_job,
     probabilities,
 )
 from echosyn.training.folds import ClassifyTask, Labelled, hold_out, label_videos, patient_folds
 from echosyn.training.loop import LoopConfig, fit
-from pipelines.classify import main, predict_job, read_settings, roc_figure
+from pipelines.classify import main
 
 LOOP = LoopConfig(steps=40, batch=8, lr=1e-2, precision="fp32", checkpoint_every=20)
 CONFIG = ClassifyConfig(
@@ -496,7 +500,7 @@ def params_of(project, tasks=TASKS):
 
 @pytest.mark.slow
 def test_all_arms_learn_and_a_kill_changes_no_probability(project, monkeypatch):
-    task, cfg = read_settings(params_of(project), "pah")
+    task, cfg = classify_settings(params_of(project), "pah")
 
     def predict(work, items=10**6):
         """Train and test all; killed when training asks for one item more."""
@@ -509,7 +513,7 @@ def test_all_arms_learn_and_a_kill_changes_no_probability(project, monkeypatch):
             return original(*arguments)
 
         def test(job):
-            return predict_job(job, real, cfg, project / work, NullRun(), "pah")
+            return predict_job(cluster.fit, job, real, cfg, project / work, NullRun(), "pah")
 
         with monkeypatch.context() as patch:
             patch.setattr(ClassifierTask, "batch", batch)
@@ -540,7 +544,7 @@ def test_all_arms_learn_and_a_kill_changes_no_probability(project, monkeypatch):
     assert [line.get_label() for line in roc_figure(table).axes[0].lines[1:]] == [
         "real (n = 16)", "synthetic (n = 16)", "both (n = 16)",
     ]  # fmt: skip
-    low, _ = read_settings(params_of(project), "low_ef")
+    low, _ = classify_settings(params_of(project), "low_ef")
     assert (sets(project, low, cfg)[0].positive == sets(project, task, cfg)[0].positive).all()
 
 
@@ -584,7 +588,7 @@ def test_the_stage_leaves_its_files_and_the_same_bytes_twice(project, monkeypatc
 
 def test_the_synthetic_arm_learns_from_no_real_video(project, monkeypatch):
     """Other real videos, other real classes: the same synthetic model, bit for bit."""
-    task, cfg = read_settings(params_of(project), "low_ef")
+    task, cfg = classify_settings(params_of(project), "low_ef")
     real, synthetic = sets(project, task, cfg)
     turned = Labelled(
         dataclasses.replace(real.frames, data=255 - np.asarray(real.frames.data)),
@@ -609,24 +613,24 @@ def test_the_synthetic_arm_learns_from_no_real_video(project, monkeypatch):
 
 
 def test_what_params_ask_is_checked_by_name(project):
-    with pytest.raises(EchosynError, match=r"no 'asd' under classify; known: \['pah'"):
-        read_settings(params_of(project), "asd")
+    with pytest.raises(EchosynError, match=r"no 'asd' under classify; known: pah, low_ef"):
+        classify_settings(params_of(project), "asd")
     other = {"t": {"dataset": "lungs", "ef_below": 50}}
     with pytest.raises(EchosynError, match=r"classify.t: dataset 'lungs' has no synthetic .*heart"):
-        read_settings(params_of(project, other), "t")
-    with pytest.raises(EchosynError, match="expected 'name: entry'"):
-        read_settings(params_of(project, ["t"]), "t")
+        classify_settings(params_of(project, other), "t")
+    with pytest.raises(EchosynError, match="expected 'name: settings'"):
+        classify_settings(params_of(project, ["t"]), "t")
     wrong = {**SIZES, "model": {**SIZES["model"], "outputs": 2}}
     (project / "conf/smoke/classify.yaml").write_text(yaml.safe_dump(wrong))
     with pytest.raises(EchosynError, match=r"conf/smoke/classify.yaml: model: outputs 2"):
-        read_settings(params_of(project), "pah")
+        classify_settings(params_of(project), "pah")
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_scale_has_its_sizes(scale, request, project):
     conf = request.config.rootpath / "conf" / scale / "classify.yaml"
     (project / "conf/smoke/classify.yaml").write_text(conf.read_text())
-    _, cfg = read_settings(params_of(project), "pah")
+    _, cfg = classify_settings(params_of(project), "pah")
     assert (cfg.frames, cfg.model.widths[-1]) == {
         "smoke": (8, 4), "demo": (16, 64), "study": (16, 64), "paper": (32, 512),
     }[scale]  # fmt: skip

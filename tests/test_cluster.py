@@ -424,7 +424,7 @@ t.cluster.fit(task, rare, 0, work, t.NullRun(), "line", "train_x")
 
 
 @pytest.mark.slow
-def test_a_driver_told_to_stop_saves_first(on_cluster, project):
+def test_a_driver_asked_to_stop_saves_first(on_cluster, project):
     """By either signal; two drivers at a time, because most of it is waiting for workers."""
     write_text(project / "params.yaml", PARAMS.replace("cpus: 2", "cpus: 1"))
     root = Path(__file__).parents[1]
@@ -438,16 +438,16 @@ def test_a_driver_told_to_stop_saves_first(on_cluster, project):
         )  # fmt: skip
         until((work / "slow").exists)
         driver.send_signal(number)
-        _, told = driver.communicate(timeout=300)
-        return driver.returncode, told, work
+        _, said = driver.communicate(timeout=300)
+        return driver.returncode, said, work
 
     with ThreadPoolExecutor(2) as both:
         ends = list(both.map(stopped, (signal.SIGTERM, signal.SIGINT)))
     _, left = psutil.wait_procs(on_cluster.processes("RayTrainWorker"), timeout=120)
     assert not left
-    for status, told, work in ends:
+    for status, said, work in ends:
         assert status != 0
-        assert "saving, then stopping" in told
+        assert "saving, then stopping" in said
         (saved,) = work.glob("checkpoint-*")
         assert 0 < int(saved.name[-8:]) < 60
         # The same command goes on from there.
@@ -479,7 +479,7 @@ cluster.run_shards(Path("w").resolve(), 20, 1, worker, "s", "item")
 
 
 @pytest.mark.slow
-def test_a_driver_told_to_stop_cleans_up_as_it_does_without_a_cluster(on_cluster, project):
+def test_a_driver_asked_to_stop_cleans_up_as_it_does_without_a_cluster(on_cluster, project):
     """Ray would end it on the spot: no message, and a run in MLflow that failed."""
     code = f"from echosyn.runtime.process import run_stage\ndef main():\n{indent(DRIVER, '  ')}\n"
     code += "run_stage(main)"
@@ -489,9 +489,9 @@ def test_a_driver_told_to_stop_cleans_up_as_it_does_without_a_cluster(on_cluster
     )  # fmt: skip
     until(lambda: len(list((project / "w").glob("shard-*"))) >= 2)
     driver.terminate()
-    _, told = driver.communicate(timeout=300)
+    _, said = driver.communicate(timeout=300)
     assert driver.returncode == 1
-    assert told.splitlines()[-1] == "echosyn: stopped; the same command continues where it was"
+    assert said.splitlines()[-1] == "echosyn: stopped; the same command continues where it was"
     _, left = psutil.wait_procs(on_cluster.processes("_Worker"), timeout=120)
     assert not left
 

@@ -68,7 +68,7 @@ MISSING = {
     "no TEST": (moved(TEST="TRAIN"), {}, "TEST has 0 of 60 people, where 2 are needed"),
     "few people calibrate": (people("VAL", 9), {}, "VAL has 9 of 54 people, where 10 are needed"),
     "few to tell an interval": (people("TEST", 7), {}, "where 8 are needed, since the audit"),
-    "one person learns": (people("TRAIN", 1), {}, "people are told apart"),
+    "one person learns": (people("TRAIN", 1), {}, "people are distinguished"),
     "short videos held out": (
         shorter(40, range(30, 45)), {},
         "VAL has 0 of 60 people with 16 frames at 16 a second, where 15 are needed"),

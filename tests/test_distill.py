@@ -62,16 +62,16 @@ def task(tmp_path_factory, latents):
 
 
 class Straight:
-    """Stands for a model whose velocity is what it is told: the heart, over all frames."""
+    """Stands for a model whose velocity is what it is given: the heart, over all frames."""
 
     def __call__(self, x, t, heart, condition, start=None, span=None, known=None):
         return heart[:, None].expand_as(x)
 
 
 class Recorded(Straight):
-    def __call__(self, *args, **told):
-        self.args, self.told = args, told
-        return super().__call__(*args, **told)
+    def __call__(self, *args, **given):
+        self.args, self.given = args, given
+        return super().__call__(*args, **given)
 
 
 def batch_of(task, n=2):
@@ -108,7 +108,7 @@ def test_the_loss_of_a_student_that_knows_the_mean_velocity_is_zero(task, monkey
     model = Recorded()
     assert float(task.loss(model, batch)[0]) < 1e-10
     x, t, _, _ = model.args
-    span = model.told["span"]
+    span = model.given["span"]
     assert t.tolist() == [1000, 500]
     assert span.tolist() == [1, 0.5]
     assert torch.equal(x[0], batch["noise"][0])
@@ -135,15 +135,15 @@ def test_the_mean_velocity_is_that_of_the_teachers_small_steps(task, monkeypatch
 def test_a_student_starts_as_its_teacher_whatever_the_length_of_its_step(tmp_path, latents):
     task = DistillTask(DISTILL, teacher(tmp_path, latents, settings()), settings(), *latents)
     batch = batch_of(task)
-    told = (batch["noise"], torch.full((2,), 700.0), batch["heart"], batch["condition"])
+    inputs = (batch["noise"], torch.full((2,), 700.0), batch["heart"], batch["condition"])
     long, short = torch.ones(2), torch.full((2,), 0.25)
     student = task.build().eval()
     with torch.no_grad():
-        velocity = task.teacher(*told)
-        assert torch.equal(student(*told, span=long), velocity)
-        assert torch.equal(student(*told, span=short), velocity)
+        velocity = task.teacher(*inputs)
+        assert torch.equal(student(*inputs, span=long), velocity)
+        assert torch.equal(student(*inputs, span=short), velocity)
         student.span.weight.normal_(generator=torch.manual_seed(0))
-        apart = (student(*told, span=long) - student(*told, span=short)).abs().max()
+        apart = (student(*inputs, span=long) - student(*inputs, span=short)).abs().max()
     assert float(apart) > 1e-3
 
 
@@ -173,8 +173,8 @@ def test_given_frames_stay_and_are_not_learned(tmp_path, latents):
     model = task.build().requires_grad_(False)
     before = float(task.loss(model, batch)[0])
 
-    def wrong(*args, known, **told):
-        out = model(*args, known=known, **told)
+    def wrong(*args, known, **given):
+        out = model(*args, known=known, **given)
         return torch.where(known[:, :, None, None, None] > 0, out + 100, out)
 
     assert float(task.loss(wrong, batch)[0]) == pytest.approx(before, rel=1e-4)
@@ -184,7 +184,7 @@ def test_given_frames_stay_and_are_not_learned(tmp_path, latents):
 
 @pytest.mark.slow
 def test_it_learns_the_path_and_leaves_the_teacher_alone(task, latents, tmp_path):
-    """A path that speeds up: the two halves of it need the span, or the time, to be told apart."""
+    """A path that speeds up: its two halves differ for the span or the time alone."""
 
     class Curved(DistillTask):
         def _velocity(self, x, t, batch):

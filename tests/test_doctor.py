@@ -23,23 +23,23 @@ def found(findings):
 
 def test_this_machine_is_described(tmp_path):
     shutil.copy(ROOT / "constraints.txt", tmp_path)
-    told = found(examine_machine(tmp_path, index=False))
-    assert set(told) == {"Python", "git", "cores", "memory", "disk", "folder", "versions", "GPU"}
-    assert told["Python"].state == "ok"
-    assert told["git"].state == "warn"  # no repository
-    assert str(tmp_path) in told["git"].text
-    assert told["folder"].state == "ok"
+    said = found(examine_machine(tmp_path, index=False))
+    assert set(said) == {"Python", "git", "cores", "memory", "disk", "folder", "versions", "GPU"}
+    assert said["Python"].state == "ok"
+    assert said["git"].state == "warn"  # no repository
+    assert str(tmp_path) in said["git"].text
+    assert said["folder"].state == "ok"
     assert not list(tmp_path.glob(".echosyn-doctor*"))
-    assert "GiB" in told["memory"].text
+    assert "GiB" in said["memory"].text
 
 
 def test_other_versions_than_the_tested_ones_are_named(tmp_path):
     (tmp_path / "constraints.txt").write_text("# tested\nnumpy==0.1.2\nnot-there==1\ntorch==0.0\n")
-    told = found(examine_machine(tmp_path, index=False))["versions"]
-    assert told.state == "warn"
-    assert "(tested: 0.1.2)" in told.text
-    assert "torch" in told.text
-    assert "make install" in told.text
+    said = found(examine_machine(tmp_path, index=False))["versions"]
+    assert said.state == "warn"
+    assert "(tested: 0.1.2)" in said.text
+    assert "torch" in said.text
+    assert "make install" in said.text
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_other_versions_than_the_tested_ones_are_named(tmp_path):
 def test_what_a_machine_lacks_is_said(tmp_path, monkeypatch, patch, what, state, part):
     for name, value in patch.items():
         monkeypatch.setattr(f"echosyn.project.doctor.{name}", value)
-    told = found(examine_machine(tmp_path, index=what == "index"))[what]
-    assert (told.state, part in told.text) == (state, True)
+    said = found(examine_machine(tmp_path, index=what == "index"))[what]
+    assert (said.state, part in said.text) == (state, True)
 
 
 def test_a_folder_that_cannot_be_written_is_bad(tmp_path):
-    (told,) = [f for f in [doctor._folder(tmp_path / "none")] if f.state == "bad"]
-    assert str(tmp_path / "none") in told.text
+    (said,) = [f for f in [doctor._folder(tmp_path / "none")] if f.state == "bad"]
+    assert str(tmp_path / "none") in said.text
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +75,11 @@ def smoke(tmp_path_factory):
 @pytest.mark.slow
 def test_every_network_of_the_graph_is_checked_in_its_precision(smoke, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    told = list(examine_arithmetic(smoke))
-    lines = [f.text for f in told[1:]]
+    said = list(examine_arithmetic(smoke))
+    lines = [f.text for f in said[1:]]
     for stage in STAGES:
         assert any(line.startswith(f"{stage}, ") for line in lines), stage
-    assert {f.state for f in told} == {"ok"}
+    assert {f.state for f in said} == {"ok"}
     assert all("operations right" in line for line in lines)
 
 
@@ -94,9 +94,9 @@ def test_a_wrong_precision_is_a_warning_and_fp32_wrong_is_bad(smoke, monkeypatch
 
     monkeypatch.setattr("echosyn.arithmetic.trust.examine_all", wrong)
     monkeypatch.setattr("echosyn.runtime.device.pick_precision", lambda _: "bf16")
-    told = list(examine_arithmetic(smoke))
-    assert sum(f.state == "warn" and "fp32 is used instead" in f.text for f in told) == 12
-    (bad,) = [f for f in told if f.state == "bad"]
+    said = list(examine_arithmetic(smoke))
+    assert sum(f.state == "warn" and "fp32 is used instead" in f.text for f in said) == 12
+    (bad,) = [f for f in said if f.state == "bad"]
     assert "evaluate, clips, fp32" in bad.text
     assert "conv(x)" in bad.text
 

@@ -18,7 +18,7 @@ from echosyn.evaluation import EfEvaluation, EvaluateConfig
 from echosyn.metrics.ef_meter import measure_ef
 from echosyn.models.ef_regressor import EfRegressor
 from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig
-from echosyn.release.card import _content
+from echosyn.release.card import card
 from echosyn.report import plots
 from echosyn.runtime.errors import EchosynError
 from echosyn.synthesis.ef_truth import (
@@ -268,13 +268,19 @@ def test_the_release_gate_knows_them():
 
 
 def test_the_card_says_what_ef_is():
-    assert "asked of the generator, not one measured" in _content(listed())
+    params = {"scale": "demo", "datasets": {}}
+    manifest = {"name": "x", "version": "1.0.0", "license": "MIT", "generator": "g", "videos": 2}
+
+    def said(table):
+        return card({**manifest, "params": params, "metrics": {}}, table)
+
+    assert "asked of the generator, not one measured" in said(listed())
     kept = listed(EFAsked=[41.0, 59.0], EFMeasured=np.nan, EFKind="asked")
-    assert _content(kept) == _content(listed())
-    relabelled = _content(listed(EFAsked=[45.0, 50.0], EFKind="measured"))
+    assert said(kept) == said(listed())
+    relabelled = said(listed(EFAsked=[45.0, 50.0], EFKind="measured"))
     assert "EF is what networks trained on real videos measure" in relabelled
     assert "`EFAsked` is what was asked of the generator, mean 47.5" in relabelled
-    assert "2.0 points from EF on average" in _content(listed(EFMeasured=[40.0, 62.0]))
+    assert "2.0 points from EF on average" in said(listed(EFMeasured=[40.0, 62.0]))
 
 
 def test_evaluation_compares_with_what_was_asked(monkeypatch):

@@ -169,7 +169,7 @@ def test_a_failing_video_ends_it_before_its_turn(monkeypatch):
         def __call__(self, frames: np.ndarray) -> np.ndarray:
             called.set()
             failing.wait(WAIT_S)
-            time.sleep(0.05)  # until the thread has told its future
+            time.sleep(0.05)  # until the thread has set its future
             return super().__call__(frames)
 
     space, videos = Waits(), Broken(100)

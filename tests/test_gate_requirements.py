@@ -27,6 +27,9 @@ BAD = {  # what makes each check fail
     "dcr_share": {"privacy/membership_dcr_share_lo": 0.51},
     "nearest_neighbour": {"privacy/membership_nn_auc_hi": 0.44},
     "loss": {"privacy/membership_loss_auc_lo": 0.501},
+    "attribute": {"privacy/attribute_risk_lo": 0.01},
+    "singling_out": {"privacy/singling_out_risk_lo": 0.01},
+    "linkability": {"privacy/linkability_risk_lo": 0.01},
     "canary": {"privacy/canary_relative": 0.6},
 }
 NARROW = [c for c in CHECKS if c.narrow]
@@ -119,19 +122,21 @@ def test_avoidance_is_allowed_below_one_half_only_and_only_by_nearness():
     assert not above.passed
 
 
-def test_advantage_is_allowed_above_one_half_only_and_only_to_attacks():
+def test_advantage_is_allowed_above_chance_only_and_only_to_attacks():
     above = {
         **{
             f"privacy/membership_{name}{end}": value
             for name in ("auc", "dcr_share", "nn_auc", "loss_auc")
             for end, value in (("", 0.56), ("_lo", 0.53), ("_hi", 0.6))
         },
+        "privacy/linkability_risk_lo": 0.03,
         **BAD["false_rejection"],
     }
     found, _ = results({**GOOD, **above}, Thresholds(advantage=0.04))
     assert [k for k, v in found.items() if v == FAIL] == ["false_rejection"]
     found, _ = results({**GOOD, **above}, Thresholds(advantage=0.02))
     failed = ["false_rejection", "membership", "dcr_share", "nearest_neighbour", "loss"]
+    failed.append("linkability")
     assert [k for k, v in found.items() if v == FAIL] == failed
 
 

@@ -29,7 +29,7 @@ from echosyn.tracking import NullRun
 from echosyn.training.diffusion import LidmTask, TrainLidmConfig
 from echosyn.training.loop import LoopConfig, fit
 
-SIZES = ImageConfig(width=16, inner=32, inner_blocks=1, heads=2, told=32)
+SIZES = ImageConfig(width=16, inner=32, inner_blocks=1, heads=2, embedding=32)
 LOOP = LoopConfig(steps=80, batch=16, lr=1e-2, ema=0.9, precision="fp32")
 CLASSES = ("PAH", "non-PAH")
 EF, CLASS = ConditionSpec(), ConditionSpec(ef=False, classes=CLASSES)
@@ -59,7 +59,7 @@ def latents(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lidm(latents, tmp_path_factory):
-    """A LIDM that was told classes, trained until it follows them."""
+    """A LIDM conditioned on classes, trained until it follows them."""
     folder = tmp_path_factory.mktemp("lidm")
     task = LidmTask(TrainLidmConfig(LOOP, SIZES, condition="class", drop_label=0.2), *latents)
     model = fit(task, LOOP, 0, folder / "work", NullRun(), "lidm")
@@ -166,7 +166,7 @@ def test_the_same_hearts_give_the_same_bytes(tmp_path):
     assert Hearts.read(path).ef.tolist() == [1.0, 2.0, 3.0]
 
 
-def test_guidance_needs_a_model_that_is_told_something(tmp_path, latents):
+def test_guidance_needs_a_model_that_has_a_condition(tmp_path, latents):
     model = untrained(tmp_path, ConditionSpec(ef=False))
     with pytest.raises(EchosynError, match=r"guidance 2 of sample_hearts.*`condition`"):
         HeartSampler(model, dataclasses.replace(CONFIG, guidance=2.0), latents[0])
@@ -204,7 +204,7 @@ def test_a_guide_is_trained_for_its_share_of_the_steps():
     assert dataclasses.replace(cfg, guide=0.001).guide_loop.steps == 1
 
 
-def test_a_model_that_is_told_labels_must_also_learn_to_do_without(latents):
+def test_a_model_conditioned_on_labels_must_also_learn_to_do_without(latents):
     sizes = {"model": dataclasses.asdict(SIZES), "loop": {"steps": 1, "batch": 1, "lr": 1e-3}}
     for share in (0.0, 1.0):
         with pytest.raises(EchosynError, match="drop_label"):
@@ -216,7 +216,7 @@ def test_an_audit_that_gives_no_label_asks_for_none(lidm, latents):
     """denoising_losses and the canary call model(x, t): the row that guidance drops to."""
     model = ImageDenoiser.load(lidm)
     x, t = torch.randn(2, 4, 8, 8), torch.full((2,), 400.0)
-    told = model.spec.rows(2, classes=["PAH", "non-PAH"])
+    rows = model.spec.rows(2, classes=["PAH", "non-PAH"])
     with torch.no_grad():
-        assert torch.equal(model(x, t), model(x, t, model.spec.unlabelled(told)))
-        assert not torch.allclose(model(x, t), model(x, t, told), atol=1e-2)
+        assert torch.equal(model(x, t), model(x, t, model.spec.unlabelled(rows)))
+        assert not torch.allclose(model(x, t), model(x, t, rows), atol=1e-2)

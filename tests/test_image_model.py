@@ -1,4 +1,4 @@
-"""The image model: shapes, what it is told, its folder; and which network a folder holds."""
+"""The image model: shapes, condition, its folder; and which network a folder holds."""
 
 import json
 
@@ -17,7 +17,7 @@ from echosyn.runtime.config import build
 from echosyn.runtime.errors import EchosynError
 from echosyn.training.diffusion import TrainLidmConfig
 
-SIZES = ImageConfig(width=16, inner=32, inner_blocks=2, heads=2, told=32)
+SIZES = ImageConfig(width=16, inner=32, inner_blocks=2, heads=2, embedding=32)
 CLASSES = ConditionSpec(ef=False, classes=("a", "b"))
 LOOP = {"steps": 1, "batch": 1, "lr": 1e-3}
 
@@ -52,11 +52,11 @@ def test_a_fresh_model_predicts_nothing_and_then_learns():
     torch.manual_seed(0)
     model = ImageDenoiser(SIZES, 7, CLASSES)
     x, t = given()
-    told = CLASSES.rows(3, classes=["a", "b", None])
-    assert not model(x, t, told).any()
+    rows = CLASSES.rows(3, classes=["a", "b", None])
+    assert not model(x, t, rows).any()
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(60):
-        loss = (model(x, t, told) - x).square().mean()
+        loss = (model(x, t, rows) - x).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -67,14 +67,14 @@ def test_a_fresh_model_predicts_nothing_and_then_learns():
 def test_a_label_is_seen_and_no_condition_is_none_given():
     model = image(CLASSES)
     x, t = given()
-    told = CLASSES.rows(3, classes=["a", "b", "a"])
+    rows = CLASSES.rows(3, classes=["a", "b", "a"])
     with torch.no_grad():
         none = model(x, t)
-        assert torch.equal(none, model(x, t, CLASSES.unlabelled(told)))
-        assert float((model(x, t, told) - none).abs().amax((1, 2, 3)).min()) > 1e-3
+        assert torch.equal(none, model(x, t, CLASSES.unlabelled(rows)))
+        assert float((model(x, t, rows) - none).abs().amax((1, 2, 3)).min()) > 1e-3
 
 
-def test_places_are_told_apart():
+def test_places_differ():
     """Attention alone would not see where a position lies."""
     model = image(size=14)
     x, t = torch.ones(1, 4, 14, 14), torch.tensor([500.0])
@@ -97,13 +97,17 @@ def test_a_folder_gives_the_same_network_back(tmp_path):
     for path in (tmp_path / "own").iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
     config = json.loads((tmp_path / "again/config.json").read_text())
+    older = {**config, "model": {**config["model"], "breadth": 16}}
+    (tmp_path / "again/config.json").write_text(json.dumps(older))
+    with pytest.raises(EchosynError, match=r"unknown setting 'breadth'.*: train it again"):
+        load_image(tmp_path / "again")
     del config["size"]
     (tmp_path / "again/config.json").write_text(json.dumps(config))
     with pytest.raises(EchosynError, match=r"config\.json lacks 'size': train it again"):
         load_image(tmp_path / "again")
 
 
-def test_a_folder_of_the_published_layout_is_told_apart(tmp_path):
+def test_a_folder_of_the_published_layout_is_recognised(tmp_path):
     sizes = UnetConfig(widths=(32, 32), attention=(False, True), heads=(1, 1))
     made = PublishedImageDenoiser.create(sizes, 7).eval()
     made.save(tmp_path)
@@ -120,7 +124,7 @@ def test_a_folder_of_the_published_layout_is_told_apart(tmp_path):
     [
         ({"model": {}, "layout": "published"}, "'published' takes its sizes from `unet`"),
         ({"unet": {}}, "'own' takes its sizes from `model`"),
-        ({"unet": {}, "layout": "published", "condition": "ef"}, "told nothing: condition 'ef'"),
+        ({"unet": {}, "layout": "published", "condition": "ef"}, "unconditional: condition 'ef'"),
         ({"model": {"inner": 50, "heads": 4}}, "inner 50 is no multiple of heads 4"),
         ({"model": {"width": 4}}, "below the least allowed value 8"),
     ],

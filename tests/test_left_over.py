@@ -7,13 +7,12 @@ import pytest
 import yaml
 from refusals import refused
 
-import echosyn.training.diffusion
-import echosyn.training.reid
-import echosyn.training.vae  # noqa: F401
 from echosyn.data.training_sets import trained_on
 from echosyn.runtime.config import Params
 from echosyn.synthesis.animate_video import _only
-from pipelines import train_lvdm, train_reid, train_vae
+from echosyn.training.published_denoiser import prepare_lvdm
+from echosyn.training.published_vae import prepare_vae
+from echosyn.training.reid import prepare_reid
 
 ENTRY = {"role": "train", "source": "phantom", "path": "x"}
 
@@ -25,12 +24,12 @@ def project(folder, **sections):
 
 
 STAGES = {
-    "train_vae": ("data/train", lambda params: train_vae.prepare(params, None)),
-    "train_lvdm": ("latents/train", lambda params: train_lvdm.prepare(params, None)),
-    "train_lvdm's beats": ("beats/train", lambda params: train_lvdm.prepare(params, None)),
+    "train_vae": ("data/train", lambda params: prepare_vae(params, None, Path("frames"))),
+    "train_lvdm": ("latents/train", lambda params: prepare_lvdm(params, None)),
+    "train_lvdm's beats": ("beats/train", lambda params: prepare_lvdm(params, None)),
     "train_reid": (
         "latents/train",
-        lambda params: train_reid.prepare(params, SimpleNamespace(joint=True), "a"),
+        lambda params: prepare_reid(params, SimpleNamespace(joint=True), "a"),
     ),
     "distill_lvdm": ("latents/train", lambda params: trained_on(params, "TRAIN")),
 }
@@ -44,9 +43,9 @@ def test_a_folder_that_is_left_over_is_named(tmp_path, monkeypatch, stage):
         Path(place, "a").mkdir(parents=True)
     Path(folder, "t").mkdir()
     wanted = f"{folder}/t belongs to no dataset in params.yaml: remove it, or put the entry back"
-    assert refused(prepare, project(tmp_path)) == wanted
+    assert refused(prepare, project(Path())) == wanted
     guest = {"a": ENTRY, "t": {**ENTRY, "role": "guest"}}
-    said = refused(prepare, project(tmp_path, datasets=guest))
+    said = refused(prepare, project(Path(), datasets=guest))
     assert said.startswith(f"{folder}/t is left over: datasets.t in params.yaml has role 'guest'")
 
 

@@ -333,7 +333,7 @@ def test_random_weights_are_pinned():
     assert RandomFeatures3d().sha256[:16] == "b72539a441529d84"
 
 
-def test_features_do_not_depend_on_company():
+def test_features_do_not_depend_on_other_videos():
     clips = beating_discs(10, 0)
     for space, x in ((RandomFeatures2d(), clips[:, 0]), (RandomFeatures3d(), clips)):
         features = space(x)

@@ -141,7 +141,7 @@ def test_constant_clips_have_finite_features_far_from_moving_ones(value, real):
     assert away > 2 * spread
 
 
-def test_features_do_not_depend_on_company_and_are_pinned(clips):
+def test_features_do_not_depend_on_other_videos_and_are_pinned(clips):
     features = SPACE(clips[:3])
     assert features.shape == (3, 56)
     assert features.dtype == np.float32

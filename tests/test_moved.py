@@ -168,7 +168,7 @@ def test_make_in_a_path_with_spaces_prints_addresses_that_open(here):
 
 
 @pytest.mark.slow
-def test_without_git_dvc_works_once_make_has_told_it(tmp_path, monkeypatch):
+def test_without_git_dvc_works_once_make_has_set_it(tmp_path, monkeypatch):
     project = tmp_path / "tar"
     project.mkdir()
     new_project(project)

@@ -207,7 +207,7 @@ def test_the_demo_fits_four_gib():
 
 
 @pytest.mark.parametrize("jump", [-2 * HOUR, 2 * HOUR])
-def test_what_dvc_recorded_is_told_by_content(tmp_path, monkeypatch, jump):
+def test_what_dvc_recorded_is_seen_by_content(tmp_path, monkeypatch, jump):
     monkeypatch.chdir(tmp_path)
     lock_ = tmp_path / "dvc.lock"
     lock_.write_text("before")

@@ -119,7 +119,7 @@ def test_what_a_raw_folder_holds_instead_is_named(tmp_path, kind):
         ("echonet", {}, "Videos", ""),
     ],
 )  # fmt: skip
-def test_a_path_one_level_too_deep_is_told_the_right_one(tmp_path, source, options, place, fix):
+def test_a_path_one_level_too_deep_gets_the_right_one(tmp_path, source, options, place, fix):
     raw = tmp_path / "raw"
     {
         "camus": lambda: camus(raw, 3),

@@ -146,10 +146,10 @@ def test_a_server_that_is_not_there_stalls_nothing_and_gets_everything_later(
         run.artifact("note.txt")
         Path("note.txt").unlink()
     end = time.time()
-    told = capfd.readouterr().err
-    assert told.count("does not answer; work goes on") == 1
-    assert "echosyn sync" in told
-    assert "secret" not in told
+    said = capfd.readouterr().err
+    assert said.count("does not answer; work goes on") == 1
+    assert "echosyn sync" in said
+    assert "secret" not in said
     sent, left = sync()
     assert sent == 0
     assert left >= 8

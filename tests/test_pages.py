@@ -25,7 +25,7 @@ GOOD = (
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "named"),
     [
         (' lang="en"', "", "no lang"),
         ("<h1>a</h1>", "", "not one h1"),
@@ -43,9 +43,9 @@ GOOD = (
         ("</html>", "<b></html>", "</html> closes b"),
     ],
 )
-def test_a_defect_of_a_page_is_found(old, new, told):
+def test_a_defect_of_a_page_is_found(old, new, named):
     assert problems(GOOD) == []
-    assert any(told in one for one in problems(GOOD.replace(old, new)))
+    assert any(named in one for one in problems(GOOD.replace(old, new)))
 
 
 def schemes() -> list[dict[str, str]]:
@@ -152,17 +152,17 @@ def test_what_changed_since_another_version_is_shown_headlines_first():
 
 DOM = """
 const item = (ef) => ({dataset: {ef}, hidden: false});
-const clips = EFS.map(item), told = {};
+const clips = EFS.map(item), label = {};
 const asked = {value: "50", addEventListener: (_, f) => { asked.moved = f; }};
 const box = {querySelectorAll: () => clips, classList: {add: () => {}}}, ask = {hidden: true};
-const found = {"explorer-box": box, "explorer-ef": asked, "explorer-told": told,
+const found = {"explorer-box": box, "explorer-ef": asked, "explorer-asked": label,
   "explorer-ask": ask};
 globalThis.document = {getElementById: (id) => found[id]};
 SCRIPT
 const shown = () => clips.filter((c) => !c.hidden).map((c) => c.dataset.ef);
 const first = shown();
 asked.value = "21"; asked.moved();
-console.log(JSON.stringify([ask.hidden, first, shown(), told.value]));
+console.log(JSON.stringify([ask.hidden, first, shown(), label.value]));
 """
 
 

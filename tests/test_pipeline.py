@@ -46,6 +46,9 @@ def test_headline_numbers_are_there_under_their_names(project):
             "membership_auc",
             "membership_loss_auc",
             "drawn/membership_nn_auc",
+            "attribute_risk",
+            "singling_out_risk",
+            "linkability_risk",
             "gate_passed",
             "canary_relative",
         )

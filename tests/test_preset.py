@@ -16,6 +16,7 @@ from small_project import write_dataset
 
 from echosyn.beat.lv_area import without_beats
 from echosyn.cli import main as echosyn
+from echosyn.cluster.models import MODELS
 from echosyn.data.beats import write_beats
 from echosyn.data.latents import INDEX_COLUMNS, LatentSet, pack, write_index, write_shard
 from echosyn.diffusion.generate import VideoSampler
@@ -40,7 +41,7 @@ ROOT = Path(__file__).parents[1]
 # Of 7x7 latents padded to 8x8: a published config may name either size.
 SIZE, PADDED, WINDOW, SCALING = 7, 8, 4, 0.5
 UNET = UnetConfig(widths=(32, 64), layers=1, attention=(False, True), heads=(4, 8))
-TOLD = ConditionSpec(published=True)
+PUBLISHED = ConditionSpec(published=True)
 STAGES = {
     "train_vae": TrainVaeConfig,
     "train_lidm": TrainLidmConfig,
@@ -94,10 +95,10 @@ def test_the_patch_applied_by_git_is_what_write_writes(root, capsys):
     applied = (root / "params.yaml").read_text()
     (root / "params.yaml").write_text(before)
     assert echosyn(["preset", "reference", "--write"]) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert (root / "params.yaml").read_text() == applied != before
-    assert "scale: demo -> paper\n" in told
-    assert "sample_videos.windows: not set -> discard\n" in told
+    assert "scale: demo -> paper\n" in printed
+    assert "sample_videos.windows: not set -> discard\n" in printed
     comments = [line.partition("#")[2] for line in before.splitlines() if "#" in line]
     assert [line.partition("#")[2] for line in applied.splitlines() if "#" in line] == comments
     assert sorted(path.name for path in root.iterdir()) == ["conf", "params.yaml"]
@@ -156,24 +157,25 @@ def test_what_the_command_refuses(root, capsys):
     assert "scale: demo" in (root / "params.yaml").read_text()
 
 
-def test_weights_are_looked_for_under_their_published_names(root, capsys):
-    assert "no vae, lidm_phantom, lvdm; there is no folder" in fails(
-        capsys, "reference", "--weights", "zoo"
+def test_weights_are_looked_for_where_dvc_watches(root, capsys):
+    assert "no weights in weights/vae, weights/lidm/phantom, weights/lvdm: put" in fails(
+        capsys, "reference", "--weights"
     )
-    for name in ("vae", "lidm_a4c", "lidm_dynamic", "lvdm"):
-        (root / "zoo" / name).mkdir(parents=True)
-    said = fails(capsys, "reference", "--weights", "zoo", "--write")
-    assert "no lidm_phantom; there are lidm_a4c, lidm_dynamic, lvdm, vae" in said
-    (root / "zoo/lidm_a4c").rmdir()  # then there is but one for the one dataset
-    for folder in ("zoo", str(root / "zoo")):
-        assert echosyn(["preset", "reference", "--weights", folder, "--write"]) == 0
-        assert settings(root, "train_vae").weights == "zoo/vae"
-        assert settings(root, "train_lidm").weights == "zoo/lidm_dynamic"
-        assert settings(root, "train_lvdm").weights == "zoo/lvdm"
-    (root / "zoo/lidm_a4c").mkdir()
+    for name in ("vae", "lidm/a4c", "lidm/dynamic", "lvdm"):
+        (root / "weights" / name).mkdir(parents=True)
+        (root / "weights" / name / ".gitkeep").touch()
+        (root / "weights" / name / "config.json").touch()
+    said = fails(capsys, "reference", "--weights", "--write")
+    assert "no weights in weights/lidm/phantom (in weights/lidm: a4c, dynamic)" in said
+    shutil.rmtree(root / "weights/lidm/a4c")  # then there is but one for the one dataset
+    assert echosyn(["preset", "reference", "--weights", "--write"]) == 0
+    assert settings(root, "train_vae").weights == "weights/vae"
+    assert settings(root, "train_lidm").weights == "weights/lidm/dynamic"
+    assert settings(root, "train_lvdm").weights == "weights/lvdm"
+    shutil.copytree(root / "weights/lidm/dynamic", root / "weights/lidm/a4c")
     edit(root / "params.yaml", generate=["a4c", "dynamic"])
-    assert echosyn(["preset", "reference", "--weights", "zoo", "--write"]) == 0
-    assert settings(root, "train_lidm").weights == "zoo/lidm_{dataset}"
+    assert echosyn(["preset", "reference", "--weights", "--write"]) == 0
+    assert settings(root, "train_lidm").weights == "weights/lidm/{dataset}"
 
 
 def test_an_empty_section_is_filled_where_it_stands():
@@ -201,7 +203,7 @@ def published_lidm(folder, size=PADDED):
     return model
 
 
-def published_lvdm(folder, size=SIZE, spec=TOLD, window=WINDOW):
+def published_lvdm(folder, size=SIZE, spec=PUBLISHED, window=WINDOW):
     if not spec.published:
         model = tiny_video(window, spec, size)
         model.save(folder)
@@ -232,12 +234,12 @@ def made(tmp_path_factory):
     torch.manual_seed(0)
     nets = SimpleNamespace(
         vae=published_vae(root / "weights/vae"),
-        lidm=published_lidm(root / "weights/lidm_phantom"),
+        lidm=published_lidm(root / "weights/lidm/phantom"),
         lvdm=published_lvdm(root / "weights/lvdm"),
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        assert echosyn(["preset", "reference", "--weights", "weights", "--write"]) == 0
+        assert echosyn(["preset", "reference", "--weights", "--write"]) == 0
     return root, nets
 
 
@@ -273,7 +275,8 @@ def prepared(name, *arguments, **changes):
     """The task of a stage with some of its settings changed, and what it reads."""
     params = Params(Path.cwd())
     cfg = dataclasses.replace(params.stage(name, STAGES[name]), **changes)
-    return importlib.import_module(f"pipelines.{name}").prepare(params, cfg, *arguments)
+    (model,) = (m for m in MODELS.values() if m.stage == name)
+    return model.prepare(params, cfg, *arguments)
 
 
 @pytest.mark.slow
@@ -296,7 +299,7 @@ def test_a_published_lidm_draws_hearts_as_it_is(project, made):
     hearts = sampler.draw(range(2), seed=0).latents
     assert hearts.shape == (2, 4, SIZE, SIZE)
     assert not torch.equal(hearts[0], hearts[1])
-    assert Path("weights/lidm_phantom") in prepared("train_lidm", "phantom")[1]
+    assert Path("weights/lidm/phantom") in prepared("train_lidm", "phantom")[1]
 
 
 @pytest.mark.slow
@@ -333,6 +336,13 @@ def refused(name, folder, message, *arguments, **changes):
 
 
 SUBJECT = {"train_vae": (), "train_lidm": ("phantom",), "train_lvdm": ()}
+
+
+@pytest.mark.parametrize("name", SUBJECT)
+def test_a_folder_that_dvc_does_not_watch_is_refused(project, name):
+    Path("zoo").mkdir(exist_ok=True)
+    place = f"weights/{name.removeprefix('train_')}"
+    refused(name, "zoo", f"DVC watches {place}: put .* there, or give a whole path", *SUBJECT[name])
 
 
 @pytest.mark.parametrize("name", SUBJECT)
@@ -375,13 +385,13 @@ def test_a_lidm_of_other_channels_or_labels_is_refused(project, tmp_path):
     UNet2DModel.from_config(grey).save_pretrained(tmp_path / "grey")
     refused("train_lidm", tmp_path / "grey", "3 channels to 3, but latents have 4", "phantom")
     own = ImageDenoiser(ImageConfig(), SIZE, ConditionSpec())
-    own.save(tmp_path / "told")
-    refused("train_lidm", tmp_path / "told", "'own', but .* 'published': set layout: o", "phantom")
-    refused("train_lidm", tmp_path / "told", "told EF, but .* it nothing: set `cond", "phantom",
+    own.save(tmp_path / "ef")
+    refused("train_lidm", tmp_path / "ef", "'own', but .* 'published': set layout: o", "phantom")
+    refused("train_lidm", tmp_path / "ef", "on EF, but .* have nothing: set `cond", "phantom",
             layout="own")  # fmt: skip
     foreign = UNet2DModel.from_config({**config, "num_class_embeds": 3})
     foreign.save_pretrained(tmp_path / "foreign")
-    refused("train_lidm", tmp_path / "foreign", "told a class, in a way", "phantom")
+    refused("train_lidm", tmp_path / "foreign", "conditioned on a class, in a way", "phantom")
 
 
 @pytest.mark.slow
@@ -392,7 +402,7 @@ def test_a_lvdm_of_another_layout_or_window_is_refused(project, tmp_path):
     classes = ConditionSpec(classes=("a", "b"))
     published_lvdm(tmp_path / "own", spec=classes)
     refused("train_lvdm", tmp_path / "own", "'own', but .* 'published': set layout: own")
-    refused("train_lvdm", tmp_path / "own", "told EF, class a, class b, but .* tell it EF: choose",
+    refused("train_lvdm", tmp_path / "own", "on EF, class a, class b, but .* have EF: choose",
             layout="own")  # fmt: skip
     assert same(
         prepared("train_lvdm", weights="weights/lvdm")[0].build(),

@@ -279,7 +279,7 @@ def test_attack_table_reads_the_metrics():
     assert "<svg" in render(plain_evidence(membership=table))
 
 
-def test_attacks_before_the_filter_are_told_from_those_on_the_release():
+def test_attacks_before_the_filter_differ_from_those_on_the_release():
     table = attack_table({"privacy/membership_auc": 0.5, "privacy/drawn/membership_auc": 0.7})
     assert table["auc"].tolist() == [0.5, 0.7]
     assert table["attack"].tolist()[1] == f"{table['attack'][0]}, before the filter"
@@ -293,20 +293,20 @@ def test_membership_says_what_its_intervals_promise(page):
         confidence=0.99,
         metrics={"privacy/membership_dcr_share": 0.4321},
     )
-    told = render(more)
-    assert "intervals that hold for all attacks together with 99 %" in told
-    assert "Of the synthetic hearts 43.2% lie closer to a training patient" in told
+    shown = render(more)
+    assert "intervals that hold for all attacks together with 99 %" in shown
+    assert "Of the synthetic hearts 43.2% lie closer to a training patient" in shown
 
 
 def test_canary_is_explained_by_its_numbers(page):
     metrics = {"privacy/canary_share": 0.0213, "privacy/canary_bound_from_noise": 0.0345}
-    told = render(plain_evidence(canary=evidence().canary, metrics=metrics))
-    assert "2.13% of the training videos carried the mark" in told
-    assert "reproduces a marked heart in at most 3.45% of cases." in told
+    shown = render(plain_evidence(canary=evidence().canary, metrics=metrics))
+    assert "2.13% of the training videos carried the mark" in shown
+    assert "reproduces a marked heart in at most 3.45% of cases." in shown
     more = {**metrics, "privacy/canary_relative": 1.62}
-    told = render(plain_evidence(canary=evidence().canary, metrics=more))
-    assert "in at most 3.45% of cases, 1.62 times that rate." in told
-    assert "marked share (0.0213)" in told
+    shown = render(plain_evidence(canary=evidence().canary, metrics=more))
+    assert "in at most 3.45% of cases, 1.62 times that rate." in shown
+    assert "marked share (0.0213)" in shown
     assert "marked share" not in page  # where the share is not known
     for text in ("93.2% (90% to 96%)", "2.34% (1% to 5%)", "4.56%"):
         assert f"<td>{text}</td>" in page

@@ -46,7 +46,7 @@ def test_a_stage_leaves_its_records_and_another_process_sends_them_all(project):
 
 
 @pytest.mark.slow
-def test_what_is_left_when_told_to_stop_is_sent_still(project):
+def test_what_is_left_when_asked_to_stop_is_sent_still(project):
     stage(project)
     assert tracking.carry(lambda: True) == 0
     client = MlflowClient(tracking.tracking_uri())

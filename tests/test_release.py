@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small_project import AUDITED, METRICS, REAL, SYNTHETIC, WORDS, make_project
+from small_project import AUDITED, METRICS, REAL, SYNTHETIC, WORDS, make_project, released
 
+from echosyn.cli import main as cli
 from echosyn.data.filelist import (
     COLUMNS,
     frame_phases,
@@ -16,14 +17,14 @@ from echosyn.data.filelist import (
 )
 from echosyn.privacy.gate.requirements import Thresholds
 from echosyn.release import verify
-from echosyn.release.__main__ import main as cli
 from echosyn.release.build import ReleaseConfig, build_release, require_audit
 from echosyn.release.card import card
 from echosyn.release.diff import diff
 from echosyn.release.leaks import refuse_leaks
 from echosyn.release.provenance import provenance
 from echosyn.report.privacy_page import LOCAL_ONLY
-from echosyn.runtime.config import Params, build
+from echosyn.runtime.code import code_digest
+from echosyn.runtime.config import build
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import read_json, write_json
 
@@ -45,20 +46,6 @@ def release(project):
     return project / "releases/phantom"
 
 
-def released(root: Path, name: str = "phantom") -> dict:
-    params = Params(root)
-    return build_release(
-        root / "samples/phantom",
-        root / "data/train/phantom",
-        root / "releases" / name,
-        config=params.stage("release", ReleaseConfig),
-        name="echosyn-phantom",
-        label="ef",
-        provenance=provenance(root, "phantom"),
-        metrics=read_json(root / "metrics/evaluate/phantom.json"),
-    )
-
-
 def rename(folder: Path, old: str, new: str) -> None:
     video_path(folder, old).rename(video_path(folder, new))
     table = folder / "FileList.csv"
@@ -72,7 +59,9 @@ def test_release_is_whole_and_in_echonets_layout(release):
     assert list(table["FileName"]) == SYNTHETIC
     names = {p.relative_to(release).as_posix() for p in release.rglob("*") if p.is_file()}
     videos = {f"Videos/{name}.avi" for name in SYNTHETIC}
-    assert names == {"FileList.csv", "README.md", "manifest.json", *videos}
+    documents = {"README.md", "DATASHEET.md", "croissant.json", "sbom.cdx.json"}
+    assert names == {"FileList.csv", "manifest.json", *documents, *videos}
+    assert set(read_json(release / "manifest.json")["files"]) == names - {"manifest.json"}
 
 
 def test_same_inputs_give_the_same_bytes(project, release):
@@ -103,9 +92,8 @@ def test_manifest_says_what_it_was_made_from_and_nothing_of_the_source(release):
     }
     assert lineage["models"] == {"models/vae": "2" * 32 + ".dir"}
     assert lineage["code"] == {"pipelines/sample_videos.py": "4" * 32}
-    text = "".join(
-        (release / n).read_text() for n in ("manifest.json", "README.md", "FileList.csv")
-    )
+    assert manifest["real"] == {"videos": {"TRAIN": 2, "VAL": 2, "TEST": 2}, "patients": 6}
+    text = "".join(p.read_text() for p in release.iterdir() if p.is_file())
     for private in (*REAL, "patient0X", "/mnt", "clinic/echo", "someone", "secret_knob"):
         assert private not in text
 
@@ -121,7 +109,7 @@ def test_card_states_numbers_limits_and_licence(release):
         "12.5%",
         "only exercises the machinery",
         "CC-BY-4.0",
-        "echosyn.release verify",
+        "echosyn releases verify",
     ):
         assert said in card
 
@@ -210,15 +198,15 @@ def damage_manifest(release: Path) -> None:
         (damage_extra, "Videos/notes.txt: not in the manifest"),
         (damage_card, "README.md: changed"),
         (damage_path, "../../params.yaml: the manifest names a file outside"),
-        (damage_link, "Videos/synthetic2.avi: missing"),
+        (damage_link, "Videos/synthetic2.avi: a link, not a file of the release"),
         (damage_manifest, "manifest.json: not JSON"),
     ],
 )
 def test_verify_finds(damage, said, release, capsys):
-    assert cli(["verify", str(release)]) == 0
+    assert cli(["releases", "verify", str(release)]) == 0
     damage(release)
     assert any(said in problem for problem in verify(release))
-    assert cli(["verify", str(release)]) == 1
+    assert cli(["releases", "verify", str(release)]) == 1
     assert said in capsys.readouterr().err
 
 
@@ -310,10 +298,10 @@ def test_diff_names_what_changed(project, release, capsys):
     lines = diff(
         read_json(release / "manifest.json"), read_json(project / "releases/newer/manifest.json")
     )
-    assert "params.sample_videos.guidance: 2.5 -> 3.0" in lines
+    assert lines[:2] == ["settings:", "  sample_videos.guidance: 2.5 -> 3.0"]
     assert not any("videos" in line and "files" in line for line in lines)
-    assert cli(["diff", str(release), str(project / "releases/newer")]) == 1
-    assert cli(["diff", str(release), str(release)]) == 0
+    assert cli(["releases", "diff", str(release), str(project / "releases/newer")]) == 1
+    assert cli(["releases", "diff", str(release), str(release)]) == 0
     assert "no difference" in capsys.readouterr().out
 
 
@@ -339,6 +327,7 @@ def test_stage_writes_the_release_and_records_it(project, monkeypatch):
     assert run.data.tags["md5:models/vae"] == "2" * 32 + ".dir"
     kept = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert kept == {
+        "DATASHEET.md",
         "README.md",
         "manifest.json",
         "predictions.png",
@@ -399,3 +388,18 @@ def test_what_stays_local_cannot_be_part_of_a_release(project, tmp_path, name):
         scores.to_csv(folder / name, index=False)
     with pytest.raises(EchosynError, match=rf"(?s)must not be released.*\n{name}: "):
         refuse_leaks(folder, ["0XSOMEBODY1"], people=())
+
+
+def test_lineage_has_one_digest_of_the_code_of_each_stage(project):
+    def digests():
+        return provenance(project, "phantom")["lineage"]["stages"]
+
+    code = project / "pipelines/sample_videos.py"
+    code.parent.mkdir()
+    code.write_text("from echosyn import deep")
+    (project / "echosyn").mkdir()
+    (project / "echosyn/deep.py").write_text("x = 1")
+    first = digests()
+    assert first == {"sample_videos@phantom": code_digest("sample_videos", project)}
+    (project / "echosyn/deep.py").write_text("x = 2")
+    assert digests() != first

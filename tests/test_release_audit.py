@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from finished_project import ENCODING, SAMPLING, SEED, make_project
 from plain_speckle import plain_speckle
 
 from echosyn.cluster import run_shards
+from echosyn.data.filelist import read_filelist
 from echosyn.data.latents import LatentSet
 from echosyn.metrics.interval import Estimate
 from echosyn.models.reid import AugmentConfig
@@ -30,8 +32,10 @@ from echosyn.privacy.release_audit import (
     audit_hearts,
     audit_videos,
     one_per_person,
+    real_records,
     released_clips,
     released_latents,
+    released_records,
     training_clips,
 )
 from echosyn.report.privacy_build import build_privacy_pages, closest_pairs
@@ -84,8 +88,8 @@ def world(tmp_path_factory):
     released = released_latents(samples, 2, real.fps, refuse.scorer.embeddable)
     candidates = released_clips(samples, refuse.frames, 2, real.fps, SEED)
     videos = audit_videos(
-        sets, gallery, released, clips, people, candidates, refuse, augment_videos,
-        refuse.scorer.rebuild, CFG, SEED,
+        sets, gallery, released, read_filelist(samples / "FileList.csv"), clips, people, candidates,
+        refuse, augment_videos, refuse.scorer.rebuild, CFG, SEED,
     )  # fmt: skip
     scores = pd.DataFrame({"kind": ["synthetic", "heldout"] * 9, "similarity": 0.5})
     scores.to_csv(privacy / "hearts/scores.csv", index=False)
@@ -104,6 +108,8 @@ def test_every_attack_and_every_kind_of_coverage_is_measured(world):
                for k in ("exact", "light")]  # fmt: skip
     wanted += [f"coverage{v}/{k}{r}" for v in ("", "/videos") for r in ("", "_real")
                for k in ("learned_fraction", "irs_inf", "chao1")]  # fmt: skip
+    wanted += [f"privacy/{attack}_{k}" for attack in ("attribute", "singling_out", "linkability")
+               for k in ("risk", "risk_lo", "risk_hi", "success", "control", "naive")]  # fmt: skip
     assert not [k for k in wanted if k not in numbers]
     assert "privacy/drawn/membership_loss_auc" not in numbers
     assert numbers["privacy/planted_exact_recall"] == 1  # the gallery holds every frame
@@ -139,6 +145,30 @@ def test_the_audit_repeats(world):
 
 def test_one_item_a_person():
     assert one_per_person(np.array(["b", "a", "b", "c", "a"])).tolist() == [0, 1, 3]
+
+
+def test_attackers_hold_one_video_a_person_and_every_released_one():
+    """Embeddings number the frames, so that a row of another video would show."""
+
+    def split(names, people, ef, rate, classes):
+        table = pd.DataFrame({"FileName": names, "Patient": people})
+        beats = np.stack([rate, np.zeros(len(rate))], 1)
+        return SimpleNamespace(table=table, ef=np.array(ef), beats=beats, classes=classes)
+
+    val = split(["a", "b", "c"], ["p", "p", "q"], [50, 51, 52], [60, 61, np.nan], ["x", "x", None])
+    test = split(["d"], [None], [53], [63], ["z"])
+    filelist = pd.DataFrame({"EF": [40.0, np.nan], "HeartRate": [70.0, 71.0], "Class": ["y", "x"]})
+    people = real_records([val, test], np.arange(16.0).reshape(8, 2), filelist)
+    assert people.frames[:, 0, 0].tolist() == [0, 8, 12]  # videos a, c, d of two frames each
+    assert people.labels["ef"].tolist() == [50, 52, 53]
+    assert np.array_equal(people.labels["rate"], [60, np.nan, 63], equal_nan=True)
+    assert np.array_equal(people.labels["class"], [0, np.nan, -1], equal_nan=True)
+    released = released_records(np.arange(8.0).reshape(4, 2), filelist)
+    assert released.frames[:, 0, 0].tolist() == [0, 4]
+    assert released.labels["rate"].tolist() == [70, 71]
+    assert released.labels["class"].tolist() == [1, 0]
+    bare = released_records(np.arange(8.0).reshape(4, 2), filelist[["EF"]])
+    assert bare.known() == ["ef"]
 
 
 def test_pairs_are_the_most_similar_released_videos_beside_their_patients(world):

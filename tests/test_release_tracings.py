@@ -92,7 +92,7 @@ def test_tracings_of_other_videos_are_refused(project):
     assert not (project / "releases/phantom").exists()
 
 
-def test_the_unit_is_told_where_no_pixel_size_is_known(project):
+def test_the_unit_is_stated_where_no_pixel_size_is_known(project):
     path = project / "made/volumes.csv"
     path.write_text(path.read_text().replace(",ml,", ",pixel^3,"))
     assert released(project, project / "made")["tracings"]["volumes"] == "pixel^3"

@@ -8,7 +8,7 @@ from gate_list import EF, ROWS, GoodList, failing
 from echosyn.validation.scales import RULES, scale_table, tracing_scale
 
 
-def told(values, source="table"):
+def found(values, source="table"):
     """What is said of a list with these columns, sure and likely."""
     values = pd.DataFrame(values)
     values.insert(0, "Line", np.arange(2, len(values) + 2))
@@ -41,7 +41,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("values", "words"), WRONG.values(), ids=WRONG)
 def test_another_unit_is_named_with_value_row_and_setting(values, words):
-    (says,) = told(values)["Says"]
+    (says,) = found(values)["Says"]
     assert words in says
     column = next(iter(values))
     assert says.startswith(f"{column} ")
@@ -66,21 +66,21 @@ RIGHT = {
 
 @pytest.mark.parametrize("values", RIGHT.values(), ids=RIGHT)
 def test_right_units_are_left_alone(values):
-    assert told(values).empty
+    assert found(values).empty
 
 
 def test_every_rule_is_tried():
     looks = {rule.looks for rule in RULES}
-    assert looks == {each for values, _ in WRONG.values() for each in told(values)["LooksLike"]}
+    assert looks == {each for values, _ in WRONG.values() for each in found(values)["LooksLike"]}
 
 
 def test_the_remedy_is_that_of_the_source():
     values = {"EF": [0.5, 0.55]}
-    assert told(values)["Says"].iloc[0] == (
+    assert found(values)["Says"].iloc[0] == (
         "EF 0.5 to 0.55 (2 of 2 rows, from line 2) look like fractions: set units: {ef: fraction} "
         "in the dataset's options"
     )
-    assert "source: table with units: {ef: fraction}" in told(values, "echonet")["Says"].iloc[0]
+    assert "source: table with units: {ef: fraction}" in found(values, "echonet")["Says"].iloc[0]
 
 
 @pytest.mark.slow

@@ -38,10 +38,10 @@ def test_what_a_page_says_to_write_is_accepted(page):
 
 
 def test_every_source_has_a_page_and_an_adapter():
-    told = {
+    named = {
         e["source"] for page in PAGES for block in blocks(page) for e in entries(block).values()
     }
-    assert told == set(SOURCES) == set(ADAPTERS)
+    assert named == set(SOURCES) == set(ADAPTERS)
     index = (PAGES[0].parent / "README.md").read_text()
     for page in PAGES:
         assert page.name in index or page.name == "README.md"

@@ -554,7 +554,7 @@ def test_an_accent_spelt_two_ways_finds_its_file(tmp_path):
 @pytest.mark.parametrize(
     ("one", "other"), [("mrn7", "MRN7"), ("0007", "7"), ("7.0", "7"), ("MRN 7", "mrn7")]
 )
-def test_patients_written_two_ways_are_told_as_written(tmp_path, one, other):
+def test_patients_written_two_ways_are_named_as_written(tmp_path, one, other):
     lines = [f"sub/a.avi;{one};50", f"sub/b.avi;{other};50", "sub/c.avi;8;50"]
     notes = take(folder(tmp_path / "raw", lines), tmp_path / "out").notes
     (note,) = [n for n in notes if "differ by" in n]

@@ -79,10 +79,10 @@ def test_a_dicom_with_a_pause_keeps_its_speed(tmp_path):
     report = ingest("dicom", raw, tmp_path / "out", "none", {}, 0, rejects)
     listed = pd.read_csv(tmp_path / "out/FileList.csv")
     assert (listed["FPS"][0], listed["NumberOfFrames"][0]) == (50, T - 3)
-    told = f"frames 20 to 500 ms apart: resampled .* longest is kept .frames 1 to {T - 3}."
-    assert any(pd.Series(report.notes).str.contains(told))
+    note = f"frames 20 to 500 ms apart: resampled .* longest is kept .frames 1 to {T - 3}."
+    assert any(pd.Series(report.notes).str.contains(note))
     (noted,) = pd.read_csv(rejects).query("outcome == 'noted'")["reason"]
-    assert pd.Series([noted]).str.contains(told)[0]
+    assert pd.Series([noted]).str.contains(note)[0]
 
 
 def test_an_mp4_of_uneven_times_keeps_its_speed(tmp_path):
@@ -184,7 +184,7 @@ def test_deltas_that_are_no_lengths_state_no_aspect(tmp_path, deltas):
     assert open_cine(path, 1000).aspect is None
 
 
-def test_tags_that_disagree_are_told(tmp_path):
+def test_tags_that_disagree_are_noted(tmp_path):
     raw = tmp_path / "raw"
     raw.mkdir()
     same = region(**CM, PhysicalDeltaX=0.02, PhysicalDeltaY=0.02)
@@ -258,7 +258,7 @@ def test_colour_doppler_is_left_out_and_listed(tmp_path):
 
 
 @pytest.mark.parametrize(("one", "other"), [("0007788", "7788"), ("7788", "7788.0")])
-def test_two_ways_of_writing_a_patient_are_told(tmp_path, one, other):
+def test_two_ways_of_writing_a_patient_are_noted(tmp_path, one, other):
     raw = tmp_path / "raw"
     raw.mkdir()
     for i, patient in enumerate((one, other, "12")):
@@ -291,7 +291,7 @@ def test_big_endian_without_meta_is_no_reason_to_skip(tmp_path):
         (np.diag([0.3, -0.3, 1, 1]), True),
     ],
 )
-def test_a_nifti_that_states_another_orientation_is_told(tmp_path, affine, turned):
+def test_a_nifti_that_states_another_orientation_is_noted(tmp_path, affine, turned):
     nibabel.save(nibabel.Nifti1Image(np.zeros((20, 30, 4), np.uint8), affine), tmp_path / "a.nii")
     volume = read_nifti(tmp_path / "a.nii")
     assert volume.turned == turned

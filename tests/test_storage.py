@@ -236,8 +236,8 @@ def test_processes_side_by_side_decode_a_dataset_once(tmp_path):
     script = (
         "import sys; from echosyn.data import frames\n"
         "own = frames._decode\n"
-        "def told(*a):\n    print('decoded'); own(*a)\n"
-        "frames._decode = told\n"
+        "def noting(*a):\n    print('decoded'); own(*a)\n"
+        "frames._decode = noting\n"
         "print(len(frames.load_frames(sys.argv[1], 16.0, sys.argv[2])))\n"
     )
     command = [sys.executable, "-c", script, tmp_path / "d", tmp_path / "cache"]

@@ -21,11 +21,11 @@ from repro import environment, new_project
 
 from echosyn.cli import main
 from echosyn.cluster.checks import COMPARED, differences, here
+from echosyn.cluster.models import MODELS
 from echosyn.cluster.submit import Job, exit_status, jobs_address
-from echosyn.cluster.trial import MODELS
 from echosyn.runtime.errors import EchosynError
 
-# A stage that works until it is told to stop, and saves then; prints a line now and then.
+# A stage that works until it is asked to stop, and saves then; prints a line now and then.
 SLOW = """
 import os, pathlib, time
 from echosyn.runtime.process import deferred_stop, run_stage
@@ -220,7 +220,7 @@ def test_ctrl_c_stops_looking_not_the_job(clean, running, typed):
 
 
 @pytest.mark.slow
-def test_a_job_told_to_stop_waits_for_its_stage(clean, running):
+def test_a_job_asked_to_stop_waits_for_its_stage(clean, running):
     """As a batch system does it, which signals the job alone and takes the machine when it ends."""
     popen = command(clean, "unused", RAY_ADDRESS=running.address)
     popen["args"] = [sys.executable, "-m", "echosyn.cluster.job", "--force", "slow"]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +11,11 @@ import pandas as pd
 import pytest
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
+from small_project import write_dataset
 
 from echosyn.data.filelist import read_filelist
 from echosyn.diffusion.generate import VideoSampler
-from echosyn.diffusion.heart_file import Hearts
+from echosyn.diffusion.heart_file import HEARTS, Hearts
 from echosyn.diffusion.objectives import make_objective
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.encoding.codec import VideoCodec
@@ -21,7 +23,7 @@ from echosyn.models.condition import ConditionSpec
 from echosyn.models.published_image import UnetConfig
 from echosyn.models.published_video import PublishedVideoDenoiser
 from echosyn.models.vae import Vae, VaeConfig
-from echosyn.privacy.filters.hearts import HEARTS, AcceptedHearts
+from echosyn.privacy.filters.hearts import AcceptedHearts
 from echosyn.runtime.config import build
 from echosyn.runtime.errors import EchosynError
 from echosyn.synthesis import video_writer
@@ -77,6 +79,15 @@ def accepted(folder, ef=None, classes=None, size=SIZE, n=9):
     folder.mkdir(exist_ok=True)
     drawn.write(folder / HEARTS, indices=torch.arange(n) * 3)
     return AcceptedHearts(folder)
+
+
+def test_the_hearts_of_samples_are_those_that_their_names_say(tmp_path):
+    hearts = accepted(tmp_path / "hearts")
+    write_dataset(tmp_path / "samples", ["set_000009", "set_000003"], 16.0, 4, seed=0)
+    assert torch.equal(hearts.shown_in(tmp_path / "samples"), hearts.take(np.array([9, 3])))
+    write_dataset(tmp_path / "others", ["set_000004"], 16.0, 4, seed=0)
+    with pytest.raises(EchosynError, match="heart 4 is not among those accepted"):
+        hearts.shown_in(tmp_path / "others")
 
 
 def real(ef=(30.0, 50.0, 60.0, 70.0), classes=(None,) * 4, beats=None):
@@ -180,11 +191,11 @@ def test_a_plan_gives_every_heart_an_ef_and_a_split(tmp_path):
         plan_samples("set", CFG, hearts, real((np.nan, np.nan)), 7)
 
 
-def test_what_a_heart_was_told_is_asked_of_its_video(tmp_path):
-    told = np.arange(9) + 40.0
+def test_what_a_heart_was_drawn_for_is_asked_of_its_video(tmp_path):
+    asked = np.arange(9) + 40.0
     names = tuple("abc"[i % 3] for i in range(9))
-    plan = plan_samples("set", CFG, accepted(tmp_path / "ef", ef=told), real(), 0)
-    assert plan.table["EF"].tolist() == told[:4].tolist()
+    plan = plan_samples("set", CFG, accepted(tmp_path / "ef", ef=asked), real(), 0)
+    assert plan.table["EF"].tolist() == asked[:4].tolist()
     hearts = accepted(tmp_path / "classes", classes=names)
     plan = plan_samples("set", CFG, hearts, real((np.nan,) * 4, "aabb"), 0, "class")
     assert plan.classes == list(names[:4])
@@ -221,7 +232,7 @@ def test_a_class_dataset_is_sampled_without_ef(tmp_path):
 
 def test_a_model_without_classes_takes_hearts_of_a_class_but_no_drawn_one(models, tmp_path):
     sampler, train = VideoSampler(models.video, CFG), real((50.0,) * 4, "abab")
-    hearts = accepted(tmp_path / "told", classes=("a",) * 9)
+    hearts = accepted(tmp_path / "labelled", classes=("a",) * 9)
     plan = plan_samples("set", CFG, hearts, train, 0, "class")
     assert len(recorded(sampler, plan, [range(1)], tmp_path / "out")) == 1
     plan = plan_samples("set", CFG, accepted(tmp_path / "hearts"), train, 0, "class")
@@ -236,14 +247,14 @@ def test_a_replacement_is_asked_for_what_its_place_was(tmp_path):
     assert plan.table["EF"].tolist() == [30.0, 60.0]
     assert plan.table["EFAsked"].tolist() == [30.0, 60.0]
     assert plan.table["EFMeasured"].isna().all()
-    hearts = accepted(tmp_path / "told", ef=np.arange(9) + 40.0)
+    hearts = accepted(tmp_path / "labelled", ef=np.arange(9) + 40.0)
     assert replanned(hearts, np.array([6, 9]), places).table["EF"].tolist() == [42.0, 43.0]
 
 
 # ---- frame rates
 
 
-def test_the_rate_asked_for_is_told_to_a_model_that_knows_rates(models, tmp_path):
+def test_the_rate_asked_for_conditions_a_model_that_knows_rates(models, tmp_path):
     hearts, cfg = accepted(tmp_path / "hearts"), dataclasses.replace(CFG, fps=8.0)
     slow, own = (plan_samples("set", c, hearts, real(), 0) for c in (cfg, CFG))
     assert (slow.table["FPS"] == 8.0).all()
@@ -251,8 +262,8 @@ def test_the_rate_asked_for_is_told_to_a_model_that_knows_rates(models, tmp_path
         EchosynError, match=r"lvdm: 8 frames per second .* the latents' 16: set fps"
     ):
         models.sampler(cfg, slow.fps, FPS)
-    told = write_model(tmp_path / "lvdm", ConditionSpec(fps=True))
-    sampler = told.sampler(cfg, slow.fps, FPS)
+    rated = write_model(tmp_path / "lvdm", ConditionSpec(fps=True))
+    sampler = rated.sampler(cfg, slow.fps, FPS)
     videos = [recorded(sampler, plan, [range(1)], tmp_path / "out") for plan in (slow, own)]
     assert videos[0] != videos[1]
 
@@ -369,10 +380,10 @@ def test_no_steps_are_refused():
 def test_a_missing_model_names_the_stage_that_makes_it(tmp_path, models, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(EchosynError, match=r"models/lvdm does not exist.*stage train_lvdm makes"):
-        VideoModels.of(CFG, "set")
+        VideoModels.of(CFG, Path("models"), "set")
     cfg = dataclasses.replace(CFG, model="distilled/fast")
     with pytest.raises(EchosynError, match=r"models/distilled/fast .*stage distill_lvdm makes"):
-        VideoModels.of(cfg, "set")
+        VideoModels.of(cfg, Path("models"), "set")
     cfg = dataclasses.replace(CFG, image_steps=(0,))
     assert models.image in models.read_by(cfg)
     with pytest.raises(EchosynError, match=r"lidm does not exist.*stage train_lidm makes"):

@@ -198,11 +198,11 @@ def test_an_experiment_runs_only_what_changed_and_compares(two, warm):
     """In the clone, beside its workspace, and as it is shown to the one who asks for it."""
     _, colleague = two
     change = "conf/smoke/evaluate.yaml:frames_per_video=3"
-    told = dvc(
+    printed = dvc(
         colleague, "exp", "run", "--temp", "-n", "quick", "-S", change, "evaluate@phantom",
         warm=warm,
     )  # fmt: skip
-    assert [line for line in told.splitlines() if "Running stage" in line] == [
+    assert [line for line in printed.splitlines() if "Running stage" in line] == [
         "Running stage 'evaluate@phantom':"
     ]
     table = list(csv.DictReader(io.StringIO(dvc(colleague, "exp", "show", "--csv"))))

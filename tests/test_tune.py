@@ -78,7 +78,7 @@ def test_a_range_that_is_none_is_refused(entry, words):
     ],
 )
 def test_a_space_that_the_stage_cannot_take_is_refused(space, words):
-    model = {"width": 16, "inner": 32, "outer_blocks": 1, "inner_blocks": 1, "heads": 1, "told": 32}
+    model = {"width": 16, "inner": 32, "outer_blocks": 1, "inner_blocks": 1, "heads": 1}
     values = {"model": model, "loop": {"steps": 6, "batch": 2, "lr": 1e-3}}
     build(TrainLvdmConfig, values, "test")
     fixed = {"loop.steps": "not this", "model": "nor that"}
@@ -313,16 +313,16 @@ def test_a_killed_search_goes_on_where_it_was(project, cluster, method):
         out, _ = meanwhile.communicate(timeout=600)
     assert meanwhile.returncode == 0, out
     before = {f: f.stat().st_mtime_ns for f in trials(project).glob("*/history.json")}
-    told = histories(project)
+    found = histories(project)
     status, out = finished(project, "reid", "phantom", RAY_ADDRESS=cluster.address)
     assert status == 0, out
     after = histories(project)
-    for name, entries in told.items():
+    for name, entries in found.items():
         assert after[name][: len(entries)] == entries  # nothing known was trained again
     assert after == histories(undisturbed)
     done = [
         n
-        for n, e in told.items()
+        for n, e in found.items()
         if trial_state(trials(project) / n, STEPS)["step"] == e[-1]["step"]
     ]
     for name in done:

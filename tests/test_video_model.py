@@ -1,4 +1,4 @@
-"""The video model: shapes, what it is told, its folder; and which network a folder holds."""
+"""The video model: shapes, condition, its folder; and which network a folder holds."""
 
 import json
 
@@ -22,8 +22,8 @@ LOOP = {"steps": 1, "batch": 1, "lr": 1e-3}
 def given(frames=5, size=6, ef=(30.0, 60.0), beat=((0.1, 0.2), (0.05, 0.7))):
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(2, frames, 4, size, size, generator=generator)
-    told = SPEC.rows(2, torch.tensor(ef), beat=torch.tensor(beat))
-    return x, torch.tensor([10.0, 900.0]), x[:, 0].clone(), told
+    condition = SPEC.rows(2, torch.tensor(ef), beat=torch.tensor(beat))
+    return x, torch.tensor([10.0, 900.0]), x[:, 0].clone(), condition
 
 
 @pytest.mark.parametrize(("frames", "size"), [(1, 6), (5, 6), (12, 7), (3, 14)])
@@ -38,11 +38,11 @@ def test_any_number_of_frames_of_any_size(frames, size):
 def test_a_fresh_model_predicts_nothing_and_then_learns():
     torch.manual_seed(0)
     model = VideoDenoiser(TINY, 5, SPEC, 6)
-    x, t, heart, told = given()
-    assert not model(x, t, heart, told).any()
+    x, t, heart, condition = given()
+    assert not model(x, t, heart, condition).any()
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(30):
-        loss = (model(x, t, heart, told) - x).square().mean()
+        loss = (model(x, t, heart, condition) - x).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -57,11 +57,11 @@ def test_the_network_of_scale_paper_takes_a_step_on_two_seconds(request):
     assert (cfg.window, cfg.model.inner, cfg.model.inner_blocks) == (64, 384, 12)
     torch.manual_seed(0)
     model = new_video(cfg, SPEC, 14)
-    x, t, heart, told = given(cfg.window, 6)  # smaller frames, which are the same network's
+    x, t, heart, condition = given(cfg.window, 6)  # smaller frames, which are the same network's
     optimizer = torch.optim.Adam(model.parameters(), cfg.loop.lr)
     losses = []
     for _ in range(2):
-        loss = (model(x[:1], t[:1], heart[:1], told[:1]) - x[:1]).square().mean()
+        loss = (model(x[:1], t[:1], heart[:1], condition[:1]) - x[:1]).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -69,7 +69,7 @@ def test_the_network_of_scale_paper_takes_a_step_on_two_seconds(request):
     assert losses[1] < losses[0]
 
 
-def test_everything_told_reaches_every_frame():
+def test_every_condition_reaches_every_frame():
     model = tiny_video(5, SPEC)
     with torch.no_grad():
         plain = model(*given())
@@ -82,29 +82,29 @@ def test_everything_told_reaches_every_frame():
         ):
             moved = (model(*other) - plain).abs().amax((2, 3, 4))
             assert float(moved.min()) > 1e-5
-        x, t, heart, told = given()
-        for other in (model(x, t + 50, heart, told), model(x, t, heart + 0.1, told)):
+        x, t, heart, condition = given()
+        for other in (model(x, t + 50, heart, condition), model(x, t, heart + 0.1, condition)):
             assert float((other - plain).abs().amax((2, 3, 4)).min()) > 1e-5
 
 
 def test_a_later_start_is_a_later_phase():
     model = tiny_video(5, SPEC)
-    x, t, heart, told = given()
+    x, t, heart, condition = given()
     later = given(beat=((0.1, 0.2 + 0.7), (0.05, 0.7 + 0.35)))[3]
     with torch.no_grad():
-        moved = model(x, t, heart, told, torch.tensor([7, 7]))
+        moved = model(x, t, heart, condition, torch.tensor([7, 7]))
         assert torch.allclose(moved, model(x, t, heart, later), atol=1e-5)
-        assert not torch.allclose(moved, model(x, t, heart, told), atol=1e-5)
+        assert not torch.allclose(moved, model(x, t, heart, condition), atol=1e-5)
 
 
 def test_given_frames_are_marked():
     model = tiny_video(5, SPEC, continues=True)
-    x, t, heart, told = given()
+    x, t, heart, condition = given()
     known = torch.tensor([[1.0, 1, 0, 0, 0]] * 2)
     with torch.no_grad():
-        plain = model(x, t, heart, told)
-        assert torch.equal(plain, model(x, t, heart, told, known=known * 0))
-        assert not torch.allclose(plain, model(x, t, heart, told, known=known))
+        plain = model(x, t, heart, condition)
+        assert torch.equal(plain, model(x, t, heart, condition, known=known * 0))
+        assert not torch.allclose(plain, model(x, t, heart, condition, known=known))
 
 
 def test_a_student_is_its_teacher_until_it_learns_the_length_of_its_step(tmp_path):
@@ -132,6 +132,10 @@ def test_a_folder_gives_the_same_network_back(tmp_path):
     for path in (tmp_path / "own").iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
     config = json.loads((tmp_path / "again/config.json").read_text())
+    older = {**config, "model": {**config["model"], "breadth": 16}}
+    (tmp_path / "again/config.json").write_text(json.dumps(older))
+    with pytest.raises(EchosynError, match=r"unknown setting 'breadth'.*: train it again"):
+        load_video(tmp_path / "again")
     del config["spans"]
     (tmp_path / "again/config.json").write_text(json.dumps(config))
     with pytest.raises(EchosynError, match=r"config\.json lacks 'spans'"):
@@ -141,7 +145,7 @@ def test_a_folder_gives_the_same_network_back(tmp_path):
         load_video(tmp_path / "own")
 
 
-def test_a_folder_of_the_published_layout_is_told_apart(tmp_path):
+def test_a_folder_of_the_published_layout_is_recognised(tmp_path):
     sizes = UnetConfig(widths=(32, 32), attention=(False, True), heads=(1, 1))
     PublishedVideoDenoiser.create(sizes, 4, 6).save(tmp_path)
     assert not is_own(tmp_path)

@@ -14,7 +14,7 @@ from echosyn.models.image import ImageConfig, ImageDenoiser
 from echosyn.runtime.errors import EchosynError
 from tests.tiny_video import tiny_video
 
-SIZES = ImageConfig(width=8, inner=16, inner_blocks=1, heads=1, told=16)
+SIZES = ImageConfig(width=8, inner=16, inner_blocks=1, heads=1, embedding=16)
 CFG = SampleVideosConfig(
     train=1, val=0, test=0, frames=12, steps=2, guidance=2.0, overlap=2, precision="fp32"
 )
@@ -65,7 +65,7 @@ def test_a_continued_window_is_given_the_frames_before_it(folders, hearts):
     sampler = VideoSampler(folders / "lvdm", dataclasses.replace(CFG, windows="continue"))
     seen = []
     hook = sampler.model.register_forward_hook(
-        lambda m, args, told, out: seen.append((args[0], args[4], told.get("known"))),
+        lambda m, args, given, out: seen.append((args[0], args[4], given.get("known"))),
         with_kwargs=True,
     )
     out = sampler.animate(hearts, EF, [0, 5], 3, ["a", "b"], 16.0)
@@ -119,7 +119,7 @@ def test_a_student_takes_the_steps_and_guidance_that_it_learned(folders, hearts,
     sampler = VideoSampler(tmp_path, CFG)
     spans = []
     hook = sampler.model.register_forward_hook(
-        lambda m, args, told, out: spans.append(told["span"].tolist()), with_kwargs=True
+        lambda m, args, given, out: spans.append(given["span"].tolist()), with_kwargs=True
     )
     assert sampler.animate(hearts, EF, [0, 5], 3).shape == (2, 12, 4, 6, 6)
     hook.remove()
@@ -139,20 +139,20 @@ def test_a_student_takes_the_steps_and_guidance_that_it_learned(folders, hearts,
 
 
 def test_windows_beat_as_one_video(folders, hearts):
-    """Each is told the phase of its own first frame."""
+    """Each is conditioned on the phase of its own first frame."""
     sampler = VideoSampler(folders / "lvdm", dataclasses.replace(CFG, windows="shift"))
-    told, per_frame = [], sampler.model.spec.per_frame
+    phases, per_frame = [], sampler.model.spec.per_frame
     beat = torch.tensor([[0.05, 0.25]]).expand(2, 2)
 
     class Listening(ConditionSpec):
         def per_frame(self, rows, frames, start=None):
             made = per_frame(rows, frames, start)
-            told.append(made[0, :, -6:-4])
+            phases.append(made[0, :, -6:-4])
             return made
 
     sampler.model.spec = Listening(**vars(sampler.model.spec))
     sampler.animate(hearts, EF, [0, 5], 3, ["a", "b"], 16.0, beat)
-    whole = torch.cat(told[:2])  # both windows of the first step
+    whole = torch.cat(phases[:2])  # both windows of the first step
     turn = 2 * torch.pi * (0.25 + 0.05 * torch.arange(12))
     assert torch.allclose(whole, torch.stack([turn.cos(), turn.sin()], 1), atol=1e-5)
 

@@ -5,7 +5,7 @@ import torch
 from echosyn.models.condition import ConditionSpec
 from echosyn.models.video import VideoConfig, VideoDenoiser
 
-TINY = VideoConfig(width=8, inner=16, outer_blocks=1, inner_blocks=1, heads=1, told=16)
+TINY = VideoConfig(width=8, inner=16, outer_blocks=1, inner_blocks=1, heads=1, embedding=16)
 
 
 def tiny_video(

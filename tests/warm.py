@@ -2,7 +2,7 @@
 
 Stages stay what they are, processes with their own arguments, folder, environment, output and exit
 status, and import this project's modules themselves; only what they import of others is there
-already. `python` in FOLDER/bin asks for one if told `-m pipelines.STAGE`; else it is the real one.
+already. `python` in FOLDER/bin asks for one for `-m pipelines.STAGE`; else it is the real one.
 
 python warm.py, with a listening socket as standard input: import, then fork what is asked for.
 """

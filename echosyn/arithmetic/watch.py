@@ -73,14 +73,14 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        told = (args, kwargs or {})
-        key = (str(func), *(_described(x) for x in tree_leaves(told)))
-        if key in self.seen or not self._concerns(func, told):
-            return func(*args, **told[1])
+        given = (args, kwargs or {})
+        key = (str(func), *(_described(x) for x in tree_leaves(given)))
+        if key in self.seen or not self._concerns(func, given):
+            return func(*args, **given[1])
         self.seen.add(key)
-        before = tree_map(_copied, told)  # some operations change what they are given
+        before = tree_map(_copied, given)  # some operations change what they are given
         poison(self.device)
-        out = func(*args, **told[1])
+        out = func(*args, **given[1])
         try:
             right = self._again(func, before, nudged=False)
             operation = _compared(key, out, right)
@@ -96,14 +96,14 @@ class Watch(TorchDispatchMode):
         self._note(operation, tolerance)
         return out
 
-    def _concerns(self, func: Any, told: tuple) -> bool:
+    def _concerns(self, func: Any, given: tuple) -> bool:
         if func.is_view or torch.Tag.nondeterministic_seeded in func.tags:
             return False
         if func.overloadpacket.__name__ in UNWRITTEN:
             return False
-        return any(isinstance(x, Tensor) and x.dtype == self.dtype for x in tree_leaves(told))
+        return any(isinstance(x, Tensor) and x.dtype == self.dtype for x in tree_leaves(given))
 
-    def _again(self, func: Any, told: tuple, nudged: bool) -> Any:
+    def _again(self, func: Any, given: tuple, nudged: bool) -> Any:
         """The operation in double precision; `nudged`: of numbers that are rounded once more."""
         half = torch.finfo(self.dtype).eps / 2
         signs = torch.Generator().manual_seed(0)
@@ -119,7 +119,7 @@ class Watch(TorchDispatchMode):
                 up *= 1 + half * sign
             return up
 
-        args, kwargs = tree_map(raised, told)
+        args, kwargs = tree_map(raised, given)
         return func(*args, **kwargs)
 
     def _note(self, operation: Operation, tolerance: float) -> None:

@@ -88,9 +88,9 @@ def traced_frames(latents: LatentSet, data: Path) -> Traced:
         scale = float(latents.table["FPS"][v]) / float(source["FPS"][name])
         largest = max(areas[name].values())
         for frame, area in areas[name].items():
-            number = round(frame * scale)
-            if number < latents.lengths[v] and area > 0:
-                rows.append((v, number, np.sqrt(area), area == largest))
+            nearest = round(frame * scale)
+            if nearest < latents.lengths[v] and area > 0:
+                rows.append((v, nearest, np.sqrt(area), area == largest))
     if not rows:
         size = latents.frame_size
         empty = torch.zeros(0, LATENT_CHANNELS, size, size)
@@ -112,7 +112,7 @@ class LvAreaTask:
     def size(self) -> int:
         return len(self.train.frames)
 
-    def build(self) -> nn.Module:
+    def build(self) -> LvArea:
         return LvArea(self.cfg.width, self.train.frames.shape[-1])
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -164,7 +164,7 @@ def load_area(folder: Path) -> LvArea | None:
 
 
 def beat_table(
-    latents: LatentSet, curves: list[np.ndarray], train: Traced, rows: np.ndarray
+    latents: LatentSet, curves: list[np.ndarray], train: Traced
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """Rate and phase of every video from its curve, and how far they are to be trusted.
 
@@ -172,8 +172,7 @@ def beat_table(
     traced end-diastolic frames say (circular mean).
 
     Args:
-        latents: all videos, of one frame rate. train: TRAIN's traced frames. rows: of TRAIN's
-            videos among all (N,).
+        latents: all videos, of one frame rate. train: TRAIN's traced frames.
 
     Returns:
         a table with the columns of beats.csv, and flat metrics: `sure`, the share of videos with a
@@ -181,7 +180,7 @@ def beat_table(
         agree); `rate_median`, beats a minute.
     """
     fps = float(latents.table["FPS"].iloc[0])
-    beats = fit_beats(curves, fps)
+    beats, rows = fit_beats(curves, fps), np.flatnonzero(latents.table["Split"] == "TRAIN")
     video, number = rows[train.video[train.diastole]], train.number[train.diastole]
     sure = beats.sure[video]
     video, number = video[sure], number[sure]

@@ -16,7 +16,7 @@ def read_tracings(path: Path) -> dict[str, dict[int, np.ndarray]]:
     the long axis first, or points X, Y of the contour (N, 2), in pixels.
 
     Nothing for a file that does not exist. A video with other than two traced frames or more is
-    left out: end-diastole and end-systole are told apart by their areas.
+    left out: end-diastole and end-systole are distinguished by their areas.
 
     Raises:
         EchosynError: the file has neither EchoNet's columns nor EchoNet-Pediatric's, or a cell that

@@ -33,7 +33,8 @@ class Outcome:
 def trial_state(folder: Path, steps: int) -> dict[str, Any]:
     """How far a trial came: status (complete, stopped early, failed), step, value, settings."""
     entries = history(folder)
-    last = entries[-1] if entries else {"step": 0, "value": float("nan"), "settings": {}}
+    none: dict[str, Any] = {"step": 0, "value": float("nan"), "settings": {}}
+    last = entries[-1] if entries else none
     state = {k: last[k] for k in ("step", "value", "settings")}
     if last["step"] < steps:
         for cause in (folder / FAILED, folder / LOST):

@@ -99,7 +99,7 @@ class _Pool:
             "accelerator_type": placement.accelerator,
         }
         self.actor = ray.remote(_Worker).options(**options)
-        self.told = (str(root), payload, placement.cpus, TORCH)
+        self.task = (str(root), payload, placement.cpus, TORCH)
         self.size = min(most, placement.workers or _that_fit(ray, placement))
         self.busy: dict[Any, tuple[Any, Shard | None]] = {}  # result: its worker and shard
 
@@ -151,7 +151,7 @@ class _Pool:
 
     def _add(self) -> None:
         worker = self.actor.remote()
-        self.busy[worker.prepare.remote(*self.told)] = (worker, None)
+        self.busy[worker.prepare.remote(*self.task)] = (worker, None)
 
     def _waiting(self) -> str:
         p, has = self.placement, self.ray.cluster_resources()

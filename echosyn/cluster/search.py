@@ -6,15 +6,14 @@ after an interruption goes on; finished, it prints its result again.
 """
 
 import dataclasses
-import importlib
 import logging
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 from echosyn.cluster.connect import connect, connect_here
+from echosyn.cluster.models import MODELS
 from echosyn.cluster.outcome import Outcome, trial_state, write_outcome
 from echosyn.cluster.settings import Placement, address, cluster_config
 from echosyn.cluster.space import (
@@ -25,7 +24,7 @@ from echosyn.cluster.space import (
     present_values,
     read_space,
 )
-from echosyn.cluster.trial import FAILED, LOST, MODELS, Plan, run_trial
+from echosyn.cluster.trial import FAILED, LOST, Plan, run_trial
 from echosyn.runtime.code import code_digest
 from echosyn.runtime.config import Params, build
 from echosyn.runtime.errors import EchosynError
@@ -53,13 +52,13 @@ def search(root: Path, model: str, subject: tuple[str, ...]) -> str:
     params = Params(root)
     stage, cls = MODELS[model].stage, MODELS[model].settings_class
     values, where = params.settings(stage)
-    base = build(cls, values, where)
+    base: Any = build(cls, values, where)
     config, space = _search_settings(params, model, values)
     steps = config.steps or base.loop.steps
     every = config.every or max(1, steps // 10)
     if every > steps:
         raise EchosynError(f"params.yaml: tune.{model}: every {every} is above the {steps} steps")
-    inputs = _inputs(params, model, base, subject)
+    inputs = _inputs(model, base, subject)
     settings = {
         **dataclasses.asdict(base),
         "seed": params.seed,
@@ -112,13 +111,10 @@ def _search_settings(
     return config, space
 
 
-def _inputs(params: Params, model: str, base: Any, subject: tuple[str, ...]) -> list[Path]:
-    """Folders that the stage reads; says so when they are not made yet."""
-    if str(params.root) not in sys.path:
-        sys.path.insert(0, str(params.root))  # an installed command does not start there
-    module = importlib.import_module(f"pipelines.{MODELS[model].stage}")
+def _inputs(model: str, base: Any, subject: tuple[str, ...]) -> list[Path]:
+    """Folders that the stage reads, named as it names them; says so when they are not made yet."""
     try:
-        _, inputs = module.prepare(params, base, *subject)
+        _, inputs = MODELS[model].prepare(Params(Path()), base, *subject)
     except (EchosynError, FileNotFoundError) as e:
         stage = MODELS[model].stage
         raise EchosynError(
@@ -136,7 +132,7 @@ def _run(
     name: str,
 ) -> None:
     """Let Ray Tune run the trials; what they find is in their folders."""
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is told of below
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is named below
     # Ray's own tables and records: what there is to know is in the trials' folders.
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(len(started))  # PBT must know all of them
@@ -211,7 +207,9 @@ def _shown(plan: Plan, trials: int, name: str) -> Any:
             self.reached: dict[str, int] = {}
             self.progress = bar(trials * plan.steps, f"tune {name}", "step")
 
-        def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+        ) -> None:
             self._reach(str(trial), result["step"])
 
         def _reach(self, key: str, step: int) -> None:
@@ -219,10 +217,12 @@ def _shown(plan: Plan, trials: int, name: str) -> Any:
             self.reached[key] = max(before, min(step, plan.steps))
             self.progress.update(self.reached[key] - before)
 
-        def on_trial_complete(self, trial: Any, **_: Any) -> None:
+        def on_trial_complete(
+            self, iteration: int, trials: list[Any], trial: Any, **_: Any
+        ) -> None:
             self._end(trial, "FINISHED")
 
-        def on_trial_error(self, trial: Any, **_: Any) -> None:
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
             self._end(trial, "FAILED")
 
         def _end(self, trial: Any, status: str) -> None:
@@ -232,8 +232,8 @@ def _shown(plan: Plan, trials: int, name: str) -> Any:
             state = trial_state(plan.folder(key), plan.steps)
             settings = state["settings"] or trial.config["start"]["settings"]
             shown = " ".join(f"{k}={v}" for k, v in settings.items())
-            told = state.get("error", f"{plan.metric} {state['value']:.6g}")
-            print(f"{key} {state['status']} at step {state['step']}: {told} ({shown})", flush=True)
+            said = state.get("error", f"{plan.metric} {state['value']:.6g}")
+            print(f"{key} {state['status']} at step {state['step']}: {said} ({shown})", flush=True)
             if not (plan.folder(key) / FAILED).is_file():
                 run = plan.run(key, trial.config["start"]["settings"])
                 run.tag("outcome", state["status"])

@@ -98,9 +98,9 @@ def _read_range(entry: Any, where: str) -> Range:
         raise EchosynError(f"{where}: {kind} takes {KINDS[kind]}, found {values!r}")
     if kind == "choice":
         return Range(kind, tuple(values))
-    numbers = [_number(v) for v in values]
+    numbers = [n for v in values if (n := _number(v)) is not None]
     whole = kind != "integer" or all(isinstance(v, int) for v in values)
-    if len(numbers) != 2 or None in numbers or not whole:
+    if not len(numbers) == len(values) == 2 or not whole:
         raise EchosynError(f"{where}: {kind} takes {KINDS[kind]}, found {values!r}")
     low, high = numbers
     if not low < high:

@@ -18,7 +18,7 @@ from echosyn.runtime.process import deferred_stop
 RAY_STATE = "ray"  # folder of Ray Train's own records inside the work folder
 FAILED = "failed.json"
 RUNNING, STOP = "running", "stop"  # marks: the workers train; they shall save at once
-PATIENCE = 45.0  # seconds for a checkpoint when told to stop, less than whoever stops us waits
+PATIENCE = 45.0  # seconds for a checkpoint when asked to stop, less than whoever stops us waits
 
 
 def train_on_cluster(
@@ -52,7 +52,7 @@ def train_on_cluster(
         workers: Any = placement.workers or 1
         if placement.min_workers:
             workers = (placement.min_workers, workers)
-        resources = {"CPU": placement.cpus}
+        resources: dict[str, float] = {"CPU": placement.cpus}
         if placement.gpus:
             resources["GPU"] = placement.gpus
         trainer = TorchTrainer(
@@ -76,7 +76,7 @@ def train_on_cluster(
             ),
         )
         try:
-            _until_told_to_stop(trainer.fit, work)
+            _until_asked_to_stop(trainer.fit, work)
         except Exception as e:
             _raise_own(work)
             if isinstance(e, ray.train.TrainingFailedError | ray.exceptions.RayError):
@@ -90,7 +90,7 @@ def train_on_cluster(
         _raise_own(work)
 
 
-def _until_told_to_stop(run: Callable[[], object], work: Path) -> None:
+def _until_asked_to_stop(run: Callable[[], object], work: Path) -> None:
     """Run, in a thread, so that signals stay ours: Ray would end the process without saving."""
     raised: list[BaseException] = []
 

@@ -6,7 +6,6 @@ history is reported again at once and only the rest is trained, so the scheduler
 did.
 """
 
-import importlib
 import math
 import os
 import shutil
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from echosyn.cluster.models import MODELS
 from echosyn.cluster.space import changed
 from echosyn.runtime.config import Params, build
 from echosyn.runtime.errors import EchosynError
@@ -25,42 +25,6 @@ from echosyn.tracking import StageRun, trial_run
 
 HISTORY, LINEAGE, KEPT = "history.json", "lineage.json", "kept"
 FAILED, LOST = "failed.json", "lost.json"  # by an error of its own; with its worker
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model that can be searched: its stage, where its settings are, and what names it."""
-
-    stage: str
-    config: str
-    subject: tuple[str, ...] = ()
-    fixed: tuple[str, ...] = ()
-
-    @property
-    def settings_class(self) -> type:
-        module, name = self.config.split(":")
-        return getattr(importlib.import_module(module), name)
-
-
-# `fixed` are settings that change what validation measures.
-MODELS = {
-    "vae": Model(
-        "train_vae", "echosyn.training.vae:TrainVaeConfig", (),
-        ("fps", "validation_frames", "kl_weight"),
-    ),
-    "lidm": Model(
-        "train_lidm", "echosyn.training.diffusion:TrainLidmConfig", ("dataset",),
-        ("objective", "validation_items"),
-    ),
-    "lvdm": Model(
-        "train_lvdm", "echosyn.training.diffusion:TrainLvdmConfig", (),
-        ("objective", "validation_items", "window"),
-    ),
-    "reid": Model(
-        "train_reid", "echosyn.training.reid:TrainReidConfig", ("dataset",), ("validation_items",)
-    ),
-    "ef": Model("train_ef", "echosyn.training.ef:TrainEfConfig", ("dataset", "arm"), ("fps",)),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -119,7 +83,7 @@ def run_trial(
 
     Args:
         start: trial and step of the checkpoint to start from (PBT), None for the trial's own.
-        report: told step and value at every comparison.
+        report: given step and value at every comparison.
     """
     os.chdir(plan.root)
     from echosyn.runtime.device import set_threads
@@ -141,9 +105,8 @@ def run_trial(
         numbers = {k: v for k, v in settings.items() if isinstance(v, int | float)}
         run.log(done["step"], {f"settings/{k}": float(v) for k, v in numbers.items()})
     try:
-        module = importlib.import_module(f"pipelines.{MODELS[plan.model].stage}")
         cfg = plan.config(settings)
-        task, _ = module.prepare(Params(plan.root), cfg, *plan.subject)
+        task, _ = MODELS[plan.model].prepare(Params(plan.root), cfg, *plan.subject)
         from echosyn.training.loop import fit
 
         log = _Reporting(plan, name, settings, done["from"], run, report)

@@ -17,7 +17,7 @@ FILE = "beats.csv"
 # that they explain. HeartRate and Phase are empty where the beat is not sure.
 COLUMNS = ("FileName", "HeartRate", "Phase", "Share")
 NEIGHBOURS = 15  # TRAIN videos of the nearest EF, one of whose rates a new video takes
-SPREAD = 2.0  # beats a minute, sd of what is added to it: no rate is one patient's own
+SPREAD = 4.0  # beats a minute, sd of what is added to it: no rate is one patient's own
 
 
 def write_beats(folder: Path, table: pd.DataFrame) -> None:

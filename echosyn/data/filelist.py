@@ -48,6 +48,8 @@ TRACINGS = "VolumeTracings.csv"  # beside a FileList: the ventricle in some fram
 RELEASED = (CLASS, *EF_TRUTH, EF_KIND, EF_TRACED, *BEAT)  # those that a synthetic dataset may have
 LABELS = ("ef", "class", "none")  # what every row of a FileList must state
 SPLITS = ("TRAIN", "VAL", "TEST")
+# Percent, about the mean and sd of EchoNet-Dynamic: networks count EF from and in them.
+EF_CENTRE, EF_SCALE = 55.0, 12.0
 VOLUMES = ("ESV", "EDV")
 NUMBERS = ("EF", "ESV", "EDV", "FrameHeight", "FrameWidth", "FPS", "NumberOfFrames")
 COUNTS = ("FrameHeight", "FrameWidth", "NumberOfFrames")
@@ -234,7 +236,9 @@ def read_filelist(path: Path | str, label: str = "ef") -> pd.DataFrame:
     if text.empty:
         raise EchosynError(f"{path}: no rows: only line 1 is there, which names the columns")
 
-    def refuse(what: str, rows: np.ndarray, why: str, values: Sequence[object]) -> None:
+    def refuse(
+        what: str, rows: np.ndarray, why: str, values: Sequence[object] | np.ndarray
+    ) -> None:
         first = ", ".join(f"line {cells.lines[i]}: {str(values[i])!r}" for i in rows[:5])
         more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
         raise EchosynError(f"{path}: {what} {why}: {first}{more}")
@@ -267,15 +271,15 @@ def frame_phases(table: pd.DataFrame) -> pd.DataFrame:
     """FileName, Frame (from 0) and Phase (beats since end-diastole, 0 to below 1) of every frame of
     the videos whose HeartRate and Phase are known; no row where the FileList has neither.
     """
-    parts = []
-    if set(BEAT) <= set(table):
-        known = table[table[list(BEAT)].notna().all(axis=1)]
-        facts = known[["FileName", *BEAT, "FPS", "NumberOfFrames"]]
-        for name, rate, phase, fps, n in facts.itertuples(index=False):
-            frames = np.arange(int(n))
-            at = np.round(phase + rate / 60 / fps * frames, 4) % 1
-            parts.append(pd.DataFrame({"FileName": name, "Frame": frames, PHASE: at}))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    if not set(BEAT) <= set(table):
+        return pd.DataFrame()
+    known = table[table[list(BEAT)].notna().all(axis=1)]
+    counts = known["NumberOfFrames"].to_numpy(int)
+    video = np.repeat(np.arange(len(known)), counts)
+    frames = np.arange(len(video)) - np.repeat(np.cumsum(counts) - counts, counts)
+    names, rate, phase, fps = (known[c].to_numpy()[video] for c in ("FileName", *BEAT, "FPS"))
+    at = np.round(phase + rate / 60 / fps * frames, 4) % 1
+    return pd.DataFrame({"FileName": names, "Frame": frames, PHASE: at})
 
 
 def video_path(folder: Path | str, name: str) -> Path:

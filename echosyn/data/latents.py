@@ -8,6 +8,7 @@ standardisation.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -97,7 +98,7 @@ class LatentSet:
         """Height and width of a latent frame; 0 for a set without videos."""
         return int(self.mean(0, 0, 1).shape[-1]) if len(self) else 0
 
-    def _slice(self, i: int) -> object:
+    def _slice(self, i: int) -> Any:  # a lazy tensor of safetensors, a class without types
         row = self.table.iloc[i]
         if row["Shard"] not in self._shards:
             path = self.folder / row["Shard"]

@@ -14,20 +14,21 @@ def trained_on(params: Params, split: str) -> "list[LatentSet]":
     """Latents of a split of every dataset that models learn from, with their beats."""
     from echosyn.data.latents import LatentSet
 
-    beats = Path("beats/train")
+    beats = params.root / "beats/train"
     return [LatentSet(f, split, beats / f.name) for f in subfolders(params, "latents/train")]
 
 
 def subfolders(params: Params, folder: str) -> list[Path]:
-    """The folders of the datasets with role 'train' in, for instance, data/train.
+    """The folders of the datasets with role 'train' in, for instance, data/train of the project.
 
     Raises:
         EchosynError: there is none, or one that belongs to no such dataset.
     """
-    found = sorted(p for p in Path(folder).glob("*") if p.is_dir() and not p.name.startswith("."))
+    place = params.root / folder
+    found = sorted(p for p in place.glob("*") if p.is_dir() and not p.name.startswith("."))
     if not found:
         raise EchosynError(
-            f"{folder}: no dataset here; does params.yaml have one with role 'train'?"
+            f"{place}: no dataset here; does params.yaml have one with role 'train'?"
         )
     for path in found:
         params.require_train(path)

@@ -10,7 +10,7 @@ from torch import Tensor
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.inversion import invert
 from echosyn.diffusion.sampling import denoise, guided
-from echosyn.diffusion.windows import Predict
+from echosyn.diffusion.windows import Whole
 from echosyn.runtime.device import autocast
 from echosyn.runtime.errors import EchosynError
 
@@ -77,7 +77,7 @@ def counterfactuals(
     Args:
         video, heart, refine: as of `noise_of`.
         own_ef: the EF that the video has, percent. efs: percent.
-        fps: of the video, for models told it.
+        fps: of the video, for models conditioned on it.
 
     Raises:
         EchosynError: as `noise_of`; an EF outside 0-100.
@@ -95,7 +95,7 @@ def counterfactuals(
 
 def _velocities(
     sampler: VideoSampler, heart: Tensor, asked: Tensor, base: Tensor, guidance: float
-) -> list[Predict]:
+) -> list[Whole]:
     """For each sampling step, v(base) + guidance (v(asked) - v(base)) in that step's windows."""
     device = sampler.device
     hearts = heart.to(device).expand(len(asked), -1, -1, -1)

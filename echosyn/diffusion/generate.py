@@ -22,6 +22,7 @@ from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.diffusion.student import read_student
 from echosyn.diffusion.windows import (
     Predict,
+    Whole,
     blended,
     continued,
     discarded,
@@ -88,9 +89,10 @@ class VideoSampler:
         Args:
             hearts: unit-scale latents (B, 4, h, w). ef: percent (B,), NaN or None for none.
             indices: sample indices, which with the seed decide the noise.
-            classes: a class, or None, for each. fps: frames per second, for models told it.
-            beat: beats per frame and the first frame's phase, (B, 2), NaN for none, for models told
-                it; None: the usual rate, from end-diastole.
+            classes: a class, or None, for each. fps: frames per second, for models
+                conditioned on it.
+            beat: beats per frame and the first frame's phase, (B, 2), NaN for none, for models
+                conditioned on it; None: the usual rate, from end-diastole.
 
         Raises:
             EchosynError: hearts of a shape that is not the model's, fewer frames than its window,
@@ -188,7 +190,7 @@ class VideoSampler:
         cfg = self.cfg
         return guided(model, hearts, condition, unlabelled, cfg.guidance, cfg.heart_guidance)
 
-    def windowed(self, step: int, predict: Predict) -> Predict:
+    def windowed(self, step: int, predict: Predict) -> Whole:
         """The prediction for a whole video at a step, in the windows of `cfg.windows`."""
         cfg, window = self.cfg, self.model.window
         if step in cfg.image_steps:
@@ -201,8 +203,8 @@ class VideoSampler:
         at_once = 2 if self.device.type == "cpu" else 1
         return blended(predict, window, cfg.overlap, at_once)
 
-    def _frame_by_frame(self, x: Tensor, t: Tensor, starts: Sequence[int] = (0,)) -> Tensor:
-        del starts
+    def _frame_by_frame(self, x: Tensor, t: Tensor) -> Tensor:
+        assert self.image is not None  # image_steps need one
         flat = x.flatten(0, 1)
         return self.image(flat, t.expand(len(flat))).float().unflatten(0, x.shape[:2])
 
@@ -211,8 +213,8 @@ def window_probe(model: VideoDenoiser | PublishedVideoDenoiser) -> Probe:
     """One window of one video through a video model, for a check of the arithmetic."""
     size = model.size
     noise, heart = torch.randn(1, model.window, 4, size, size), torch.randn(1, 4, size, size)
-    told = torch.zeros(1, model.spec.dim)
-    return Probe("a window of video", model, (noise, torch.full((1,), 500.0), heart, told))
+    condition = torch.zeros(1, model.spec.dim)
+    return Probe("a window of video", model, (noise, torch.full((1,), 500.0), heart, condition))
 
 
 def synthetic_name(dataset: str, seed: int, index: int) -> str:

@@ -1,6 +1,6 @@
 """Hearts with the labels they were drawn for, in memory and as one safetensors file.
 
-The file holds `hearts` (N, 4, h, w) and, of a LIDM that is told labels, `ef` float64 (N,) in
+The file holds `hearts` (N, 4, h, w) and, of a LIDM conditioned on labels, `ef` float64 (N,) in
 percent or `class` int64 (N,), whose names are the metadata's only entry (safetensors orders several
 by a hash seeded per process, and the same hearts should give the same bytes).
 """
@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+HEARTS = "hearts.safetensors"  # in the folder of what draws or filters them
 NAMES = "classes"
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from echosyn.arithmetic.trust import Probe, trusted
 from echosyn.data.latents import LatentSet
 from echosyn.diffusion.ef_draw import ef_quantile
-from echosyn.diffusion.heart_file import Hearts
+from echosyn.diffusion.heart_file import HEARTS, Hearts
 from echosyn.diffusion.moments import MomentMap
 from echosyn.diffusion.objectives import load_objective
 from echosyn.diffusion.sampling import (
@@ -30,14 +30,14 @@ from echosyn.runtime.device import autocast, pick_device
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import atomic_dir
 
-HEARTS = "hearts.safetensors"
 LABELS = 8  # stream of random numbers
 
 
 def draw_labels(
     spec: ConditionSpec, kind: str, train: LatentSet, indices: Sequence[int], seed: int
 ) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
-    """The EFs (percent) and the classes to ask for, None for what a model is not told.
+    """The EFs (percent) and the classes to ask for, None for what the model is not
+    conditioned on.
 
     A heart's label follows from the seed and its index alone, so that hearts drawn later change
     none: EF and class have TRAIN's distributions (`kind` of EF: see ef_quantile), each at a rank
@@ -55,7 +55,7 @@ def draw_labels(
     if not known:
         raise EchosynError(
             f"{train.folder}: classes cannot be drawn: no TRAIN video has one, but the image model "
-            "is told one: set `condition` of train_lidm to ef or none and train it again"
+            "is conditioned on one: set `condition` of train_lidm to ef or none and train it again"
         )
     return ef, tuple(known[int(rank * len(known))] for rank in ranks[:, 1])
 
@@ -67,8 +67,8 @@ class HeartSampler:
         train: TRAIN of the dataset that the model learned; labels are drawn from it.
 
     Raises:
-        EchosynError: a sampler that does not fit the model, guidance of a model that is told
-            nothing, or autoguidance without a model to steer away from.
+        EchosynError: a sampler that does not fit the model, guidance of an unconditional model, or
+            autoguidance without a model to steer away from.
     """
 
     def __init__(self, folder: Path, cfg: SampleHeartsConfig, train: LatentSet) -> None:
@@ -80,8 +80,8 @@ class HeartSampler:
         self.shape = (4, self.model.size, self.model.size)
         if cfg.guidance != 1 and self.model.spec.dim == 0:
             raise EchosynError(
-                f"{folder}: guidance {cfg.guidance:g} of sample_hearts, but this model is told "
-                "nothing: set guidance 1, or `condition` of train_lidm to ef or class"
+                f"{folder}: guidance {cfg.guidance:g} of sample_hearts, but this model "
+                "is unconditional: set guidance 1, or `condition` of train_lidm to ef or class"
             )
         self.guide = None
         if cfg.autoguidance != 1:
@@ -129,8 +129,8 @@ class HeartSampler:
 def heart_probe(model: ImageDenoiser | PublishedImageDenoiser, hearts: int = 8) -> Probe:
     """One pass of an image model, for a check of the arithmetic."""
     shape = (hearts, 4, model.size, model.size)
-    told = torch.zeros(hearts, model.spec.dim)
-    return Probe("hearts", model, (torch.randn(shape), torch.full((hearts,), 500.0), told))
+    condition = torch.zeros(hearts, model.spec.dim)
+    return Probe("hearts", model, (torch.randn(shape), torch.full((hearts,), 500.0), condition))
 
 
 def read_shards(shards: list[Path]) -> Hearts:

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from echosyn.diffusion.windows import Predict
+from echosyn.diffusion.windows import Whole
 from echosyn.runtime.errors import EchosynError
 
 TIME_RANGE = 1000  # the network's time is 1000 t
 
 
-def invert(predict: Predict | Sequence[Predict], x: Tensor, steps: int, refine: int) -> Tensor:
+def invert(predict: Whole | Sequence[Whole], x: Tensor, steps: int, refine: int) -> Tensor:
     """The noise (B, ...) from which `steps` Euler steps of a flow come to x (B, ...).
 
     Args:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from echosyn.diffusion.windows import Predict
+from echosyn.diffusion.windows import Predict, Whole
 from echosyn.runtime.errors import EchosynError
 
 STREAM_APART = 0x9E3779B9  # 2**32 over the golden ratio
@@ -29,7 +29,7 @@ def sample_generators(seed: int, indices: Sequence[int], stream: int = 0) -> lis
 
 
 def denoise(
-    predict: Predict | Sequence[Predict],
+    predict: Whole | Sequence[Whole],
     noise: Tensor,
     scheduler: Any,
     generators: Sequence[torch.Generator] | None = None,

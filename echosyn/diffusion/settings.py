@@ -37,7 +37,7 @@ class SampleHeartsConfig:
         False, help="give latents TRAIN's mean and spread, position by position"
     )
     ef: str = setting(
-        "real", choices=EF_DRAWS, help="distribution of EF, if the hearts are told one"
+        "real", choices=EF_DRAWS, help="distribution of EF, if the LIDM is conditioned on it"
     )
     shard: int = setting(64, lo=1, help="hearts denoised together and kept as one unit of resume")
     precision: str = setting("auto", choices=PRECISIONS)

@@ -32,6 +32,7 @@ class Predict(Protocol):
         """
 
 
+Whole = Callable[[Tensor, Tensor], Tensor]  # the same of whole videos, by x and t alone
 Piece = tuple[int, int]  # first frame, and the frame after the last
 # Lengths of the first piece, as shares of the window, in turn: neighbouring steps cut far apart.
 FIRST_PIECES = (1.0, 0.5, 0.75)
@@ -78,7 +79,7 @@ def frame_passes(kind: str, frames: int, window: int, overlap: int, steps: int) 
     return len(window_starts(frames, window, overlap)) * window * steps
 
 
-def blended(predict: Predict, window: int, overlap: int, at_once: int = 1) -> Predict:
+def blended(predict: Predict, window: int, overlap: int, at_once: int = 1) -> Whole:
     """Overlapping windows, averaged where they overlap, weighted by the distance to their edge, so
     that neighbours agree on one trajectory (Bar-Tal 2023, MultiDiffusion, eq. 5, along time).
 
@@ -105,7 +106,7 @@ def blended(predict: Predict, window: int, overlap: int, at_once: int = 1) -> Pr
     return blend
 
 
-def shifted(predict: Predict, window: int, step: int) -> Predict:
+def shifted(predict: Predict, window: int, step: int) -> Whole:
     """The windows of step `step`, side by side; see `shifted_pieces`."""
 
     def side_by_side(x: Tensor, t: Tensor) -> Tensor:
@@ -115,7 +116,7 @@ def shifted(predict: Predict, window: int, step: int) -> Predict:
     return side_by_side
 
 
-def discarded(predict: Predict, window: int) -> Predict:
+def discarded(predict: Predict, window: int) -> Whole:
     """Windows overlapping by half; a frame's prediction is that of the first window it is in."""
 
     def first_come(x: Tensor, t: Tensor) -> Tensor:
@@ -143,14 +144,11 @@ def continued(
     frames = noise.shape[1]
     if overlap < 1:
         raise EchosynError("windows that continue each other need an overlap of 1 frame or more")
-    made = None
-    for s in window_starts(frames, window, overlap):
-        part = noise[:, s : s + window]
-        if made is None:
-            made = sample(part, None, s)
-        else:
-            given = made[:, s:]
-            made = torch.cat([made, sample(part, given, s)[:, given.shape[1] :]], dim=1)
+    first, *later = window_starts(frames, window, overlap)
+    made = sample(noise[:, first : first + window], None, first)
+    for s in later:
+        given = made[:, s:]
+        made = torch.cat([made, sample(noise[:, s : s + window], given, s)[:, given.shape[1] :]], 1)
     return made
 
 

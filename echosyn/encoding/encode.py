@@ -32,8 +32,10 @@ AHEAD = 2  # videos per thread that may wait for the VAE, and as many that may w
 class Recordings(Protocol):
     """Videos to encode; echosyn.data.frames.FrameSet is one, VideoFiles another."""
 
-    table: pd.DataFrame  # the FileList
-    fps: float
+    @property
+    def table(self) -> pd.DataFrame: ...  # the FileList
+    @property
+    def fps(self) -> float: ...
 
     def __len__(self) -> int: ...
 
@@ -55,6 +57,7 @@ class Coded:
 class Kept:
     """What is left of a video whose reconstruction is written."""
 
+    name: str
     size: tuple[int, ...]  # (H, W)
     latents: Tensor
     quality: dict[str, object]
@@ -87,7 +90,7 @@ def encode_shard(codec: VideoCodec, videos: Recordings, rows: range, folder: Pat
             "ssim": ssim(video.original, video.decoded),
             "Shard": shard,
         }
-        return Kept(video.original.shape[1:], video.latents, quality)
+        return Kept(video.name, video.original.shape[1:], video.latents, quality)
 
     workers = cores()
     with (
@@ -103,9 +106,9 @@ def encode_shard(codec: VideoCodec, videos: Recordings, rows: range, folder: Pat
         try:
             quality, size = [], None
             for kept in done:
-                _check_size(kept.quality["FileName"], kept.size, size)
+                _check_size(kept.name, kept.size, size)
                 size = kept.size
-                latents[kept.quality["FileName"]] = kept.latents
+                latents[kept.name] = kept.latents
                 quality.append(kept.quality)
         finally:  # the folder is not left to threads that still write
             pool.shutdown(cancel_futures=True)

@@ -17,7 +17,7 @@ import pandas as pd
 
 from echosyn.metrics import selection
 from echosyn.metrics.extract import Clip
-from echosyn.metrics.features import FeatureSpace, distance_name
+from echosyn.metrics.features import FeatureSpace, ScoredSpace, distance_name
 from echosyn.metrics.frechet import frechet_interval
 from echosyn.metrics.i3d import I3d
 from echosyn.metrics.inception import Inception
@@ -49,9 +49,12 @@ FIXED = {
 class VideoSet(Protocol):
     """Videos and their names; echosyn.data.frames.FrameSet is one."""
 
-    table: pd.DataFrame  # column FileName
-    lengths: np.ndarray  # int64 (V,)
-    fps: float
+    @property
+    def table(self) -> pd.DataFrame: ...  # column FileName
+    @property
+    def lengths(self) -> np.ndarray: ...  # int64 (V,)
+    @property
+    def fps(self) -> float: ...
 
     def __len__(self) -> int: ...
 
@@ -72,14 +75,16 @@ class ProtocolEvaluation:
 
     def __init__(
         self,
-        inception: Path | Callable[[], FeatureSpace] | None,
-        i3d: Path | Callable[..., FeatureSpace] | None,
+        inception: Path | str | Callable[[], ScoredSpace] | None,
+        i3d: Path | str | Callable[..., FeatureSpace] | None,
         strict_names: bool,
         seed: int,
         over: MapRows,
     ) -> None:
-        self.inception = partial(Inception.load, inception) if _is_path(inception) else inception
-        self.i3d = partial(I3d.load, i3d) if _is_path(i3d) else i3d
+        self.inception = (
+            partial(Inception.load, inception) if isinstance(inception, str | Path) else inception
+        )
+        self.i3d = partial(I3d.load, i3d) if isinstance(i3d, str | Path) else i3d
         self.strict_names, self.seed, self.over = strict_names, seed, over
         self.numbers: dict[str, float] = {}
         self.protocol: dict[str, dict[str, Any]] = {}  # per metric: plain values
@@ -98,8 +103,11 @@ class ProtocolEvaluation:
         sets = dict(zip(ROLES, (train, test, reconstructed, synthetic), strict=True))
         check_alike(sets)
         frames = _FrameNumbers(self, self.inception, sets) if self.inception is not None else None
-        policies = selection.POLICIES if self.i3d is not None else ()
-        clips = [_ClipNumbers(self, partial(self.i3d, clip=p), p, sets) for p in policies]
+        clips = []
+        if self.i3d is not None:
+            clips = [
+                _ClipNumbers(self, partial(self.i3d, clip=p), p, sets) for p in selection.POLICIES
+            ]
         parts = [part for part in (frames, *clips) if part]
         short = [n.short_of for part in parts for n in part.names() if n.short_of]
         # Before anything is computed: it may take hours.
@@ -131,7 +139,7 @@ class _FrameNumbers:
     def __init__(
         self,
         out: ProtocolEvaluation,
-        make: Callable[[], FeatureSpace],
+        make: Callable[[], ScoredSpace],
         sets: dict[str, VideoSet],
     ) -> None:
         self.out, self.make, self.sets, self.space = out, make, sets, make()
@@ -292,7 +300,3 @@ def check_alike(sets: dict[str, VideoSet]) -> None:
         if len(set(found.values())) > 1:
             text = ", ".join(f"{role} {value}" for role, value in found.items())
             raise EchosynError(f"{what} differ: {text}; decode them alike before comparing")
-
-
-def _is_path(value: object) -> bool:
-    return isinstance(value, str | Path)

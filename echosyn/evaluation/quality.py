@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from echosyn.data.frames import FrameSet
+from echosyn.data.frames import FrameSet, VideoFolder
 from echosyn.data.spaced import evenly_spaced
 from echosyn.evaluation.config import EvaluateConfig
 from echosyn.metrics.bands import EDGES, band_distances, ef_bands
@@ -38,24 +39,25 @@ PAIRS = {
     "_vs_train": ("train", "synthetic"),
 }
 LEAST_MOTION = 16  # frames, of MotionFeatures
+V = TypeVar("V", FrameSet, VideoFolder)
 DISTANCES = {"fd": frechet_interval, "kd": kernel_distance}
 
 
 @dataclass(frozen=True)
-class Sets:
+class Sets(Generic[V]):
     """The videos to compare: real TRAIN and TEST, TRAIN through the VAE, and the samples."""
 
-    train: FrameSet
-    test: FrameSet
-    reconstructed: FrameSet
-    synthetic: FrameSet
+    train: V
+    test: V
+    reconstructed: V
+    synthetic: V
 
     @classmethod
-    def of(cls, real: FrameSet, reconstructed: FrameSet, synthetic: FrameSet) -> "Sets":
+    def of(cls, real: V, reconstructed: V, synthetic: V) -> "Sets[V]":
         """From whole datasets; all splits of the synthetic one are released."""
         return cls(real.split("TRAIN"), real.split("TEST"), reconstructed.split("TRAIN"), synthetic)
 
-    def matched(self, most: int) -> "Sets":
+    def matched(self: "Sets[FrameSet]", most: int) -> "Sets[FrameSet]":
         """As many videos of each, evenly spread, at most `most`.
 
         Raises:
@@ -92,7 +94,7 @@ class QualityEvaluation:
         self.cfg, self.seed, self.over, self.cache = cfg, seed, over, cache
         self.numbers: dict[str, float | str] = {}
 
-    def measure(self, sets: Sets, regressor: Path | None) -> None:
+    def measure(self, sets: Sets[FrameSet], regressor: Path | None) -> None:
         """Measure in every feature space.
 
         Args:

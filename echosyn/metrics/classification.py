@@ -114,7 +114,8 @@ def classification_numbers(
 
     def scores(rows: pd.DataFrame) -> Scores:
         columns = ("truth", "probability", "Patient", "fold")
-        return classification_scores(*(rows[c].to_numpy() for c in columns), seed, resamples)
+        truth, probability, people, folds = (rows[c].to_numpy() for c in columns)
+        return classification_scores(truth, probability, people, folds, seed, resamples)
 
     def put(key: str, estimates: dict[str, Estimate]) -> None:
         for score, estimate in estimates.items():
@@ -182,7 +183,8 @@ class _Pairs:
             total[i] = weights[p].sum() * weights[n].sum()
             if total[i]:
                 won[i] = roc.auc(weights[p], weights[n]) * total[i]
-        return _ratio(won[0], total[0]), _ratio(won[1:].sum(), total[1:].sum())
+        whole, within = _ratio(won[0], total[0]), _ratio(won[1:].sum(), total[1:].sum())
+        return float(whole), float(within)
 
 
 def _at_threshold(cells: np.ndarray) -> np.ndarray:

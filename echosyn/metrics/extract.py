@@ -1,7 +1,7 @@
 """Features of clips of many videos: prepared ahead of the network, run in batches."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,8 +20,10 @@ AHEAD = 2  # batches that may wait for the network
 class Videos(Protocol):
     """Videos to take clips from; echosyn.data.frames.FrameSet is one, VideoFolder another."""
 
-    fps: float
-    lengths: np.ndarray  # int64 (V,), frames of each video
+    @property
+    def fps(self) -> float: ...
+    @property
+    def lengths(self) -> np.ndarray: ...  # int64 (V,), frames of each video
 
     def __len__(self) -> int: ...
 
@@ -94,15 +96,15 @@ class _Job:
     rows: np.ndarray  # frame numbers: of each clip (N, T), or of single frames (N,)
 
     def needed(self, videos: Videos) -> tuple[np.ndarray, np.ndarray]:
-        """The frames that the rows use, in memory (U, H, W), and the rows as places in them; the
+        """The frames that the rows use, in memory (U, H, W), and the rows as positions in them; the
         rest of the video is let go."""
-        numbers, places = np.unique(self.rows, return_inverse=True)
-        return videos.video(self.video)[numbers], places.reshape(self.rows.shape)
+        numbers, positions = np.unique(self.rows, return_inverse=True)
+        return videos.video(self.video)[numbers], positions.reshape(self.rows.shape)
 
 
 def _batches(
     videos: Videos, clips: Sequence[Clip], whole: bool, batch: int
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray]:
     """Clips (B, T, H, W) when `whole`, else their frames (B, H, W)."""
     held: list[np.ndarray] = []  # runs of rows of the next batch
     count, size = 0, None
@@ -133,7 +135,7 @@ def _jobs(clips: Sequence[Clip], whole: bool) -> Iterator[_Job]:
 
 def _prepared(
     videos: Videos, jobs: Iterator[_Job], batch: int
-) -> Iterator[tuple[_Job, np.ndarray, np.ndarray]]:
+) -> Generator[tuple[_Job, np.ndarray, np.ndarray]]:
     """Each job with what it needed, in order, made ahead by threads."""
     workers = cores()
     pending: deque[tuple[_Job, Future]] = deque()

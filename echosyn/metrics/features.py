@@ -36,6 +36,16 @@ class FeatureSpace(Protocol):
     def __call__(self, frames: np.ndarray) -> np.ndarray: ...
 
 
+class ScoredSpace(FeatureSpace, Protocol):
+    """A space of single frames whose features (N, width) are also scored as classes."""
+
+    width: int
+    classes: int
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """Of the classes, float64 (N, classes)."""
+
+
 def distance_name(kind: str, space: FeatureSpace, real: int, fake: int) -> str:
     """A distance's full name: `fd_rand3d_16f_n128x96` for kind "fd", 128 real and 96 fake clips."""
     clip = f"_{space.clip}" if space.clip else ""

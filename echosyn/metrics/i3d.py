@@ -218,8 +218,7 @@ def read_network(path: Path) -> I3dNetwork:
         weight = weight.permute(4, 3, 0, 1, 2)
         if weight.shape != conv.weight.shape:
             raise ValueError(f"weights {tuple(weight.shape)} for {tuple(conv.weight.shape)}")
-        conv.weight.data.copy_(weight)
-        conv.bias.data.copy_(bias)
+        conv.load_state_dict({"weight": weight, "bias": bias})
 
     def unit(name: str, into: ConvUnit) -> None:
         # beta + (w * x - mean) / sqrt(var + eps) is one convolution with a bias.

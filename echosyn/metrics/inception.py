@@ -53,7 +53,7 @@ class ConvUnit(nn.Module):
     ) -> None:
         super().__init__()
         sides = (kernel, kernel) if isinstance(kernel, int) else kernel
-        padding = tuple(k // 2 for k in sides) if pad else 0
+        padding = (sides[0] // 2, sides[1] // 2) if pad else 0
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(outputs, eps=1e-3)
 

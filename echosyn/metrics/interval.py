@@ -99,3 +99,11 @@ def clopper_pearson(share: float, n: float, level: float = 0.95) -> Estimate:
     lo = stats.beta.ppf(tail, hits, n - hits + 1) if share > 0 else 0.0
     hi = stats.beta.ppf(1 - tail, hits + 1, n - hits) if share < 1 else 1.0
     return Estimate(float(share), float(lo), float(hi))
+
+
+def wilson(share: float, n: float, level: float = 0.95) -> Estimate:
+    """Wilson's score interval of a share of n trials; n need not be whole."""
+    z = stats.norm.ppf((1 + level) / 2)
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    return Estimate(float(share), float(max(centre - half, 0.0)), float(min(centre + half, 1.0)))

@@ -141,5 +141,5 @@ def _replicate(real: Moments, fake: Moments) -> float:
 
 @lru_cache(maxsize=2)
 def _upper(width: int) -> np.ndarray:
-    """Flat places of the upper triangle in a (width, width) array."""
+    """Flat positions of the upper triangle in a (width, width) array."""
     return np.flatnonzero(np.triu(np.ones((width, width), bool)))

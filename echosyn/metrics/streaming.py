@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from echosyn.metrics.extract import Clip, extract, video_name
-from echosyn.metrics.features import FeatureSpace
+from echosyn.metrics.features import FeatureSpace, ScoredSpace
 from echosyn.metrics.inception_score import ScoreSums
 from echosyn.metrics.moments import Moments
 from echosyn.metrics.selection import SPLITS, first_frames, frame_order, split_of
@@ -81,7 +81,7 @@ def runs_of(names: Sequence[str], lengths: np.ndarray, cuts: list[int]) -> list[
 def frame_sums(
     over: MapRows,
     label: str,
-    make: Callable[[], FeatureSpace],
+    make: Callable[[], ScoredSpace],
     videos: Any,
     cuts: list[int],
     scores: bool,
@@ -90,7 +90,7 @@ def frame_sums(
 
     Args:
         over: computes over runs of frames, in calls named by `label` and a number.
-        make: the feature space, with `width`, and for scores `classes` and `probabilities`.
+        make: the feature space; without `scores` its classes are not asked for.
         cuts: ascending counts of frames, none beyond what the set has.
 
     Returns:
@@ -129,7 +129,7 @@ def _part(
 
 
 def _worker(
-    make: Callable[[], FeatureSpace], videos: Any, runs: list[Run], cuts: list[int], scores: bool
+    make: Callable[[], ScoredSpace], videos: Any, runs: list[Run], cuts: list[int], scores: bool
 ) -> Callable[[range], np.ndarray]:
     space = make()
     splits = [split_of(cut) for cut in cuts] if scores else []

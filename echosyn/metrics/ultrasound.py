@@ -1,6 +1,6 @@
 """Image statistics proper to ultrasound: the radial spectrum and the speckle.
 
-Speckle is the interference of echoes from scatterers too close to be told apart. Where it is fully
+Speckle is the interference of echoes from scatterers too close to be resolved. Where it is fully
 developed the envelope is Rayleigh distributed, so that mean / standard deviation, its local SNR, is
 sqrt(pi / (4 - pi)) = 1.91 at any brightness (Burckhardt 1978, "Speckle in ultrasound B-mode
 scans"). Its size is that of the resolution cell, along the beam (axial) and across it (lateral),
@@ -15,6 +15,7 @@ Statistics are of one video each, a row of `STATISTICS`; sets of rows are then c
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import cv2
 import numpy as np
@@ -95,13 +96,9 @@ def set_means(rows: np.ndarray) -> dict[str, Estimate]:
     """
     rows = _checked("rows", rows)
     parts = blocks_of(np.arange(len(rows)), 20)
-    means = {}
-    for i, name in enumerate(SPECKLE):
-        x = rows[:, i]
-        means[f"us/{name}_mean"] = _interval(
-            float(x.mean()), parts, lambda keep, x=x: x[keep].mean()
-        )
-    return means
+    return {
+        f"us/{name}_mean": _interval(parts, np.mean, rows[:, i]) for i, name in enumerate(SPECKLE)
+    }
 
 
 def compare_statistics(real: np.ndarray, fake: np.ndarray, blocks: int = 20) -> dict[str, Estimate]:
@@ -129,18 +126,12 @@ def compare_statistics(real: np.ndarray, fake: np.ndarray, blocks: int = 20) -> 
     parts = blocks_of(np.arange(len(real)), blocks)
     distances = {}
     for i, name in enumerate(SPECKLE):
-        scale, pair = real[:, i].std(), (real[:, i], fake[:, i])
-        distances[f"us/{name}"] = _interval(
-            _shift(*pair, scale),
-            parts,
-            lambda keep, p=pair, s=scale: _shift(p[0][keep], p[1][keep], s),
-        )
+        shift = partial(_shift, scale=float(real[:, i].std()))
+        distances[f"us/{name}"] = _interval(parts, shift, real[:, i], fake[:, i])
     spectra = real[:, len(SPECKLE) :] - fake[:, len(SPECKLE) :]
-
-    def difference(keep: np.ndarray | slice) -> float:
-        return float(np.sqrt(np.mean(spectra[keep].mean(0) ** 2)))
-
-    distances["us/spectrum_db"] = _interval(difference(slice(None)), parts, difference)
+    distances["us/spectrum_db"] = _interval(
+        parts, lambda some: np.sqrt(np.mean(some.mean(0) ** 2)), spectra
+    )
     return distances
 
 
@@ -148,14 +139,13 @@ def _shift(real: np.ndarray, fake: np.ndarray, scale: float) -> float:
     moved = float(wasserstein_distance(real, fake))
     if scale < 1e-12:
         return 0.0 if moved < 1e-12 else float("nan")
-    return moved / float(scale)
+    return moved / scale
 
 
-def _interval(
-    value: float, parts: np.ndarray, statistic: Callable[[np.ndarray], float]
-) -> Estimate:
-    k = int(parts.max()) + 1
-    return jackknife_interval(value, np.array([statistic(parts != i) for i in range(k)]))
+def _interval(parts: np.ndarray, statistic: Callable[..., float], *sides: np.ndarray) -> Estimate:
+    """Of a statistic of `sides`, leaving out a part of each at a time."""
+    left = [statistic(*(s[parts != i] for s in sides)) for i in range(int(parts.max()) + 1)]
+    return jackknife_interval(float(statistic(*sides)), np.array(left))
 
 
 def _checked(name: str, rows: np.ndarray) -> np.ndarray:
@@ -180,10 +170,9 @@ def _sector(brightest: np.ndarray) -> np.ndarray:
     seen = cv2.morphologyEx(
         (brightest > DARK).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)
     )
-    points = cv2.findNonZero(seen)
-    if points is None:
+    if not seen.any():
         return seen > 0
-    filled = cv2.fillConvexPoly(seen, cv2.convexHull(points), 1)
+    filled = cv2.fillConvexPoly(seen, cv2.convexHull(cv2.findNonZero(seen)), 1)
     return _eroded(filled, 5)
 
 

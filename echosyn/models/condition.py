@@ -1,4 +1,4 @@
-"""What a denoiser is told beside the noisy latents: a row of numbers per sample.
+"""What a denoiser is conditioned on: a row of numbers per sample.
 
 Our columns: EF as (standardised, 1), or (0, 0) for "not given", so that leaving it out is not the
 same as asking for the mean EF; the frame rate in octaves from 32 per second; the class, one-hot;
@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from echosyn.data.filelist import EF_CENTRE, EF_SCALE
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import read_json, write_json
 
 FILE = "condition.json"
-EF_CENTRE = 55.0
-EF_SCALE = 12.0
 FPS_CENTRE = 32.0
 BEAT_OCTAVES = 3.5  # added to those of beats per frame: 85 a minute at 16 frames a second is 0
 HARMONICS = 2  # of the phase
@@ -35,7 +34,7 @@ class ConditionSpec:
     fps: bool = False
     classes: tuple[str, ...] = ()
     published: bool = False  # the reference's single column
-    beat: float | None = None  # the usual beats per frame, for a model that is told the beat
+    beat: float | None = None  # the usual beats per frame, for a model conditioned on the beat
     ef_range: tuple[float, float] | None = None  # least and greatest of TRAIN, percent, if known
 
     @classmethod
@@ -76,7 +75,7 @@ class ConditionSpec:
         return self._still + (2 * HARMONICS + 2) * (self.beat is not None)
 
     def per_frame(self, rows: Tensor, frames: int, start: Tensor | None = None) -> Tensor:
-        """What each frame is told, (n, frames, frame_dim), from condition rows (n, dim): the beat
+        """The condition of each frame, (n, frames, frame_dim), from rows (n, dim): the beat
         as cosine and sine of its phase and of its double, the rate in octaves, and 1 if given.
 
         Args:
@@ -107,11 +106,11 @@ class ConditionSpec:
 
         Args:
             ef: percent (n,), NaN for a sample without one; None: no sample has one.
-            fps: frames per second, for a model that was told it.
+            fps: frames per second, for a model conditioned on it.
             classes: a name, or None for a sample without one.
             beat: beats per frame, and the phase of the first frame in beats from end-diastole,
                 (n, 2), NaN for a sample without; None: the usual rate, from end-diastole. A model
-                that was not told the beat ignores it.
+                not conditioned on the beat ignores it.
 
         Raises:
             EchosynError: an EF outside 0-100, an unknown class, or a condition that this model was
@@ -199,7 +198,7 @@ class ConditionSpec:
         return torch.where(drop[:, None], self.unbeaten(rows), rows)
 
 
-NOTHING = ConditionSpec(ef=False)  # of a model that is told nothing
+NOTHING = ConditionSpec(ef=False)  # of an unconditional model
 
 
 def _check_ef(ef: Tensor) -> None:

@@ -1,6 +1,6 @@
 """An adversary for the VAE: a PatchGAN that trains beside it, in one forward and one backward."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -113,12 +113,12 @@ class _Balance(Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: float) -> tuple[Tensor, Tensor]:  # noqa: ANN001
+    def forward(ctx: Any, x: Tensor, weight: float) -> tuple[Tensor, Tensor]:
         ctx.weight = weight
         return x.view_as(x), x.view_as(x)
 
     @staticmethod
-    def backward(ctx, plain: Tensor, seen: Tensor) -> tuple[Tensor, None]:  # noqa: ANN001
+    def backward(ctx: Any, plain: Tensor, seen: Tensor) -> tuple[Tensor, None]:
         norms = [g.float().flatten(1).norm(dim=1) for g in (plain, seen)]
         tiny = torch.finfo(torch.float32).tiny
         ratio = ctx.weight * (norms[0] / norms[1].clamp_min(tiny)).clamp_max(MOST)

@@ -14,9 +14,9 @@ TIME_DIM = 64  # sinusoids of the time, and of a step's length
 SLOWEST = 10_000.0  # longest period of those
 
 
-def modulation(told: int, channels: int) -> nn.Linear:
+def modulation(embedding: int, channels: int) -> nn.Linear:
     """Scales, shifts and gates that start without effect."""
-    made = nn.Linear(told, channels)
+    made = nn.Linear(embedding, channels)
     nn.init.zeros_(made.weight)
     nn.init.zeros_(made.bias)
     return made

@@ -1,6 +1,6 @@
 """The reference's image model (EchoNet-Synthetic, MICCAI 2024), layout 'published'.
 
-A diffusers UNet that is told nothing. Latents are padded from 14x14 to 16x16 on the way in and
+An unconditional diffusers UNet. Latents are padded from 14x14 to 16x16 on the way in and
 cropped on the way out, since it halves its input up to three times.
 """
 
@@ -82,12 +82,12 @@ class PublishedImageDenoiser(nn.Module):
 
     @classmethod
     def load(cls, folder: Path | str) -> "PublishedImageDenoiser":
-        """Raises EchosynError: no such network, or one that is told a class."""
+        """Raises EchosynError: no such network, or one conditioned on a class."""
         net = load_diffusers(UNet2DModel, unet_folder(folder))
         if net.config.class_embed_type or net.config.num_class_embeds:
             raise EchosynError(
-                f"{folder}: a UNet that is told a class, in a way that is not known here: choose "
-                "one that is told nothing, or train one with weights: none"
+                f"{folder}: a UNet conditioned on a class, in a way that is not known here: "
+                "choose an unconditional one, or train one with weights: none"
             )
         return cls(net).eval()
 

@@ -21,7 +21,7 @@ PUBLISHED = ConditionSpec(published=True)
 
 
 class PublishedVideoDenoiser(nn.Module):
-    """UNetSpatioTemporalConditionModel over latent clips, told a heart and an EF.
+    """UNetSpatioTemporalConditionModel over latent clips, conditioned on a heart and an EF.
 
     forward(x (B, T, 4, h, w), t (B,), heart (B, 4, h, w), condition (B, 1)) -> (B, T, 4, h, w), as
     echosyn.models.video.VideoDenoiser. The heart is repeated over time and concatenated to x; the

@@ -230,7 +230,10 @@ class SiameseResNet50(nn.Module):
         return siamese_loss(self.fc_end((fa - fb).abs()), different)
 
 
-def build_reid(values: dict[str, Any]) -> SmallEncoder | SiameseResNet50:
+Encoder = SmallEncoder | SiameseResNet50
+
+
+def build_reid(values: dict[str, Any]) -> Encoder:
     """The encoder that a mapping of ReidConfig asks for; EchosynError names what is wrong in it."""
     cfg = build(ReidConfig, values, "re-identification config")
     return SmallEncoder(cfg) if cfg.encoder == "small" else SiameseResNet50(cfg)

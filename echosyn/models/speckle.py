@@ -80,13 +80,12 @@ class Speckle:
     def _sharper(self, pairs: list[tuple[np.ndarray, np.ndarray]]) -> "Speckle":
         """These statistics, with the gain that gives painted frames the power of real ones."""
         few = [(real[::EVERY], rebuilt[::EVERY]) for real, rebuilt in pairs]
-        real, decoded = (sum(ring_power(f) for f in side) for side in zip(*few, strict=True))
+        real = sum((ring_power(f) for f, _ in few), np.zeros(RINGS))
+        decoded = sum((ring_power(f) for _, f in few), np.zeros(RINGS))
         found = self
         for _ in range(ROUNDS):
-            painted = sum(
-                ring_power(found.paint(rebuilt, np.random.default_rng(i)))
-                for i, (_, rebuilt) in enumerate(few)
-            )
+            drawn = (found.paint(f, np.random.default_rng(i)) for i, (_, f) in enumerate(few))
+            painted = sum(map(ring_power, drawn), np.zeros(RINGS))
             found = replace(found, gain=closer_gain(found.gain, real, painted, decoded))
         return found
 
@@ -166,7 +165,8 @@ class Speckle:
                 raise ValueError("other tensors are in it")
         except (SafetensorError, ValueError, OSError) as e:
             raise EchosynError(f"{path}: not what the stage speckle writes ({e})") from None
-        return cls(found["size"], found["grain"], *map(float, found["time"]), found["gain"])
+        still, memory = map(float, found["time"])
+        return cls(found["size"], found["grain"], still, memory, found["gain"])
 
 
 class _Sums:
@@ -222,7 +222,7 @@ class _Sums:
         """Of neighbours in space by depth, in time, and of far frames."""
         near = np.arange(-REACH, REACH + 1)
         fade = np.exp(-0.5 * (near[:, None] ** 2 + near**2) / REACH**2)
-        grain = []
+        grain: list[np.ndarray | None] = []
         for power, there in zip(self.power, self.there, strict=True):
             pairs = fft.irfft2(there)
             if pairs[0, 0] < LEAST:

@@ -13,10 +13,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from echosyn.runtime.config import build
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import read_json, write_bytes, write_json
 
 M = TypeVar("M", bound=nn.Module)
+T = TypeVar("T")
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 # What torch and safetensors raise of a file that is cut, damaged, or none of theirs.
@@ -62,6 +64,18 @@ def load_model(folder: Path | str, build: Callable[[dict[str, Any]], M]) -> M:
     model = build(read_config(folder))
     fill(model, read_weights(folder / WEIGHTS), folder / WEIGHTS)
     return model.eval()
+
+
+def read_sizes(kind: type[T], facts: dict[str, Any], folder: Path | str) -> T:
+    """The sizes of a network, `model` in its config.json.
+
+    Raises:
+        EchosynError: they are not this network's: another version of the code saved it.
+    """
+    try:
+        return build(kind, facts["model"], f"{folder}: config.json")
+    except EchosynError as e:
+        raise EchosynError(f"{e} Another version saved it: train it again") from None
 
 
 def read_config(folder: Path | str) -> dict[str, Any]:

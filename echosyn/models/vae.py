@@ -8,6 +8,7 @@ equal quality.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -180,7 +181,7 @@ def vae_loss(
     return mse + 0.05 * l1 + kl_weight * kl, {"l1": l1, "mse": mse, "kl": kl}
 
 
-def load_diffusers(cls: type, folder: Path) -> nn.Module:
+def load_diffusers(cls: Any, folder: Path) -> Any:
     """`cls.from_pretrained` on a local folder, with an error that says what is wrong with it."""
     if not (folder / "config.json").is_file():
         raise EchosynError(f"{folder}: no diffusers model here (config.json is missing)")

@@ -1,9 +1,10 @@
-"""The video model (LVDM): blocks over space and time, each told the labels and the beat per frame.
+"""The video model (LVDM): blocks over space and time, conditioned on labels and the beat per frame.
 
-A convolutional network in two resolutions. Every block is modulated, frame by frame, by what the
-model is told (FiLM, Perez et al. 2018; adaptive layer norms, Peebles & Xie 2023): the time of the
-diffusion, the labels, and the phase of the beat. Attention along time is in every block of the
-coarse resolution, with rotary positions (Su et al. 2021), so that any number of frames can be made.
+A convolutional network in two resolutions. Every block is modulated, frame by frame, by the
+conditioning embedding (FiLM, Perez et al. 2018; adaptive layer norms, Peebles & Xie 2023), of the
+time of the diffusion, the labels, and the phase of the beat. Attention along time is in every block
+of the coarse resolution, with rotary positions (Su et al. 2021), so that any number of frames can
+be made.
 """
 
 import dataclasses
@@ -29,9 +30,9 @@ from echosyn.models.layers import (
     unfold,
 )
 from echosyn.models.padding import crop, pad_to_even
-from echosyn.models.store import load_model, save_model
+from echosyn.models.store import load_model, read_sizes, save_model
 from echosyn.models.vae import LATENT_CHANNELS
-from echosyn.runtime.config import build, setting
+from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
 
 FACTS = {"window", "size", "continues", "spans", "condition", "model"}  # of config.json
@@ -48,7 +49,7 @@ class VideoConfig:
     outer_blocks: int = setting(1, lo=1, hi=8, help="blocks at the latents' resolution, each way")
     inner_blocks: int = setting(3, lo=1, hi=32, help="blocks at half of it")
     heads: int = setting(2, lo=1, help="attention heads along time")
-    told: int = setting(128, lo=8, help="width of what blocks are told")
+    embedding: int = setting(128, lo=8, help="width of the conditioning embedding")
 
     def check(self) -> str | None:
         if self.inner % (2 * self.heads):
@@ -57,7 +58,7 @@ class VideoConfig:
 
 
 class VideoDenoiser(nn.Module):
-    """Predicts over latent clips, told a heart, and what `spec` says.
+    """Predicts over latent clips, conditioned on a heart and on what `spec` says.
 
     forward(x (B, T, 4, h, w), t (B,), heart (B, 4, h, w), condition (B, K), start (B,) or None,
             span (B,) or None, known (B, T) or None) -> (B, T, 4, h, w).
@@ -65,8 +66,8 @@ class VideoDenoiser(nn.Module):
     the number of the first frame, counted from the one whose phase the condition tells. `span` is
     the length of the step that the output is the mean velocity of, as a share of the whole path,
     for a distilled model. `known` marks frames of x that are clean and given, for a model that
-    continues videos. `window`: frames of a clip in training. `continues`, `spans`: whether it is
-    told `known`, and `span`.
+    continues videos. `window`: frames of a clip in training. `continues`, `spans`: whether it
+    takes `known`, and `span`.
     """
 
     def __init__(
@@ -81,27 +82,28 @@ class VideoDenoiser(nn.Module):
         super().__init__()
         self.cfg, self.window, self.spec = cfg, window, spec
         self.size, self.continues, self.spans = size, continues, spans
-        told, c = cfg.told, cfg.width
+        embedding, c = cfg.embedding, cfg.width
         # Apart and larger, or few numbers would count for little beside the sinusoids of the time.
-        self.time = nn.Sequential(nn.Linear(TIME_DIM, told), nn.SiLU(), nn.Linear(told, told))
-        self.labels = nn.Sequential(
-            nn.Linear(spec.frame_dim, told), nn.SiLU(), nn.Linear(told, told)
+        self.time = nn.Sequential(
+            nn.Linear(TIME_DIM, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
+        first = nn.Linear(spec.frame_dim, embedding)
         with torch.no_grad():
-            self.labels[0].weight.mul_(LABEL_GAIN)
-        self.span = modulation(TIME_DIM, told) if spans else None
+            first.weight.mul_(LABEL_GAIN)
+        self.labels = nn.Sequential(first, nn.SiLU(), nn.Linear(embedding, embedding))
+        self.span = modulation(TIME_DIM, embedding) if spans else None
         self.enter = nn.Conv2d(2 * LATENT_CHANNELS + continues, c, 3, padding=1)
-        self.before = nn.ModuleList(_Block(c, told) for _ in range(cfg.outer_blocks))
+        self.before = nn.ModuleList(_Block(c, embedding) for _ in range(cfg.outer_blocks))
         self.down = nn.Linear(4 * c, cfg.inner)
         self.middle = nn.ModuleList(
-            _Block(cfg.inner, told, cfg.heads) for _ in range(cfg.inner_blocks)
+            _Block(cfg.inner, embedding, cfg.heads) for _ in range(cfg.inner_blocks)
         )
         self.up = nn.Linear(cfg.inner, 4 * c)
-        self.after = nn.ModuleList(_Block(c, told) for _ in range(cfg.outer_blocks))
-        self.last = modulation(told, 2 * c)
+        self.after = nn.ModuleList(_Block(c, embedding) for _ in range(cfg.outer_blocks))
+        self.last = modulation(embedding, 2 * c)
         self.leave = nn.Conv2d(c, LATENT_CHANNELS, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        for parameter in self.leave.parameters():
+            nn.init.zeros_(parameter)
 
     @classmethod
     def load(cls, folder: Path | str) -> "VideoDenoiser":
@@ -114,7 +116,7 @@ class VideoDenoiser(nn.Module):
         def made(facts: dict[str, Any]) -> "VideoDenoiser":
             if missing := sorted(FACTS - facts.keys()):
                 raise EchosynError(f"{folder}: config.json lacks {missing[0]!r}: train it again")
-            cfg = build(VideoConfig, facts["model"], f"{folder}: config.json")
+            cfg = read_sizes(VideoConfig, facts, folder)
             spec = ConditionSpec.load(folder, facts["condition"])
             flags = facts["continues"], facts["spans"]
             return cls(cfg, facts["window"], spec, facts["size"], *flags)
@@ -122,14 +124,14 @@ class VideoDenoiser(nn.Module):
         return load_model(folder, made)
 
     def save(self, folder: Path | str) -> None:
-        facts = {"window": self.window, "size": self.size}
+        facts: dict[str, Any] = {"window": self.window, "size": self.size}
         facts |= {"continues": self.continues, "spans": self.spans}
         facts |= {"condition": self.spec.dim, "model": dataclasses.asdict(self.cfg)}
         save_model(folder, self, facts)
         self.spec.save(folder)
 
     def student(self) -> "VideoDenoiser":
-        """The same network, told a span, which makes no difference as yet."""
+        """The same network, conditioned on a span, which makes no difference as yet."""
         made = VideoDenoiser(
             self.cfg, self.window, self.spec, self.size, self.continues, spans=True
         )
@@ -147,7 +149,7 @@ class VideoDenoiser(nn.Module):
         known: Tensor | None = None,
     ) -> Tensor:
         b, frames, _, height, width = x.shape
-        told = self._told(t, condition, frames, start, span)
+        embedding = self._embedding(t, condition, frames, start, span)
         inputs = [x, heart[:, None].expand(-1, frames, -1, -1, -1)]
         if self.continues:
             mask = x.new_zeros(x.shape[:2]) if known is None else known.to(x)
@@ -156,20 +158,20 @@ class VideoDenoiser(nn.Module):
         h = padded.contiguous(memory_format=torch.channels_last)
         h = channels_last(self.enter(h)).unflatten(0, (b, frames))
         for block in self.before:
-            h = block(h, told)
+            h = block(h, embedding)
         skip = h
         h = self.down(fold(h))
         turns = _turns(frames, self.cfg.inner // self.cfg.heads, h)
         for block in self.middle:
-            h = block(h, told, turns)
+            h = block(h, embedding, turns)
         h = skip + unfold(self.up(h))
         for block in self.after:
-            h = block(h, told)
-        scale, shift = self.last(told)[:, :, None, None].chunk(2, dim=-1)
+            h = block(h, embedding)
+        scale, shift = self.last(embedding)[:, :, None, None].chunk(2, dim=-1)
         h = norm(h) * (1 + scale) + shift
         return crop(self.leave(channels_first(h.flatten(0, 1))), pad).unflatten(0, (b, frames))
 
-    def _told(
+    def _embedding(
         self,
         t: Tensor,
         condition: Tensor,
@@ -177,23 +179,23 @@ class VideoDenoiser(nn.Module):
         start: Tensor | None,
         span: Tensor | None,
     ) -> Tensor:
-        """What every frame's blocks are told, (B, T, told)."""
+        """The conditioning embedding of every frame, (B, T, D)."""
         per_frame = self.spec.per_frame(condition.float(), frames, start)
-        told = self.time(sinusoids(t))[:, None] + self.labels(per_frame)
+        embedding = self.time(sinusoids(t))[:, None] + self.labels(per_frame)
         if self.span is not None and span is not None:
-            told = told + self.span(sinusoids(TIME_RANGE * span.to(t)))[:, None]
-        return F.silu(told)
+            embedding = embedding + self.span(sinusoids(TIME_RANGE * span.to(t)))[:, None]
+        return F.silu(embedding)
 
 
 class _Block(nn.Module):
     """A convolution over space and one along time; with `heads`, then attention along time beside
-    a feed-forward. x is (B, T, h, w, C), modulated by told (B, T, D).
+    a feed-forward. x is (B, T, h, w, C), modulated by the embedding (B, T, D).
     """
 
-    def __init__(self, channels: int, told: int, heads: int = 0) -> None:
+    def __init__(self, channels: int, embedding: int, heads: int = 0) -> None:
         super().__init__()
         self.heads = heads
-        self.modulation = modulation(told, (6 if heads else 3) * channels)
+        self.modulation = modulation(embedding, (6 if heads else 3) * channels)
         self.space = nn.Conv2d(channels, channels, 3, padding=1)
         self.time = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
         if heads:
@@ -203,10 +205,10 @@ class _Block(nn.Module):
             self.narrow = nn.Linear(2 * channels, channels)
 
     def forward(
-        self, x: Tensor, told: Tensor, turns: tuple[Tensor, Tensor] | None = None
+        self, x: Tensor, embedding: Tensor, turns: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
         b, frames, height, width, _ = x.shape
-        scale, shift, gate, *more = self.modulation(told)[:, :, None, None].chunk(
+        scale, shift, gate, *more = self.modulation(embedding)[:, :, None, None].chunk(
             6 if self.heads else 3, dim=-1
         )
         h = norm(x) * (1 + scale) + shift

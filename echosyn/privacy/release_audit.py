@@ -1,11 +1,11 @@
 """Every audit of a release, in the order of the stages it looks back on.
 
-Hearts and videos of training patients are planted before the filters, membership is attacked on
-what was released, coverage is measured on the same, and `hold_against` holds all of it against the
-thresholds.
+Hearts and videos of training patients are planted before the filters, what was released is attacked
+(membership, attributes, singling out, links), coverage is measured on the same, and `hold_against`
+holds all of it against the thresholds.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from echosyn.data.filelist import read_filelist, video_path
+from echosyn.data.filelist import CLASS, HEART_RATE, read_filelist, video_path
 from echosyn.data.latents import LatentSet
 from echosyn.data.spaced import evenly_spaced
 from echosyn.metrics.interval import Estimate
 from echosyn.models.speckle import Speckle
+from echosyn.privacy.attacks.disclosure import disclosure_audit
 from echosyn.privacy.attacks.membership import AttackConfig, Audience, Losses, membership_audit
 from echosyn.privacy.attacks.planted import (
     Augment,
@@ -27,6 +28,7 @@ from echosyn.privacy.attacks.planted import (
     planted_curve,
     share_interval,
 )
+from echosyn.privacy.attacks.records import DisclosureConfig, Records, labels_of
 from echosyn.privacy.coverage.learned_fraction import (
     coverage_numbers,
     nearest_to_videos,
@@ -52,8 +54,11 @@ class AuditConfig:
     attacks: AttackConfig
     planted: PlantedConfig
     planted_videos: PlantedConfig
+    disclosure: DisclosureConfig = setting(DisclosureConfig())
     hearts_per_person: int = setting(8, lo=1, help="hearts per person in membership and coverage")
-    frames_per_video: int = setting(8, lo=1, help="frames per video in coverage by videos")
+    frames_per_video: int = setting(
+        8, lo=2, help="frames per video in coverage by videos and in attacks on the release"
+    )
     pairs: int = setting(6, lo=0, help="most similar accepted videos that the local page shows")
 
 
@@ -119,6 +124,7 @@ def audit_videos(
     sets: Mapping[str, LatentSet],
     gallery: Gallery,
     released: tuple[Tensor, np.ndarray],
+    filelist: pd.DataFrame,
     clips: Tensor,
     people: np.ndarray,
     candidates: Tensor,
@@ -128,11 +134,12 @@ def audit_videos(
     cfg: AuditConfig,
     seed: int,
 ) -> Audited:
-    """Planted videos, and coverage by whole videos.
+    """Planted videos, what the released ones give away, and coverage by whole videos.
 
     Args:
         released: latents (N, 4, h, w) of frames of the released videos, as an attacker would
-            encode them, and the video of each.
+            encode them, `frames_per_video` of each, and the video of each.
+        filelist: of the released videos, in their order.
         clips: TRAIN clips of `people`, (N, T, H, W) uint8. candidates: released ones, alike, to mix
             them with.
         refuse: the filter on finished videos. augment: its disguises, in pixels.
@@ -156,17 +163,45 @@ def audit_videos(
     kept = one_per_person(np.concatenate(other_people))
     stranger_rows = np.concatenate(other_videos)
     inside = np.isin(stranger_rows, kept)
-    gallery_rows = encoder(frames)
-    synthetic = nearest_to_videos(encoder(released[0]), released[1], gallery_rows, rows)
-    real = nearest_to_videos(
-        encoder(torch.cat(others)[torch.from_numpy(inside)]),
-        stranger_rows[inside],
-        gallery_rows,
-        rows,
+    gallery_rows, other_rows = encoder(frames), encoder(torch.cat(others))
+    released_rows = encoder(released[0])
+    numbers |= disclosure_audit(
+        real_records([train], gallery_rows, filelist),
+        real_records([sets["VAL"], sets["TEST"]], other_rows, filelist),
+        released_records(released_rows, filelist),
+        cfg.disclosure,
+        cfg.attacks.level,
+        seed,
     )
+    synthetic = nearest_to_videos(released_rows, released[1], gallery_rows, rows)
+    real = nearest_to_videos(other_rows[inside], stranger_rows[inside], gallery_rows, rows)
     ef = train.table["EF"].to_numpy()
     numbers |= coverage_numbers(synthetic, real, len(train), seed, ef, prefix="coverage/videos")
     return Audited(numbers, planted.curve.assign(level="videos"))
+
+
+def released_records(embedded: np.ndarray, filelist: pd.DataFrame) -> Records:
+    """The released videos as an attacker holds them; embeddings (N k, D) of k frames of each."""
+    unknown = np.full(len(filelist), np.nan)
+    ef, rate, classes = (filelist.get(c, unknown) for c in ("EF", HEART_RATE, CLASS))
+    frames = embedded.reshape(len(filelist), -1, embedded.shape[1])
+    return Records(frames, labels_of(ef, rate, classes, classes))
+
+
+def real_records(
+    sets: Sequence[LatentSet], embedded: np.ndarray, filelist: pd.DataFrame
+) -> Records:
+    """The first video of each person of some splits; embeddings (V k, D) of k frames of each of
+    their videos, and the release's FileList."""
+    people = np.concatenate([people_of(s) for s in sets])
+    labels = labels_of(
+        np.concatenate([s.ef for s in sets]),
+        np.concatenate([s.beats[:, 0] for s in sets]),
+        [c for s in sets for c in s.classes],
+        filelist.get(CLASS, []),
+    )
+    frames = embedded.reshape(len(people), -1, embedded.shape[1])
+    return Records(frames, labels).take(one_per_person(people))
 
 
 def as_released(

@@ -92,7 +92,7 @@ def _said(stage: str, v: "ProbeResult") -> str:
 
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info[:2] == (3, 11):
+    if version.startswith("3.11."):
         return Finding("ok", "Python", f"{version}, {sys.executable}")
     return Finding("warn", "Python", f"{version}; Echosyn is tested with 3.11")
 

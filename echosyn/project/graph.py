@@ -99,7 +99,8 @@ def next_stage(
 
 def forecast(needs: Needs, seconds: Mapping[str, float], jobs: int) -> float:
     """Seconds that all stages take, `jobs` at a time, if each takes what `seconds` says."""
-    urgency, left, done = remaining(needs, seconds), set(needs), set()
+    urgency, left = remaining(needs, seconds), set(needs)
+    done: set[str] = set()
     running: dict[str, float] = {}
     now = 0.0
     while left or running:

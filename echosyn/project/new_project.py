@@ -123,6 +123,6 @@ def _run(folder: Path, *command: object, ok: bool = True) -> str:
     except FileNotFoundError:
         raise EchosynError(f"{words[0]}: not found, and a project needs it") from None
     if done.returncode and ok:
-        told = " ".join((done.stderr or done.stdout).split())
-        raise EchosynError(f"`{' '.join(words)}` failed: {told}")
+        said = " ".join((done.stderr or done.stdout).split())
+        raise EchosynError(f"`{' '.join(words)}` failed: {said}")
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -19,7 +19,8 @@ from echosyn.runtime.files import write_text
 from echosyn.runtime.text import read_text
 
 FOLDER, PARAMS = "conf/presets", "params.yaml"
-VAE, LIDM, LVDM = "vae", "lidm_", "lvdm"  # folders of published weights, a LIDM for each dataset
+# Folders of published weights, which dvc.yaml watches; in that of the LIDM one for each dataset.
+VAE, LIDM, LVDM = "weights/vae", "weights/lidm", "weights/lvdm"
 
 Key = tuple[str, ...]
 
@@ -66,36 +67,28 @@ def find_preset(root: Path, name: str) -> Preset:
     return _read(path)
 
 
-def with_weights(preset: Preset, root: Path, folder: Path) -> Preset:
-    """The preset with published weights in place of training: folder/vae, folder/lvdm and, for
-    every dataset of `generate`, folder/lidm_<dataset>; or, for one dataset, the only lidm_*.
-
-    Args:
-        folder: relative to the project, or absolute.
+def with_weights(preset: Preset, root: Path) -> Preset:
+    """The preset with published weights in place of training: those in weights/vae, weights/lvdm
+    and, for every dataset of `generate`, weights/lidm/<dataset>; or, for one, the only one there.
 
     Raises:
-        EchosynError: a folder of these is missing.
+        EchosynError: a folder of these is missing or empty.
     """
-    at = root / folder
-    if at.resolve().is_relative_to(root.resolve()):
-        folder = at.resolve().relative_to(root.resolve())
-    found = sorted(p.name for p in at.iterdir() if p.is_dir()) if at.is_dir() else []
     datasets = read_yaml(root / PARAMS).get("generate") or []
-    lidms = [name for name in found if name.startswith(LIDM)]
-    missing = [name for name in (VAE, *(f"{LIDM}{d}" for d in datasets), LVDM) if name not in found]
-    lidm = f"{LIDM}{{dataset}}"
+    lidms = sorted(p.name for p in (root / LIDM).glob("*") if p.is_dir())
+    lidm = f"{LIDM}/{{dataset}}"
     if len(datasets) == len(lidms) == 1:
-        lidm = lidms[0]
-        missing = [name for name in missing if not name.startswith(LIDM)]
+        lidm = f"{LIDM}/{lidms[0]}"
+    wanted = (VAE, *(lidm.replace("{dataset}", d) for d in datasets), LVDM)
+    missing = [name for name in wanted if not any((root / name).glob("[!.]*"))]
     if missing:
-        there = f"there are {', '.join(found)}" if found else "there is no folder in it"
+        there = f" (in {LIDM}: {', '.join(lidms)})" if lidms else ""
         raise EchosynError(
-            f"{folder}: no {', '.join(missing)}; {there}. Give the folder that holds {VAE}, {LVDM} "
-            f"and {LIDM}<dataset> for each dataset of `generate` ({', '.join(datasets)}), or set "
+            f"no weights in {', '.join(missing)}{there}: put the published ones there, or set "
             "`weights` of train_vae, train_lidm and train_lvdm by hand"
         )
     weights = {"train_vae": VAE, "train_lidm": lidm, "train_lvdm": LVDM}
-    added = {(stage, "weights"): (folder / name).as_posix() for stage, name in weights.items()}
+    added: dict[Key, str] = {(stage, "weights"): folder for stage, folder in weights.items()}
     return replace(preset, settings={**preset.settings, **added})
 
 

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from echosyn.arithmetic.trust import Probe
 from echosyn.beat.lv_area import BeatsConfig, LvAreaTask, Traced
@@ -60,10 +61,9 @@ def rehearsal(params: Params) -> Iterator[list[Rehearsed]]:
     lvdm = params.stage("train_lvdm", TrainLvdmConfig)
     reid = params.stage("train_reid", TrainReidConfig)
     ef = params.stage("train_ef", TrainEfConfig)
-    classify, distill = (
-        build(cls, read_yaml(params.conf(stage)), str(params.conf(stage)))
-        for stage, cls in (("classify", ClassifyConfig), ("distill_lvdm", DistillConfig))
-    )
+    at = {stage: params.conf(stage) for stage in ("classify", "distill_lvdm")}
+    classify = build(ClassifyConfig, read_yaml(at["classify"]), str(at["classify"]))
+    distill = build(DistillConfig, read_yaml(at["distill_lvdm"]), str(at["distill_lvdm"]))
     beats, encode = params.stage("beats", BeatsConfig), params.stage("encode", EncodeConfig)
     length = max(lvdm.window * max(lvdm.strides), ef.frames, classify.frames)
     labels = {params.dataset(name).label for name in params.raw.get("datasets") or {}}
@@ -71,21 +71,24 @@ def rehearsal(params: Params) -> Iterator[list[Rehearsed]]:
     with TemporaryDirectory() as folder:
         latents = made_up_latents(Path(folder) / "latents", length, vae.model.latent_size, labels)
         traced = made_up_tracings(latents)
+        image, video = LidmTask(lidm, latents, latents), LvdmTask(lvdm, [latents], [latents])
         tasks: dict[str, tuple[Task, LoopConfig]] = {
             "beats": (LvAreaTask(beats, traced, traced), beats.loop),
             "train_vae": (VaeTask(vae, [frames], [frames]), vae.loop),
-            "train_lidm": (LidmTask(lidm, latents, latents), lidm.loop),
+            "train_lidm": (image, lidm.loop),
             "train_reid": (ReidTask(reid, latents, latents), reid.loop),
-            "train_lvdm": (LvdmTask(lvdm, [latents], [latents]), lvdm.loop),
+            "train_lvdm": (video, lvdm.loop),
             "train_ef": (EfTask(ef, [frames], [frames]), ef.loop),
         }
         labelled = Labelled(frames, np.arange(VIDEOS) % 2 > 0, frames.table["FileName"].to_numpy())
         tasks["classify"] = ClassifierTask(classify, [labelled], [labelled]), classify.loop
-        made = {stage: task.build() for stage, (task, _) in tasks.items()}
+        hearts, clips = image.build(), video.build()
+        made: dict[str, nn.Module] = {"train_lidm": hearts, "train_lvdm": clips}
+        made |= {name: task.build() for name, (task, _) in tasks.items() if name not in made}
         if lvdm.objective == "flow" and lvdm.layout == "own":
             teacher = Path(folder) / "teacher"
-            made["train_lvdm"].save(teacher)
-            tasks["train_lvdm"][0].objective.save(teacher)
+            clips.save(teacher)
+            video.objective.save(teacher)
             student = DistillTask(distill, teacher, lvdm, [latents], [latents])
             tasks["distill_lvdm"] = student, distill.loop
             made["distill_lvdm"] = student.build()
@@ -93,13 +96,13 @@ def rehearsal(params: Params) -> Iterator[list[Rehearsed]]:
             Rehearsed(stage, step_probe(task, made[stage], loop, params.seed), loop.precision)
             for stage, (task, loop) in tasks.items()
         ]
-        clips = (16, ef.frames, FRAME_SIZE, FRAME_SIZE)
+        shape = (16, ef.frames, FRAME_SIZE, FRAME_SIZE)
         codec = VideoCodec(Vae.create(vae.model), encode.batch, "fp32")
         passes = [
             Rehearsed("encode", codec.probe(), encode.precision),
-            Rehearsed("sample_hearts", heart_probe(made["train_lidm"].eval()), "auto"),
-            Rehearsed("sample_videos", window_probe(made["train_lvdm"].eval()), "auto"),
-            Rehearsed("evaluate", clip_probe(made["train_ef"].eval(), clips), "auto"),
+            Rehearsed("sample_hearts", heart_probe(hearts.eval()), "auto"),
+            Rehearsed("sample_videos", window_probe(clips.eval()), "auto"),
+            Rehearsed("evaluate", clip_probe(made["train_ef"].eval(), shape), "auto"),
         ]
         yield [*steps, *passes]
 

@@ -152,7 +152,7 @@ class _View:
         self.root, self.params, self.page = root, params, page
         self.total, self.done = len(needs), 0
         self.stages = set(needs)
-        self.began, self.told = time.monotonic(), time.monotonic()
+        self.began, self.shown = time.monotonic(), time.monotonic()
         self.live = sys.stderr.isatty()
 
     @property
@@ -176,9 +176,9 @@ class _View:
     def tick(self, running: list[Running], left: int) -> None:
         self.carrier.check()
         now = time.monotonic()
-        if now - self.told < (0.5 if self.live else LINE_EVERY):
+        if now - self.shown < (0.5 if self.live else LINE_EVERY):
             return
-        self.told = now
+        self.shown = now
         parts = [f"{job.stage} {clock(job.seconds)} {job.last_line()[:60]}" for job in running]
         if self.live:
             line = f"{clock(self.seconds)}  {self.done}/{self.total}  " + "  |  ".join(parts)
@@ -206,7 +206,9 @@ def _note_dvc(root: Path, stage: str, seconds: float) -> None:
 
 def table(took: Mapping[str, timing.Seconds], stages: set[str], seconds: float) -> str:
     """What each of `stages` took, as text."""
-    rows = [("stage", "seconds", "start-up", "reading", "computing", "DVC", "peak MiB")]
+    rows: list[tuple[str, ...]] = [
+        ("stage", "seconds", "start-up", "reading", "computing", "DVC", "peak MiB")
+    ]
     shown = {s: v for s, v in took.items() if s in stages}
     for stage, v in shown.items():
         cells = (v.wall + v.dvc, v.start_up, v.reading, v.computing, v.dvc, v.peak_mib)

@@ -48,7 +48,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Watcher:
-    """What is told of a run. started: a stage began. ended: it is done, after so many seconds.
+    """What a run reports. started: a stage began. ended: it is done, after so many seconds.
     tick: what runs now, and how many stages are left beside it; called often.
     """
 
@@ -76,7 +76,8 @@ def run_stages(
         KeyboardInterrupt: after the stages under way have saved what they have.
     """
     urgency = graph.remaining(needs, seconds)
-    left, done = set(needs), set()
+    left = set(needs)
+    done: set[str] = set()
     running: list[Running] = []
     failed: list[Running] = []
     with deferred_stop() as asked, _ended_with(running):

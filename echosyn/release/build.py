@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from echosyn import __version__
 from echosyn.data.filelist import (
@@ -24,8 +25,13 @@ from echosyn.data.filelist import (
 )
 from echosyn.privacy.gate.requirements import AUDIT, Thresholds, hold_against
 from echosyn.release.card import card
+from echosyn.release.composition import by_split
+from echosyn.release.croissant import CROISSANT, croissant
+from echosyn.release.datasheet import Stated, datasheet
 from echosyn.release.leaks import real_names, refuse_leaks
 from echosyn.release.manifest import MANIFEST, PHASES, SCHEMA, file_table
+from echosyn.release.sbom import sbom
+from echosyn.release.sign import sign
 from echosyn.release.tracings import add_tracings
 from echosyn.report.numbers import texts
 from echosyn.runtime.config import setting
@@ -48,6 +54,7 @@ class ReleaseConfig:
     version: str = setting(help="semantic version, for example 1.0.0")
     license: str = setting(help="licence of the synthetic data: an SPDX identifier or a name")
     name: str | None = setting(None, help="name of the dataset; None: echosyn-<dataset>")
+    datasheet: Stated = setting(Stated(), help="what only people know, for DATASHEET.md")
 
     def check(self) -> str | None:
         if not VERSION.fullmatch(self.version):
@@ -68,10 +75,14 @@ def build_release(
     name: str,
     label: str,
     provenance: Mapping[str, Any],
-    metrics: Mapping[str, float],
+    metrics: Mapping[str, float | str],
+    key: Ed25519PrivateKey | None = None,
     tracings: Path | None = None,
 ) -> dict[str, Any]:
     """Write the release of `samples` to `out`, whole or not at all.
+
+    First the data, then the documents that describe them, then the manifest with the hashes of all,
+    then its signature; at last every file is searched for what must not leave the house.
 
     Args:
         samples: synthetic videos in EchoNet layout.
@@ -79,6 +90,7 @@ def build_release(
         name: the release's name. label: "ef", "class" or "none", as for `read_filelist`.
         provenance: `params` and `lineage`, from `echosyn.release.provenance`.
         metrics: the flat numbers of the evaluation.
+        key: signs the manifest; None: it is not signed.
         tracings: folder of the stage trace.
 
     Returns:
@@ -89,7 +101,8 @@ def build_release(
             a video is missing.
     """
     table = read_filelist(samples / "FileList.csv", label)
-    _refuse_real(samples, table, real, label)
+    known = read_filelist(real / "FileList.csv", label)
+    _refuse_real(samples, table, real, known)
     with atomic_dir(out) as partial:
         (partial / "Videos").mkdir()
         for sample in track(table["FileName"], "release", "video"):
@@ -108,14 +121,21 @@ def build_release(
             "synthetic": True,
             "generator": f"echosyn {__version__}",
             "videos": len(table),
+            "real": _real_counts(known),
+            "stated": config.datasheet.given(),
             **({"tracings": traced} if traced else {}),
             **provenance,
             "metrics": {k: v for k, v in metrics.items() if not isinstance(v, str)},
             "protocol": texts(metrics),
         }
+        write_json(partial / "sbom.cdx.json", sbom())
+        write_json(partial / CROISSANT, croissant(partial, manifest, kept))
         write_text(partial / "README.md", card(manifest, kept))
+        write_text(partial / "DATASHEET.md", datasheet(manifest, kept))
         manifest["files"] = file_table(partial)
         write_json(partial / MANIFEST, manifest)
+        if key is not None:
+            sign(partial, key)
         refuse_leaks(partial, real_names(real, label), people=())
     return manifest
 
@@ -155,8 +175,14 @@ def require_audit(audit: Path, samples: Path, thresholds: Thresholds) -> None:
     )
 
 
-def _refuse_real(samples: Path, table: pd.DataFrame, real: Path, label: str) -> None:
-    known = read_filelist(real / "FileList.csv", label)
+def _real_counts(known: pd.DataFrame) -> dict[str, Any]:
+    """Videos by split of the real dataset, and its patients where the list tells them apart."""
+    named = known[known[PATIENT] != ""][PATIENT] if PATIENT in known else pd.Series()
+    patients = {"patients": named.nunique()} if len(named) else {}
+    return {"videos": by_split(known), **patients}
+
+
+def _refuse_real(samples: Path, table: pd.DataFrame, real: Path, known: pd.DataFrame) -> None:
     names = set(known["FileName"].str.lower())
     if PATIENT in known.columns:
         names |= set(known[PATIENT].astype(str).str.lower())

@@ -18,7 +18,7 @@ VIDEOS, COLUMNS, SECONDS = 8, 4, 2.0
 
 
 def write_evidence(folder: Path, release: Path, evaluation: Path, scores: Path) -> None:
-    """Write samples.gif, the figures that were measured, the manifest and the card to `folder`.
+    """Write samples.gif, the figures measured, manifest, card and data sheet to `folder`.
 
     Args:
         release: a release folder.
@@ -44,5 +44,5 @@ def write_evidence(folder: Path, release: Path, evaluation: Path, scores: Path) 
         figures["privacy"] = plots.privacy_histogram(pd.read_csv(scores), tau)
     for name, figure in figures.items():
         write_bytes(folder / f"{name}.png", plots.png(figure))
-    for name in (MANIFEST, "README.md"):
+    for name in (MANIFEST, "README.md", "DATASHEET.md"):
         shutil.copyfile(release / name, folder / name)

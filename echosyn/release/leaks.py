@@ -45,8 +45,12 @@ PLACES = {
     "a storage address": re.compile(
         r"\b(?:s3|gs|gcs|azure|abfss?|hdfs|file|ssh|sftp|smb|nfs|dvc|sqlite)://", re.IGNORECASE
     ),
+    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
 }
-DATA_URI = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]+")
+BASE64 = re.compile(
+    r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=]+"
+    r"|-----BEGIN SSH SIGNATURE-----[A-Za-z0-9+/=\s]+-----END SSH SIGNATURE-----"
+)
 # Accounts and machines called so are not a person; as words they stand in any text.
 COMMON = frozenset((
     "admin", "administrator", "build", "builder", "docker", "echosyn", "guest", "home", "host",
@@ -221,8 +225,8 @@ def _inside(found: Contents, name: str, search: Search, staff: Search) -> Iterat
 
 
 def _places(text: str) -> Iterator[str]:
-    """The first place of each kind; base64 of an embedded picture is not text."""
-    text = DATA_URI.sub("", text)
+    """The first place of each kind; base64 of a picture or a signature is not text."""
+    text = BASE64.sub("", text)
     for what, pattern in PLACES.items():
         place = pattern.search(text)
         if place:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from echosyn.runtime import lineage
+from echosyn.runtime.code import PIPELINE, code_digest
 from echosyn.runtime.config import Params
 from echosyn.runtime.errors import EchosynError
 from echosyn.training.curve import FOLDER as CURVES
@@ -14,10 +15,12 @@ ELSEWHERE = re.compile(r"^(/|~|\.\.|[A-Za-z]:[\\/]|\w+://)")
 
 
 def provenance(root: Path, dataset: str) -> dict[str, Any]:
-    """`{"params": ..., "lineage": {"data", "models", "code"}}` of the samples of a dataset.
+    """`{"params": ..., "lineage": {"data", "models", "code", "stages"}}` of a dataset's samples.
+
+    `stages` has the digest of each stage's code, which its run has as the tag `code`.
 
     Covers the stages that `samples/<dataset>` and its evaluation came from, as dvc.lock recorded
-    them. Places outside the project are left out: they may name a hospital, a person or a machine.
+    them. Paths outside the project are left out: they may name a hospital, a person or a machine.
 
     Raises:
         EchosynError: dvc.lock does not know the samples, or they are not what it recorded.
@@ -40,13 +43,15 @@ def provenance(root: Path, dataset: str) -> dict[str, Any]:
     for path, md5 in sorted(hashes.items()):
         name = f"source {outside.index(path) + 1}" if path in outside else path
         groups[_kind(name)][name] = md5
+    commands = {stage.name: PIPELINE.search(stage.cmd) for stage in stages}
+    groups["stages"] = {n: code_digest(found[1], root) for n, found in commands.items() if found}
     return {"params": {"scale": params.scale, **_settings(stages)}, "lineage": groups}
 
 
 def _kind(path: str) -> str:
     if path.startswith(("echosyn/", "pipelines/")):
         return "code"
-    return "models" if path.startswith("models/") else "data"
+    return "models" if path.startswith(("models/", "weights/")) else "data"
 
 
 def _settings(stages: Iterable[lineage.Stage]) -> dict[str, Any]:

@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
+from echosyn.data.filelist import video_path
+from echosyn.data.spaced import evenly_spaced
+from echosyn.data.video import read_video, resample_indices
 from echosyn.report.plots import REAL, STYLE, SYNTHETIC, figure_of
 
 LINE = 0.42  # of the height, from the top: in an apical view it crosses the left ventricle
@@ -44,6 +49,24 @@ def m_mode(frames: np.ndarray, line: float = LINE) -> np.ndarray:
         line: height of the line, 0 (top) to 1.
     """
     return frames[:, min(int(line * frames.shape[1]), frames.shape[1] - 1)].T
+
+
+def some_beats(
+    data: Path, fps: np.ndarray, table: pd.DataFrame, curves: Sequence[np.ndarray], count: int
+) -> list[FoundBeat]:
+    """Videos of the dataset folder `data`, evenly spread, and what was found of each.
+
+    Args:
+        fps: of the curves (V,). table: beats.csv, a row per video. curves: of the area.
+    """
+    some = []
+    for v in np.unique(evenly_spaced(len(table), count)):
+        row, rate = table.iloc[v], float(fps[v])
+        frames, own = read_video(video_path(data, row["FileName"]))
+        shown = frames[resample_indices(len(frames), own, rate)]
+        beat = (row["HeartRate"], row["Phase"], row["Share"])
+        some.append(FoundBeat(row["FileName"], shown, rate, curves[v], *beat))
+    return some
 
 
 def beat_figure(found: Sequence[FoundBeat]) -> Figure:

@@ -149,7 +149,7 @@ def _ef_plots(
 def _privacy_plot(scores: pd.DataFrame | None, metrics: Mapping[str, float | str]) -> Plot | None:
     if scores is None or "privacy/tau" not in metrics:
         return None
-    return _plot(plots.privacy_histogram(scores, metrics["privacy/tau"]), "privacy")
+    return _plot(plots.privacy_histogram(scores, float(metrics["privacy/tau"])), "privacy")
 
 
 def _mosaics(

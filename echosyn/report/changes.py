@@ -19,9 +19,11 @@ class Change:
     @property
     def overlap(self) -> bool | None:
         """Whether the two intervals share a value; None unless both were measured."""
-        if not (self.old and self.new and self.old.interval and self.new.interval):
+        ends = [x for n in (self.old, self.new) if n for x in (n.lo, n.hi) if x is not None]
+        if len(ends) < 4:
             return None
-        return self.old.lo <= self.new.hi and self.new.lo <= self.old.hi
+        old_lo, old_hi, new_lo, new_hi = ends
+        return old_lo <= new_hi and new_lo <= old_hi
 
     @property
     def row(self) -> tuple[str, Number | str, Number | str, str]:
@@ -48,7 +50,7 @@ def changes(old: Mapping[str, float], new: Mapping[str, float]) -> list[Change]:
 def _numbers(metrics: Mapping[str, float]) -> dict[str, Number]:
     ends = {key + end for key in metrics for end in ENDS}
     return {
-        key: Number(value, *(metrics.get(key + end) for end in ENDS))
+        key: Number(value, metrics.get(f"{key}_lo"), metrics.get(f"{key}_hi"))
         for key, value in metrics.items()
         if key not in ends
     }

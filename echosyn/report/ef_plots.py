@@ -72,6 +72,8 @@ def residuals_by_band(table: pd.DataFrame) -> Figure:
         for text, b in zip([BAND_WORDS[0], *middle, BAND_WORDS[2]], bands, strict=True)
     ]
 
+    ink = {"color": INK}
+
     def draw(axes: Axes, true: np.ndarray, predicted: np.ndarray, colour: str) -> str:
         parts = [(predicted - true)[band.holds(true)] for band in bands]
         where = [i for i, part in enumerate(parts) if len(part)]
@@ -81,7 +83,9 @@ def residuals_by_band(table: pd.DataFrame) -> Figure:
             widths=0.6,
             sym=".",
             patch_artist=True,
-            **{f"{part}props": {"color": INK} for part in ("median", "whisker", "cap")},
+            medianprops=ink,
+            whiskerprops=ink,
+            capprops=ink,
         )
         for box in drawn["boxes"]:
             box.set(facecolor=colour, alpha=0.55, edgecolor=colour)
@@ -101,7 +105,7 @@ def scarce_curve(metrics: Mapping[str, float | str]) -> Figure | None:
 
     None when no arm had few real videos.
     """
-    lines: dict[str, list[tuple[int, float, float, float]]] = {"real": [], "real + synthetic": []}
+    lines: dict[str, list[tuple[float, ...]]] = {"real": [], "real + synthetic": []}
     for key in metrics:
         found = re.fullmatch(
             r"ef/(?:few_real_(\d+)(_plus_synthetic)?|(real)|(real_plus_\w+?))/r2", key

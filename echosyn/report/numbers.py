@@ -120,16 +120,16 @@ def texts(metrics: Mapping[str, float | str]) -> dict[str, str]:
 
 def collect(metrics: Mapping[str, float | str]) -> dict[str, Number]:
     """The numbers by key, in the order of LABELS, each with its interval and its references."""
-    metrics = {k: v for k, v in metrics.items() if not isinstance(v, str)}
+    values = {k: v for k, v in metrics.items() if not isinstance(v, str)}
 
     def number(key: str) -> Number:
         found = {name: f"{key}{ending}" for ending, name in REFERENCES.items()}
-        references = {name: number(k) for name, k in found.items() if k in metrics}
-        return Number(metrics[key], metrics.get(f"{key}_lo"), metrics.get(f"{key}_hi"), references)
+        references = {name: number(k) for name, k in found.items() if k in values}
+        return Number(values[key], values.get(f"{key}_lo"), values.get(f"{key}_hi"), references)
 
     endings = ("_lo", "_hi", *REFERENCES)
-    belongs = {key + ending for key in metrics for ending in endings}
-    own = sorted(set(metrics) - belongs, key=lambda key: [_place(part) for part in key.split("/")])
+    belongs = {key + ending for key in values for ending in endings}
+    own = sorted(set(values) - belongs, key=lambda key: [_place(part) for part in key.split("/")])
     return {key: number(key) for key in own}
 
 
@@ -138,7 +138,7 @@ def _place(name: str) -> tuple[int, str]:
     return (known.index(name) if name in known else len(known), name)
 
 
-def tables(metrics: Mapping[str, float]) -> dict[str, list[Table]]:
+def tables(metrics: Mapping[str, float | str]) -> dict[str, list[Table]]:
     """Tables by title of the group. Items that were measured alike share a table."""
     groups: dict[str, dict[str, dict[str, Number]]] = {}
     for key, number in collect(metrics).items():
@@ -185,7 +185,7 @@ def _words(name: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def privacy_sentences(metrics: Mapping[str, float], videos: int | None = None) -> list[str]:
+def privacy_sentences(metrics: Mapping[str, float | str], videos: int | None = None) -> list[str]:
     """What was done and measured for privacy, in words; a sentence exists when its number does."""
     numbers = collect(metrics)
 

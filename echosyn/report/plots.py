@@ -2,12 +2,16 @@
 
 import io
 import re
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 # Drawn in this colour, then replaced by the page's own text colour.
 INK = "#0b0c0d"
@@ -16,7 +20,7 @@ REAL, SYNTHETIC, TAU = "#2f6fb2", "#d9822b", "#c0392b"
 ARM_COLOURS = ("#2f6fb2", "#3d9a8b", "#d9822b", "#a4508b", "#6b7280")
 METADATA = ("Date", "Creator", "Format", "Type")
 COLUMNS = 3  # panels per row
-STYLE = {
+STYLE: "dict[RcKeyType, Any]" = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,
@@ -49,8 +53,7 @@ def requested_vs_measured(table: pd.DataFrame) -> Figure:
             ends = np.array([x.min(), x.max()])
             axes.plot(ends, slope * ends + offset, color=SYNTHETIC, lw=1.5)
             middle, mean, reach = calibration_curve(x, y)
-            style = {"color": INK, "marker": "o", "ms": 4, "lw": 1.2, "capsize": 3}
-            axes.errorbar(middle, mean, reach, **style)
+            axes.errorbar(middle, mean, reach, color=INK, marker="o", ms=4, lw=1.2, capsize=3)
             axes.set_title(f"slope {slope:.2f}, n = {len(table)}", loc="left", size=10)
         axes.set_xlabel("requested EF (%)")
         axes.set_ylabel("measured EF (%)")
@@ -76,7 +79,7 @@ def ef_distribution(real: pd.DataFrame, synthetic: pd.DataFrame) -> Figure:
     """EF of the real and of the synthetic videos, from two FileLists (column EF, percent)."""
     with mpl.rc_context(STYLE):
         figure, (axes,) = figure_of(1)
-        bins = np.arange(0, 101, 5)
+        bins = list(range(0, 101, 5))
         for name, table, colour in (("real", real, REAL), ("synthetic", synthetic, SYNTHETIC)):
             weights = np.full(len(table), 1 / len(table))
             label = f"{name} (n = {len(table)})"
@@ -96,7 +99,7 @@ def privacy_histogram(scores: pd.DataFrame, tau: float) -> Figure:
     """
     with mpl.rc_context(STYLE):
         figure, (axes,) = figure_of(1, width=6.4)
-        bins = np.histogram_bin_edges(np.append(scores["similarity"], tau), bins=40)
+        bins = np.histogram_bin_edges(np.append(scores["similarity"], tau), bins=40).tolist()
         kinds = (("heldout", "real, held out", REAL), ("synthetic", "synthetic", SYNTHETIC))
         for kind, name, colour in kinds:
             values = scores.loc[scores["kind"] == kind, "similarity"].to_numpy()

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -110,7 +111,8 @@ def loosened(thresholds: Thresholds) -> list[str]:
     least = {c.limit or c.name for c in CHECKS if c.rule == "at_least"}
     said = []
     for field in dataclasses.fields(Thresholds):
-        value, default = getattr(thresholds, field.name), field.default
+        value = getattr(thresholds, field.name)
+        default: Any = field.default
         if field.name == "optional":
             if extra := sorted(set(value) - set(default)):
                 said.append(f"optional instead of required: {', '.join(extra)}")

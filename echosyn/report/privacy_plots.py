@@ -3,6 +3,7 @@
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -20,7 +21,7 @@ def similarity_histogram(scores: pd.DataFrame, tau: Estimate, column: str = "sim
     with mpl.rc_context(STYLE):
         figure, (axes,) = figure_of(1, width=6.4)
         marks = [v for v in (tau.value, tau.lo, tau.hi) if np.isfinite(v)]
-        bins = np.histogram_bin_edges(np.append(scores[column], marks), bins=40)
+        bins = np.histogram_bin_edges(np.append(scores[column], marks), bins=40).tolist()
         kinds = (("heldout", "real, held out", REAL), ("synthetic", "synthetic", SYNTHETIC))
         for kind, name, colour in kinds:
             values = scores.loc[scores["kind"] == kind, column].to_numpy()
@@ -49,7 +50,7 @@ def recall_curves(planted: pd.DataFrame) -> Figure:
     """
     levels = list(dict.fromkeys(planted["level"])) if "level" in planted.columns else [None]
     names = list(dict.fromkeys(planted["disguise"]))
-    handles = {}
+    handles: dict[str, Artist] = {}
     with mpl.rc_context(STYLE):
         figure, panels = figure_of(len(levels), width=7.2)
         for axes, level in zip(panels, levels, strict=True):

@@ -46,7 +46,7 @@ class Sweeps:
         spec = sampler.model.spec
         asked = EFS if spec.ef or spec.published else spec.classes
         known = {"ef": asked} if asked == EFS else {"classes": asked}
-        words = [f"EF {x:.0f}" if asked == EFS else x for x in asked]
+        words = [f"EF {x:.0f}" if asked == EFS else str(x) for x in asked]
         made = self._clips(sampler, len(asked), **known)
         return [self._real(sampler.model.window), *zip(words, made, strict=True)]
 
@@ -81,8 +81,8 @@ class Sweeps:
         classes: Sequence[str] | None = None,
     ) -> list[np.ndarray]:
         heart = self.real.hearts(0, 1).expand(n, -1, -1, -1)
-        told = None if ef is None else torch.tensor(ef)
-        made = sampler.animate(heart, told, [0] * n, 0, classes, self.fps)
+        asked = None if ef is None else torch.tensor(ef)
+        made = sampler.animate(heart, asked, [0] * n, 0, classes, self.fps)
         return [self.codec.decode(z) for z in made]
 
     def _real(self, window: int) -> Clip:

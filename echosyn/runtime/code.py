@@ -8,11 +8,11 @@ from, and is a tag of the run. After a change of imports:
 
 import ast
 import re
-import sys
 import textwrap
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import TypeGuard
 
 from echosyn.runtime.files import digest, write_text
 
@@ -26,7 +26,7 @@ ASIDE = (
 DRAWN = ("privacy_page", "release", "report")  # stages whose output is drawn
 DEPS = re.compile(r"^( *)deps: \[([^\]]*)\]", re.MULTILINE)
 MODULE = re.compile(r"(?:echosyn|pipelines)(?:\.\w+)+")
-COMMAND = re.compile(r"cmd: python -m pipelines\.(\w+)")
+PIPELINE = re.compile(r"python -m pipelines\.(\w+)")  # in the command of a stage
 WIDTH = 100
 
 
@@ -71,8 +71,8 @@ def imports(root: Path, file: str) -> frozenset[str]:
             names |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
         elif isinstance(node, ast.Import):
             names |= {a.name for a in node.names}
-        elif isinstance(node, ast.Constant) and MODULE.fullmatch(str(node.value)):
-            names.add(node.value)
+        elif isinstance(node, ast.Constant) and MODULE.fullmatch(text := str(node.value)):
+            names.add(text)
     ours = (n.split(".") for n in names if n.split(".")[0] in PACKAGES)
     parts = {".".join(n[: i + 1]) for n in ours for i in range(len(n))}
     return frozenset(f for name in parts if (f := _file(root, name)) and not _bare(root, f))
@@ -99,7 +99,7 @@ def _read_by(root: Path, file: str) -> frozenset[str]:
     )
 
 
-def _for_types(node: ast.AST) -> bool:
+def _for_types(node: ast.AST) -> TypeGuard[ast.If]:
     return (
         isinstance(node, ast.If)
         and isinstance(node.test, ast.Name)
@@ -115,7 +115,7 @@ def _file(root: Path, module: str) -> str | None:
 
 def with_code(graph: str, root: Path = ROOT) -> str:
     """The text of a dvc.yaml with every stage's `deps` holding its data, then its `modules`."""
-    commands = [(m.start(), m[1]) for m in COMMAND.finditer(graph)]
+    commands = [(m.start(), m[1]) for m in PIPELINE.finditer(graph)]
 
     def filled(match: re.Match) -> str:
         stage = [name for start, name in commands if start < match.start()][-1]
@@ -132,8 +132,8 @@ def _packed(files: Iterable[str], root: Path) -> list[str]:
     packed, left = [], set(files)
     folders = {p for f in left for p in Path(f).parents if len(p.parts) > 1}
     for folder in sorted(folders, key=lambda p: len(p.parts)):
-        files = [p for p in (root / folder).rglob("*.*") if p.suffix != ".pyc" and p.is_file()]
-        held = {p.relative_to(root).as_posix() for p in files}
+        inside = [p for p in (root / folder).rglob("*.*") if p.suffix != ".pyc" and p.is_file()]
+        held = {p.relative_to(root).as_posix() for p in inside}
         held = {f for f in held if not _bare(root, f)}
         if len(held) > 1 and held <= left:
             packed.append(folder.as_posix())
@@ -157,4 +157,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -23,9 +23,11 @@ OUTCOMES = ("metrics", "curves", "dvc.lock")  # what a run leaves for git
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of dvc.lock: md5 by path of what it read and wrote, values by parameter file."""
+    """One stage of dvc.lock: its command, md5 by path of what it read and wrote, values by
+    parameter file."""
 
     name: str
+    cmd: str = ""
     deps: dict[str, str] = field(default_factory=dict)
     outs: dict[str, str] = field(default_factory=dict)
     params: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -45,6 +47,7 @@ def read_lock(root: Path) -> list[Stage]:
         return [
             Stage(
                 name,
+                str(entry.get("cmd") or ""),
                 _hashes(entry.get("deps")),
                 _hashes(entry.get("outs")),
                 dict(entry.get("params") or {}),

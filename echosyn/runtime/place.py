@@ -38,7 +38,7 @@ def mend_venv(root: Path) -> Path | None:
         for path in (root / VENV).glob(f"lib/python*/site-packages/{pattern}"):
             text = path.read_bytes()
             for was, now in zip(_spellings(old), _spellings(root), strict=True):
-                text = re.sub(re.escape(was) + rb"(?=[/'\"\n]|\Z)", lambda _, new=now: new, text)
+                text = now.join(re.split(re.escape(was) + rb"(?=[/'\"\n]|\Z)", text))
             _write(path, text)
     # Writes `activate` and its kin anew.
     subprocess.run([bin_ / "python", "-m", "venv", "--without-pip", root / VENV], check=True)
@@ -107,7 +107,7 @@ def mend_store(file: Path) -> str | None:
 
 
 def mend_dvc(root: Path) -> bool:
-    """Let DVC work in a folder that no git repository holds; whether it had to be told."""
+    """Let DVC work in a folder that no git repository holds; whether it had to be set so."""
     local = root / ".dvc/config.local"
     if any((folder / ".git").exists() for folder in (root, *root.parents)):
         return False
@@ -122,11 +122,11 @@ def main() -> None:
     root = Path.cwd()
     if old := mend_venv(root):
         print(f"this folder was {old}: the commands in .venv now run here")
-    if old := mend_store(root / "mlruns/mlflow.db"):
-        print(f"mlruns/mlflow.db looked for pictures in {old}: now it does here")
+    if elsewhere := mend_store(root / "mlruns/mlflow.db"):
+        print(f"mlruns/mlflow.db looked for pictures in {elsewhere}: now it does here")
     if mend_dvc(root):
         print(
-            "no git keeps this folder: DVC is told so in .dvc/config.local, and runs are recorded "
+            "no git keeps this folder: DVC knows it from .dvc/config.local, and runs are recorded "
             "with git_commit 'unknown'"
         )
 

@@ -20,7 +20,7 @@ QUIET = {
     "GX_ANALYTICS_ENABLED": "false",
     "HF_HUB_OFFLINE": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "OPENCV_FFMPEG_LOGLEVEL": "-8",  # broken videos are told of by us
+    "OPENCV_FFMPEG_LOGLEVEL": "-8",  # broken videos are named by us
     "OPENCV_LOG_LEVEL": "SILENT",
     "RAY_USAGE_STATS_ENABLED": "0",
 }

@@ -55,7 +55,7 @@ def finish(work: Path) -> None:
 
 
 def _recorded_since(mark: Path) -> bool:
-    """Whether DVC has changed its lock since: then the same stage runs because it shall. Told by
+    """Whether DVC has changed its lock since: then the same stage runs because it shall. Seen by
     content, since the clock may have been set in between."""
     return mark.read_text() != _lock()
 

@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from echosyn.runtime import timing
 from echosyn.runtime.config import Params
@@ -39,9 +40,11 @@ def command(main: Callable[..., None], **arguments: str) -> None:
 
 
 def params_here() -> Params:
-    """The project's params; a stage asks for them once its modules are imported."""
+    """The project's params; a stage asks for them once its modules are imported. Their root is
+    relative, so that the folders below it have the names that dvc.lock gives them."""
     timing.loaded()
-    return Params(project_root())
+    project_root()  # refuses a folder that is none
+    return Params(Path())
 
 
 def torch_params() -> Params:

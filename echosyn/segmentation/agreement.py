@@ -10,14 +10,14 @@ from echosyn.metrics.ef import ef_scores, requested_vs_measured
 from echosyn.segmentation import RESAMPLES
 from echosyn.segmentation.files import FILE, NONE
 
-FEWEST = 3  # videos that an agreement is told of
+FEWEST = 3  # videos of which an agreement is given
 
 
 def measured_agreement(folder: Path, measured: pd.DataFrame, seed: int) -> dict[str, float]:
     """`segmentation/ef_measured_{r,slope,mae}`: traced EF against what the EF regressors measure.
 
     Args:
-        folder: of the stage trace; nothing is told where there are no tracings.
+        folder: of the stage trace; nothing is given where there are no tracings.
         measured: columns FileName and ef_measured, percent.
     """
     if (folder / NONE).is_file():

@@ -36,7 +36,9 @@ def chords(contour: np.ndarray) -> np.ndarray:
     centre = np.array([moments["m10"], moments["m01"]]) / moments["m00"]
     tilt = 0.5 * np.arctan2(2 * moments["mu11"], moments["mu20"] - moments["mu02"])
     down = np.array([np.cos(tilt), np.sin(tilt)]) * (1 if np.sin(tilt) > 0 else -1)
-    _, reach = _spans((contour - centre) @ [-down[1], down[0]], (contour - centre) @ down, [0.0])
+    _, reach = _spans(
+        (contour - centre) @ [-down[1], down[0]], (contour - centre) @ down, np.zeros(1)
+    )
     base = centre + reach[0] * down
     apex = contour[np.argmax(np.linalg.norm(contour - base, axis=1))]
     apex, along, across, length = _frame(apex, base)

@@ -128,7 +128,7 @@ class SegmentationTask:
     def size(self) -> int:
         return len(self.train.frames)
 
-    def build(self) -> nn.Module:
+    def build(self) -> Segmenter:
         areas = self.train.areas
         return Segmenter(self.cfg.width, (float(areas.min()), float(areas.max())), self.ml)
 
@@ -168,7 +168,7 @@ def changed(
     move = cv2.getRotationMatrix2D(
         ((w - 1) / 2, (h - 1) / 2), rng.uniform(-TURN, TURN), 1 + rng.uniform(-ZOOM, ZOOM)
     )
-    move[:, 2] += rng.uniform(-SHIFT, SHIFT, 2)
+    move[:, 2] = move[:, 2] + rng.uniform(-SHIFT, SHIFT, 2)
     moved = cv2.warpAffine(frame, move, (w, h)).astype(np.float32) / 255
     where = cv2.warpAffine(mask.astype(np.uint8) * 255, move, (w, h)) > 127
     gamma, gain = np.exp(rng.uniform(-GAMMA, GAMMA)), 1 + rng.uniform(-GAIN, GAIN)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from torch import nn
 
 from echosyn.data.filelist import (
     EF_TRACED,
@@ -68,8 +67,8 @@ def trace(model: Segmenter, frames: np.ndarray) -> Tracing:
     def refused(why: int) -> Tracing:
         return Tracing(OUTCOMES[why], at, np.full((2, 1 + CHORDS, 4), np.nan))
 
-    contours = [largest_contour(found[t]) for t in at]
-    if any(contour is None for contour in contours):
+    contours = [contour for t in at if (contour := largest_contour(found[t])) is not None]
+    if len(contours) < len(at):
         return refused(1)
     low, high = (share * of for share, of in zip(PLAUSIBLE, model.areas, strict=True))
     if not all(low <= area(contour) <= high for contour in contours):
@@ -95,7 +94,7 @@ def trace_videos(
     """
 
     def worker() -> Callable[[range], np.ndarray]:
-        net: nn.Module = Segmenter.load(model).to(pick_device())
+        net = Segmenter.load(model).to(pick_device())
 
         def compute(rows: range) -> np.ndarray:
             return np.stack([_row(net, folder, names[i], fps) for i in rows])

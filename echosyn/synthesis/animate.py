@@ -48,7 +48,7 @@ def animated_names(latents: LatentSet, efs: Sequence[float]) -> list[list[str]]:
 
 
 def counterfactual_names(
-    latents: LatentSet, videos: Sequence[int], efs: Sequence[float]
+    latents: LatentSet, videos: Sequence[int] | np.ndarray, efs: Sequence[float]
 ) -> list[list[str]]:
     """Per video its name, then those of it unchanged and at each EF."""
     labels = [UNCHANGED, *(f"EF{ef:g}" for ef in efs)]
@@ -107,7 +107,8 @@ def counterfactual_guest(
             "counterfactual takes; set counterfactual: false"
         )
     with _EchoNetFolder(latents, codec, out) as folder:
-        for v, (_, *names) in zip(long, counterfactual_names(latents, long, efs), strict=True):
+        every = counterfactual_names(latents, long, efs)
+        for v, (_, *names) in zip(long.tolist(), every, strict=True):
             z, asked = latents.mean(v), (float(own_ef[v]), *efs)
             fps = float(latents.table["FPS"][v])
             made = counterfactuals(sampler, z, latents.hearts(v, 1)[0], asked[0], asked, fps)
@@ -253,7 +254,7 @@ def unchanged_ssim(clips: Sequence[Sequence[np.ndarray]]) -> dict[str, float]:
     return {f"{COUNTERFACTUAL}/{name}": float(np.mean(values)) for name, values in found.items()}
 
 
-def clips_by_video(made: FrameSet, videos: Sequence[int]) -> dict[int, np.ndarray]:
+def clips_by_video(made: FrameSet, videos: Sequence[int] | np.ndarray) -> dict[int, np.ndarray]:
     """The frames made of each of `videos`, uint8 (N, H, W): as many clips in turn for each."""
     each = len(made) // len(videos)
     return {

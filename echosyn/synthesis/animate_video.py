@@ -122,6 +122,7 @@ class Models:
             raise EchosynError(
                 f"{video}: no frame {frame}; there are {fitted.count}, counted from 0"
             )
+        assert fitted.frames is not None  # they are kept
         chosen = end_diastole(fitted.frames) if frame is None else frame
         frames = fitted.frames[resample_indices(fitted.count, fitted.fps, self.fps)]
         heart = self.codec.encode(fitted.frames[chosen : chosen + 1])[0][0]
@@ -292,7 +293,8 @@ def _scores(
     pairs = [pair for pair in pairs if None not in pair]
     if not pairs:
         return {"made": rows}
-    found = ef_scores(*np.array(pairs).T, seed=0, resamples=1)
+    true, predicted = np.array(pairs).T
+    found = ef_scores(true, predicted, seed=0, resamples=1)
     numbers = {f"ef_{name}": _known(found[name].value) for name in ("mae", "r2")}
     return {"made": rows, **numbers}
 
@@ -313,7 +315,7 @@ def table(scores: dict) -> str:
         rows.append((made["name"], *("" if x is None else format(x, form) for x, form in known)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(names))]
     own = scores["ef_measured"]
-    told = "too short to measure" if own is None else f"measured {own:.1f}"
-    lines = [f"heart: frame {scores['heart_frame']}; its EF: {told}"]
+    measured = "too short to measure" if own is None else f"measured {own:.1f}"
+    lines = [f"heart: frame {scores['heart_frame']}; its EF: {measured}"]
     lines += ["  ".join(cell.rjust(w) for cell, w in zip(r, widths, strict=True)) for r in rows]
     return "\n".join(lines)

@@ -150,7 +150,7 @@ def as_asked(table: pd.DataFrame, ef: pd.Series | np.ndarray) -> pd.DataFrame:
 
 def truth_numbers(found: pd.DataFrame | None, tolerance: float, seed: int) -> dict[str, float]:
     """How near the videos come to what was asked for, and at how many attempts; none measured,
-    none returned. What cannot be told of the videos (a correlation of one) is left out.
+    none returned. What the videos cannot say (a correlation of one) is left out.
 
     The regressors that decided also measure here: another one would find the videos less near.
     """

@@ -1,6 +1,6 @@
 """A synthetic dataset from accepted hearts: which heart gets which EF and split, then videos."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from echosyn.data.beats import draw_beats, first_phases
-from echosyn.data.filelist import BEAT, CLASS, HEART_RATE, PHASE, read_filelist, write_filelist
+from echosyn.data.filelist import BEAT, CLASS, HEART_RATE, PHASE, write_filelist
 from echosyn.data.latents import LatentSet
 from echosyn.diffusion.ef_draw import draw_ef
 from echosyn.diffusion.generate import VideoSampler, synthetic_name
@@ -83,8 +83,8 @@ def plan_samples(
 ) -> SamplePlan:
     """Take the first accepted hearts in sample order and give each an EF, a class and a split.
 
-    What a heart was itself told, it keeps. Else EFs are drawn as `cfg.ef` says, where TRAIN has
-    any, and for `label` "class" the classes by TRAIN's frequencies, in every split. Heart rates are
+    What a heart was drawn for, it keeps. Else EFs are drawn as `cfg.ef` says, where TRAIN has any,
+    and for `label` "class" the classes by TRAIN's frequencies, in every split. Heart rates are
     drawn as TRAIN's are at the EF, and the phase of the first frame evenly, where TRAIN's beats are
     known.
 
@@ -133,8 +133,8 @@ def _draw_classes(known: list[str], n: int, rng: np.random.Generator) -> list[st
 
 
 def as_hearts_are(table: pd.DataFrame, hearts: AcceptedHearts, indices: np.ndarray) -> pd.DataFrame:
-    """FileList rows whose EF and class are what their hearts (sample indices) were told, if they
-    were told any."""
+    """FileList rows whose EF and class are what their hearts (sample indices) were drawn for, if
+    for any."""
     rows = np.searchsorted(hearts.indices, indices)
     if hearts.ef is not None:
         table = as_asked(table, hearts.ef[rows])
@@ -144,7 +144,7 @@ def as_hearts_are(table: pd.DataFrame, hearts: AcceptedHearts, indices: np.ndarr
 
 
 def replanned(hearts: AcceptedHearts, indices: np.ndarray, table: pd.DataFrame) -> SamplePlan:
-    """Other hearts in the places of finished videos, whose FileList rows `table` are."""
+    """Other hearts in place of those of finished videos, whose FileList rows `table` are."""
     return SamplePlan(hearts, indices, as_hearts_are(without_truth(table), hearts, indices))
 
 
@@ -219,7 +219,7 @@ def _made(
     rows: list[int],
     seed: int,
     attempt: int,
-) -> Iterator[tuple[int, np.ndarray]]:
+) -> Generator[tuple[int, np.ndarray]]:
     """Each of these rows with its frames, uint8 (T, H, W), of attempt number `attempt`.
 
     A GPU is fed with `batch` videos at once. On a CPU each thread makes a video by itself: matrix
@@ -274,7 +274,7 @@ def sample_numbers(
     table: pd.DataFrame, shards: list[Path], cfg: SampleVideosConfig, seed: int
 ) -> dict[str, float]:
     """Flat metrics of finished samples with FileList `table`; those of EF where they have one."""
-    numbers = {
+    numbers: dict[str, float] = {
         "sample_videos/videos": len(table),
         "sample_videos/frames": int(table["NumberOfFrames"].sum()),
     }
@@ -282,13 +282,3 @@ def sample_numbers(
         numbers["sample_videos/ef_mean"] = float(table["EF"].mean())
         numbers["sample_videos/ef_sd"] = float(table["EF"].std(ddof=0))
     return numbers | truth_numbers(read_truth(shards), cfg.ef_tolerance, seed)
-
-
-def released_hearts(hearts: AcceptedHearts, samples: Path) -> Tensor:
-    """The hearts (N, 4, h, w) that a sample folder's videos show, in its order.
-
-    Raises:
-        EchosynError: a video of a heart that the filter did not accept.
-    """
-    names = read_filelist(samples / "FileList.csv", label="none")["FileName"]
-    return hearts.take(np.array([int(name.rsplit("_", 1)[1]) for name in names]))

@@ -35,13 +35,12 @@ class VideoModels:
     speckle: Path
 
     @classmethod
-    def of(cls, cfg: SampleVideosConfig, dataset: str) -> "VideoModels":
-        """As the stages leave them under models/.
+    def of(cls, cfg: SampleVideosConfig, root: Path, dataset: str) -> "VideoModels":
+        """As the stages leave them in the folder `root`.
 
         Raises:
             EchosynError: the video model is not there.
         """
-        root = Path("models")
         found = cls(
             root / cfg.model, root / "vae", root / "ef" / dataset / "real",
             root / "lidm" / dataset, root / "speckle" / dataset,
@@ -85,8 +84,8 @@ class VideoModels:
             own_fps: of the latents that it was trained on.
 
         Raises:
-            EchosynError: as VideoSampler; or a model that was not told frame rates, and another one
-                than its own.
+            EchosynError: as VideoSampler; or a model not conditioned on frame rates, and another
+                one than its own.
         """
         if cfg.image_steps and not self.image.is_dir():
             raise EchosynError(

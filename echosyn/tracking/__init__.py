@@ -209,7 +209,8 @@ def stage_run(
     Raises:
         EchosynError: the tracking store refuses us. One that does not answer is warned of, once.
     """
-    values = dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else dict(settings)
+    typed = dataclasses.is_dataclass(settings) and not isinstance(settings, type)
+    values = dataclasses.asdict(settings) if typed else dict(settings)
     tags = {
         "stage": stage,
         "subject": subject,
@@ -304,8 +305,8 @@ def release_run(manifest: Mapping[str, Any], dataset: str, digest: str, artifact
 
 
 def carry(until: Callable[[], bool]) -> int:
-    """Send what any process leaves in the project's outboxes, until told to stop and all is sent or
-    nothing answers; the operations left over.
+    """Send what any process leaves in the project's outboxes, until asked to stop and all is sent
+    or nothing answers; the operations left over.
 
     Processes that have `CARRIED` in their environment leave the sending to this one: each is spared
     the import of MLflow and its opening of the store.

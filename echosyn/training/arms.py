@@ -96,17 +96,16 @@ def parse_arm(name: str) -> Arm:
         EchosynError: a name that is none.
     """
     text, _, start = name.partition("_from_")
-    known = {"start": start} if "_from_" in name and start else {}
     if text in ARMS and name.count("_from_") <= 1 and ("_from_" not in name or start):
-        return Arm(name, text, **known)
+        return Arm(name, text, start=start or None)
     if found := re.fullmatch(r"real_plus_synthetic_(\d{1,4})", text):
         percent = int(found[1])
         if percent >= 1:
-            return Arm(name, "real_plus_synthetic", ratio_percent=percent, **known)
+            return Arm(name, "real_plus_synthetic", ratio_percent=percent, start=start or None)
     if found := re.fullmatch(r"few_real_(\d{1,2})(_plus_synthetic)?", text):
         percent, kind = int(found[1]), "real_plus_synthetic" if found[2] else "few_real"
         if percent >= 1:
-            return Arm(name, kind, real_percent=percent, **known)
+            return Arm(name, kind, real_percent=percent, start=start or None)
     raise EchosynError(
         f"arm {name!r} is not one of {', '.join(ARMS)}, real_plus_synthetic_<1-9999 percent>, "
         "few_real_<1-99 percent>, few_real_<percent>_plus_synthetic, or one of these with "
@@ -114,12 +113,12 @@ def parse_arm(name: str) -> Arm:
     )
 
 
-def folders(dataset: str) -> dict[str, Path]:
-    """Where the videos of each source are, relative to the project."""
+def folders(root: Path, dataset: str) -> dict[str, Path]:
+    """Where the videos of each source are in a project."""
     return {
-        "real": Path("data/train") / dataset,
-        "reconstructed": Path("reconstructions/train") / dataset,
-        "synthetic": Path("samples") / dataset,
+        "real": root / "data/train" / dataset,
+        "reconstructed": root / "reconstructions/train" / dataset,
+        "synthetic": root / "samples" / dataset,
     }
 
 
@@ -177,7 +176,7 @@ def choose(
         chosen.append(synthetic)
     if count and synthetic is not None and split == "TRAIN":
         wanted = math.ceil(len(synthetic) * real_share / (1 - real_share))
-        chosen[0] = real.take(np.resize(np.arange(count), max(wanted, count)))
+        chosen[0] = chosen[0].take(np.resize(np.arange(count), max(wanted, count)))
     return chosen
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from echosyn.data.latents import LatentSet
 from echosyn.diffusion.objectives import Objective
 from echosyn.diffusion.sampling import denoise, sample_generators
+from echosyn.diffusion.settings import SampleHeartsConfig
 from echosyn.privacy.attacks.canary import (
     CanaryConfig,
     CanaryResult,
@@ -27,7 +28,7 @@ from echosyn.privacy.attacks.canary import (
     plant,
 )
 from echosyn.privacy.detectors.embedding import people_of
-from echosyn.runtime.config import setting
+from echosyn.runtime.config import Params, setting
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.progress import bar
 from echosyn.training.diffusion import LidmTask, TrainLidmConfig
@@ -41,6 +42,19 @@ class MarkedConfig:
     mark: CanaryConfig
     train: TrainLidmConfig
     steps: int = setting(25, lo=1, hi=1000, help="denoising steps from pure noise")
+
+    @classmethod
+    def of(cls, params: Params, dataset: str) -> "MarkedConfig":
+        """The entry of section `canary` over conf, with the training that the dataset's LIDM has.
+
+        Raises:
+            EchosynError: no such entry, or a setting that is unknown or impossible.
+        """
+        return cls(
+            params.named("canary", "canary", dataset, CanaryConfig),
+            params.stage("train_lidm", TrainLidmConfig),
+            params.stage("sample_hearts", SampleHeartsConfig).steps,
+        )
 
     @property
     def loop(self) -> LoopConfig:

@@ -11,8 +11,13 @@ score on those says nothing. The headline of every arm is therefore measured on 
 TEST videos alone.
 """
 
-from collections.abc import Callable
+import io
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -24,11 +29,16 @@ from echosyn.data.frames import FrameSet
 from echosyn.metrics.classification import RESAMPLES
 from echosyn.metrics.ef_meter import predict_clips
 from echosyn.models.r2plus1d import R2Plus1d, R2Plus1dConfig, normalise_clips
-from echosyn.runtime.config import setting
+from echosyn.runtime.config import Params, build, read_yaml, setting
 from echosyn.runtime.errors import EchosynError
+from echosyn.runtime.files import write_bytes
+from echosyn.tracking import Log
 from echosyn.training.ef import training_clip
-from echosyn.training.folds import Labelled, hold_out, patient_folds
+from echosyn.training.folds import ClassifyTask, Labelled, hold_out, patient_folds
 from echosyn.training.loop import LoopConfig
+
+if TYPE_CHECKING:
+    from echosyn.training.stage import Fit
 
 ARMS = ("real", "synthetic", "both")
 FIT = 13  # stream of random numbers
@@ -58,6 +68,24 @@ class ClassifyConfig:
         if self.model.outputs != 1:
             return f"model: outputs {self.model.outputs}, but a binary classifier has 1"
         return None
+
+
+def classify_settings(params: Params, name: str) -> tuple[ClassifyTask, ClassifyConfig]:
+    """A task of section `classify`, and the sizes of its scale.
+
+    Raises:
+        EchosynError: no such task, or a dataset that is not generated.
+    """
+    where = f"params.yaml: classify.{name}"
+    task = build(ClassifyTask, params.entry("classify", name), where)
+    generated = params.raw.get("generate") or []
+    if task.dataset not in generated:
+        raise EchosynError(
+            f"{where}: dataset {task.dataset!r} has no synthetic videos: it is not under generate "
+            f"({', '.join(map(str, generated))})"
+        )
+    conf = params.conf("classify")
+    return task, build(ClassifyConfig, read_yaml(conf), str(conf.relative_to(params.root)))
 
 
 @dataclass(frozen=True)
@@ -138,13 +166,14 @@ class ClassifierTask:
     def size(self) -> int:
         return len(self.train)
 
-    def build(self) -> nn.Module:
+    def build(self) -> ClipClassifier:
         return ClipClassifier(R2Plus1d(self.cfg.model), self.mean, self.std)
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
         clips = []
         for i in indices:
-            clips.append(training_clip(*self.train[i], self.cfg, rng))
+            videos, v = self.train[i]
+            clips.append(training_clip(videos, v, self.cfg, rng))
         truth = self.positive[indices]
         return {
             "clips": torch.from_numpy(np.stack(clips)),
@@ -218,3 +247,43 @@ def predict_all(
         for arm, values in found.items()
     ]
     return pd.concat(tables, ignore_index=True)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A run's log, its values under the name of the model they are of."""
+
+    run: Log
+    name: str
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self.run.log(step, {f"{self.name}/{k}": v for k, v in values.items()})
+
+    def resumed(self, step: int) -> None:
+        self.run.resumed(step)
+
+    def committing(self, step: int) -> AbstractContextManager:
+        return self.run.committing(step)
+
+
+def predict_job(
+    fit: "Fit", job: Job, real: Labelled, cfg: ClassifyConfig, work: Path, log: Log, name: str
+) -> np.ndarray:
+    """Train a job's model and return its probabilities of the job's test videos (V,).
+
+    They are kept in `work`, where the next call finds them; a killed training resumes.
+
+    Args:
+        fit: echosyn.cluster.fit. name: of the task.
+    """
+    done, folder = work / f"{job.name}.npy", work / job.name
+    if not done.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        task, title = ClassifierTask(cfg, job.train, job.val), f"classify {name} {job.name}"
+        model = fit(task, cfg.loop, job.seed, folder, _Named(log, job.name), title, "classify")
+        found = probabilities(model, real.take(job.test).frames, cfg)
+        data = io.BytesIO()
+        np.save(data, found)
+        write_bytes(done, data.getvalue())
+    shutil.rmtree(folder, ignore_errors=True)
+    return np.load(done)

@@ -70,7 +70,7 @@ class Pace:
 def write_curves(work: Path, out: Path) -> None:
     """out/train.csv and out/val.csv of a finished training: step, samples, seconds, ..., loss.
 
-    The loss comes last: it is what `dvc plots` draws when it is told nothing else. Where nothing
+    The loss comes last: it is what `dvc plots` draws when nothing else is asked. Where nothing
     was trained the tables have no rows.
     """
     rows = _read(work / FILE)

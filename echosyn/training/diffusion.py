@@ -40,7 +40,9 @@ class TrainLidmConfig:
     time_shift: float = setting(0.0, lo=-3.0, hi=3.0, help="mean of logit_normal; above 0: noisier")
     weighting: str = setting("none", choices=WEIGHTINGS, help="of the loss over times")
     posterior: str = setting("mean", choices=POSTERIORS, help="what of a latent is learned")
-    condition: str = setting("none", choices=("none", "ef", "class"), help="what a heart is told")
+    condition: str = setting(
+        "none", choices=("none", "ef", "class"), help="what the LIDM is conditioned on"
+    )
     drop_label: float = setting(0.1, lo=0.0, hi=1.0, help="share of hearts that train without it")
     guide: float = setting(
         0.0, lo=0.0, hi=0.9, help="a second training for `autoguidance`: its share of the steps"
@@ -50,7 +52,7 @@ class TrainLidmConfig:
 
     def check(self) -> str | None:
         if self.layout == "published" and self.condition != "none":
-            return f"layout 'published' is told nothing: condition '{self.condition}' needs 'own'"
+            return f"layout 'published' is unconditional: condition '{self.condition}' needs 'own'"
         if self.condition != "none" and not 0 < self.drop_label < 1:
             return (
                 f"drop_label {self.drop_label:g} with condition '{self.condition}': guidance and "
@@ -121,7 +123,7 @@ class Pool:
 
 
 def video_spec(cfg: TrainLvdmConfig, sets: list[LatentSet]) -> ConditionSpec:
-    """What a video model of these datasets is told: the labels that they have."""
+    """What a video model of these datasets is conditioned on: the labels that they have."""
     if cfg.layout == "published":
         return ConditionSpec(published=True)
     efs = np.concatenate([s.ef for s in sets]) if sets else np.zeros(0)
@@ -147,7 +149,9 @@ def new_video(
 ) -> VideoDenoiser | PublishedVideoDenoiser:
     """A fresh video model of these sizes for latents (4, size, size)."""
     if cfg.layout == "published":
+        assert cfg.unet is not None  # the settings' check
         return PublishedVideoDenoiser.create(cfg.unet, cfg.window, size)
+    assert cfg.model is not None  # the settings' check
     return VideoDenoiser(cfg.model, cfg.window, spec, size, cfg.continues > 0)
 
 
@@ -156,12 +160,14 @@ def new_image(
 ) -> ImageDenoiser | PublishedImageDenoiser:
     """A fresh image model of these sizes for latents (4, size, size)."""
     if cfg.layout == "published":
+        assert cfg.unet is not None  # the settings' check
         return PublishedImageDenoiser.create(cfg.unet, size)
+    assert cfg.model is not None  # the settings' check
     return ImageDenoiser(cfg.model, size, spec)
 
 
 def heart_spec(cfg: TrainLidmConfig, train: LatentSet) -> ConditionSpec:
-    """What an image model is told.
+    """What an image model is conditioned on.
 
     Raises:
         EchosynError: the dataset lacks the label that `condition` names.
@@ -236,23 +242,23 @@ class LidmTask:
     def size(self) -> int:
         return len(self.pool)
 
-    def build(self) -> nn.Module:
+    def build(self) -> ImageDenoiser | PublishedImageDenoiser:
         return new_image(self.cfg, self.spec, self.frame_size)
 
     def _draw(
         self, cfg: TrainLidmConfig, pool: Pool, indices: np.ndarray, rng: np.random.Generator
     ) -> dict[str, Tensor]:
         generator = _torch_generator(rng)
-        frames, told = [], []
+        frames, labels = [], []
         for i in indices:
             latents, v = pool.where[i]
             f = int(rng.choice(latents.heart_frames(v)))
             frames.append(_latents(latents, cfg.posterior, (v, f, f + 1), generator)[0])
-            told.append(label_row(self.spec, latents, v))
+            labels.append(label_row(self.spec, latents, v))
         x = torch.stack(frames)  # (B, 4, h, w)
         noise = torch.randn(x.shape, generator=generator)
         u = time_samples(len(x), cfg.times, generator, cfg.time_shift)
-        condition = torch.cat(told)
+        condition = torch.cat(labels)
         if self.spec.dim:
             condition = self.spec.dropped(condition, cfg.drop_label, generator)
         return {"x": x, "noise": noise, "u": u, "condition": condition}
@@ -290,7 +296,7 @@ class LvdmTask:
     def size(self) -> int:
         return len(self.pool)
 
-    def build(self) -> nn.Module:
+    def build(self) -> VideoDenoiser | PublishedVideoDenoiser:
         return new_video(self.cfg, self.spec, self.frame_size)
 
     def _draw(
@@ -298,7 +304,7 @@ class LvdmTask:
     ) -> dict[str, Tensor]:
         generator = _torch_generator(rng)
         window = cfg.window
-        clips, hearts, told = [], [], []
+        clips, hearts, labels = [], [], []
         for i in indices:
             latents, v = pool.where[i]
             length = int(latents.lengths[v])
@@ -313,7 +319,7 @@ class LvdmTask:
             clips.append(clip)
             f = int(rng.choice(latents.heart_frames(v)))
             hearts.append(latents.mean(v, f, f + 1)[0])
-            told.append(label_row(self.spec, latents, v, stride, start))
+            labels.append(label_row(self.spec, latents, v, stride, start))
         x = torch.stack(clips)  # (B, T, 4, h, w)
         noise = torch.randn(x.shape, generator=generator)
         if cfg.noise_offset:
@@ -333,7 +339,7 @@ class LvdmTask:
             "u": u,
             "heart": heart,
             "condition": self.spec.dropped(
-                torch.cat(told), cfg.drop_label, generator, cfg.drop_beat
+                torch.cat(labels), cfg.drop_label, generator, cfg.drop_beat
             ),
         }
         if self.cfg.continues:

@@ -1,16 +1,17 @@
 """A student that samples in a few steps, distilled from a trained LVDM by the one loop.
 
-The student starts as the teacher, is told the length of its step, and learns the teacher's mean
-velocity over that step: Salimans & Ho 2022 distil steps into one; Meng et al. 2023 distil the
-guided teacher, so that guidance costs no pass any more; Yan et al. 2024 (PeRFlow) keep to pieces of
-the path; Frans et al. 2024 condition on the step's length, so that one student serves every number
-of steps.
+The student starts as the teacher, is conditioned on the length of its step, and learns the
+teacher's mean velocity over it: Salimans & Ho 2022 distil steps into one; Meng et al. 2023 distil
+the guided teacher, so that guidance costs no pass any more; Yan et al. 2024 (PeRFlow) keep to
+pieces of the path; Frans et al. 2024 condition on the step's length, so that one student serves
+every number of steps.
 """
 
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from echosyn.diffusion.objectives import TRAIN_STEPS, load_objective
 from echosyn.diffusion.sampling import guided
 from echosyn.diffusion.settings import GUIDANCE
 from echosyn.diffusion.student import Student
-from echosyn.diffusion.windows import Predict
+from echosyn.diffusion.windows import Whole
 from echosyn.models.published_video import PublishedVideoDenoiser, load_video
 from echosyn.models.video import VideoDenoiser
 from echosyn.runtime.config import setting
@@ -31,7 +32,7 @@ from echosyn.training.loop import LoopConfig
 
 # Distilled are the labels and the heart as sampling gives them, from standard normal noise.
 VALIDATION_BLOCK = 8  # clips at once
-AS_SAMPLED = {
+AS_SAMPLED: dict[str, Any] = {
     "times": "uniform",
     "drop_label": 0.0,
     "drop_heart": 0.0,
@@ -76,8 +77,8 @@ class DistillTask:
             rates and given frames are drawn.
 
     Raises:
-        EchosynError: a teacher that is not of objective 'flow', or of layout 'published', or was
-            told other things than these datasets have.
+        EchosynError: a teacher that is not of objective 'flow', or of layout 'published', or
+            conditioned on other things than these datasets have.
     """
 
     def __init__(
@@ -100,13 +101,13 @@ class DistillTask:
         self.clips = LvdmTask(plain, train, val)
         if self.teacher.spec.published:
             raise EchosynError(
-                f"{teacher}: a model of layout 'published' cannot be told the length of its step: "
-                "set train_lvdm.layout: own"
+                f"{teacher}: a model of layout 'published' cannot be conditioned on the length of "
+                "its step: set train_lvdm.layout: own"
             )
         if self.teacher.spec != self.clips.spec:
             raise EchosynError(
-                f"{teacher}: was told {self.teacher.spec}, but its settings and datasets make that "
-                f"{self.clips.spec}: train it again"
+                f"{teacher}: was conditioned on {self.teacher.spec}, but its settings and datasets "
+                f"make that {self.clips.spec}: train it again"
             )
 
     def __getstate__(self) -> dict:
@@ -121,7 +122,7 @@ class DistillTask:
     def size(self) -> int:
         return self.clips.size
 
-    def build(self) -> nn.Module:
+    def build(self) -> VideoDenoiser:
         """The teacher, for a step of any length: its weights for the length start from nothing."""
         return VideoDenoiser.load(self.folder).student()
 
@@ -134,8 +135,8 @@ class DistillTask:
         at = t[:, None, None, None, None]
         x = (1 - at * keep) * batch["x"] + at * keep * batch["noise"]
         target = self.mean_velocity(x, t, span, batch)
-        told = batch["heart"], batch["condition"]
-        output = model(x, TRAIN_STEPS * t, *told, span=span, known=known)
+        given = batch["heart"], batch["condition"]
+        output = model(x, TRAIN_STEPS * t, *given, span=span, known=known)
         return weighted_mse(output, target, None, keep), {}
 
     @torch.no_grad()
@@ -159,7 +160,7 @@ class DistillTask:
         """The guided teacher's at times t (B,) in 0 .. 1; none for given frames."""
         teacher, known = self.teacher.to(x.device), batch.get("known")
 
-        def told(x: Tensor, _: Tensor, heart: Tensor, condition: Tensor, start: Tensor) -> Tensor:
+        def asked(x: Tensor, _: Tensor, heart: Tensor, condition: Tensor, start: Tensor) -> Tensor:
             n = len(x) // len(t)  # `guided` knows one time for all, here every clip has its own
             given = None if known is None else known.repeat(n, 1)
             return teacher(x, TRAIN_STEPS * t.repeat(n), heart, condition, start, known=given)
@@ -167,7 +168,7 @@ class DistillTask:
         condition, cfg = batch["condition"], self.cfg
         unlabelled = teacher.spec.unlabelled(condition)
         scales = (cfg.guidance, cfg.heart_guidance)
-        predict = guided(told, batch["heart"], condition, unlabelled, *scales)
+        predict = guided(asked, batch["heart"], condition, unlabelled, *scales)
         return predict(x, t.new_zeros(())) * _free(batch)
 
     @torch.no_grad()
@@ -180,7 +181,7 @@ class DistillTask:
             return {"loss": float("nan")}
         device = next(model.parameters()).device
         numbers: dict[str, float] = {}
-        for batch, end, own in self._held_out(device):
+        for batch, end, own in self._held_out(self.clips.val, device):
             share = len(end) / self.cfg.validation_items
             found = {"loss": float(self.loss(model, batch)[0])}
             for k in self.cfg.steps:
@@ -190,12 +191,13 @@ class DistillTask:
                 numbers[name] = numbers.get(name, 0.0) + value * share
         return numbers
 
-    def _held_out(self, device: torch.device) -> list[tuple[dict, Tensor, dict[int, Tensor]]]:
+    def _held_out(
+        self, val: dict[str, Tensor], device: torch.device
+    ) -> list[tuple[dict, Tensor, dict[int, Tensor]]]:
         """VAL in blocks, each with the teacher's samples: finest, and in fewer steps; made once."""
         if "_held_blocks" not in self.__dict__:
             self._held_blocks = []
             for i in range(0, self.cfg.validation_items, VALIDATION_BLOCK):
-                val = self.clips.val
                 batch = {k: v[i : i + VALIDATION_BLOCK].to(device) for k, v in val.items()}
                 end = self.teacher_path(batch, self.cfg.teacher_steps)[-1]
                 own = {k: self.teacher_path(batch, k)[-1] for k in self.cfg.steps}
@@ -220,14 +222,14 @@ def student_path(model: nn.Module, batch: dict[str, Tensor], steps: int) -> list
     span = batch["noise"].new_full((len(batch["noise"]),), 1 / steps)
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
-        told, known = (batch["heart"], batch["condition"]), batch.get("known")
-        out = model(x, TRAIN_STEPS * t.expand(len(x)), *told, span=span, known=known)
+        given, known = (batch["heart"], batch["condition"]), batch.get("known")
+        out = model(x, TRAIN_STEPS * t.expand(len(x)), *given, span=span, known=known)
         return out.float() * _free(batch)
 
     return _euler(predict, batch, steps)
 
 
-def _euler(predict: Predict, batch: dict[str, Tensor], steps: int) -> list[Tensor]:
+def _euler(predict: Whole, batch: dict[str, Tensor], steps: int) -> list[Tensor]:
     """States of equal Euler steps from noise to data; given frames are clean, and stay."""
     keep = _free(batch)
     x = (1 - keep) * batch["x"] + keep * batch["noise"]

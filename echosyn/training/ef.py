@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from echosyn.data.filelist import EF_CENTRE, EF_SCALE
 from echosyn.data.frames import FrameSet
 from echosyn.metrics.ef_meter import CLIPS, measure_ef, predict_clips
 from echosyn.models.ef_regressor import EfRegressor, start_from
@@ -32,7 +33,9 @@ class TrainEfConfig:
     speckle: float = setting(
         0.0, lo=0.0, hi=2.0, help="largest sd of multiplicative noise per pixel and frame"
     )
-    output_scale: float = setting(12.0, lo=1e-3, help="EF percent per unit of the network's output")
+    output_scale: float = setting(
+        EF_SCALE, lo=1e-3, help="EF percent per unit of the network's output"
+    )
     test_clips: int = setting(
         CLIPS, lo=0, help="clips per video whose mean is the prediction, 0: all"
     )
@@ -75,13 +78,13 @@ class EfTask:
         sample = np.stack([s.video(v)[0] for s, v in self.train]) if self.train else np.zeros(1)
         self.mean, self.std = float(sample.mean()), float(sample.std()) or 1.0
         efs = [float(s.ef[v]) for s, v in self.train]
-        self.centre = float(np.mean(efs)) if efs else 55.0
+        self.centre = float(np.mean(efs)) if efs else EF_CENTRE
 
     @property
     def size(self) -> int:
         return len(self.train)
 
-    def build(self) -> nn.Module:
+    def build(self) -> EfRegressor:
         cfg = self.cfg
         if self.start is not None:
             return self._continued(EfRegressor.load(self.start), self.start)
@@ -124,10 +127,14 @@ class EfTask:
 class ClipSettings(Protocol):
     """How clips are cut and disturbed in training."""
 
-    frames: int
-    pad: int
-    gain: float
-    speckle: float
+    @property
+    def frames(self) -> int: ...
+    @property
+    def pad(self) -> int: ...
+    @property
+    def gain(self) -> float: ...
+    @property
+    def speckle(self) -> float: ...
 
 
 def training_clip(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -63,14 +63,18 @@ class LoopConfig:
         return None
 
 
-class Task(Protocol):
+M = TypeVar("M", bound=nn.Module)
+Built_co = TypeVar("Built_co", bound=nn.Module, covariant=True)
+
+
+class Task(Protocol[Built_co]):
     """What a model brings to the loop."""
 
     @property
     def size(self) -> int:
         """Training items."""
 
-    def build(self) -> nn.Module:
+    def build(self) -> Built_co:
         """A fresh model."""
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -115,14 +119,14 @@ def _optimizer(model: nn.Module, cfg: LoopConfig) -> torch.optim.Optimizer:
 
 
 def fit(
-    task: Task,
+    task: Task[M],
     cfg: LoopConfig,
     seed: int,
     work: Path,
     log: Log,
     name: str,
     notice: Callable[[], bool] = lambda: False,
-) -> nn.Module:
+) -> M:
     """Train, resuming from `work` when it holds a checkpoint, and return the chosen model in eval.
 
     Ctrl-C and SIGTERM save a checkpoint after the step at hand and then stop.
@@ -299,7 +303,8 @@ def _cpu_state(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    shadow, live = list(average.parameters()), list(model.parameters())
+    shadow: list[Tensor] = list(average.parameters())
+    live: list[Tensor] = list(model.parameters())
     torch._foreach_lerp_(shadow, live, 1 - decay)
     for kept, now in zip(average.buffers(), model.buffers(), strict=True):
         kept.copy_(now)

@@ -12,14 +12,22 @@ from torch import Tensor
 from echosyn.models.store import read_config, unet_folder
 from echosyn.runtime.errors import EchosynError
 
+WATCHED = Path("weights")  # folders vae, lidm and lvdm in it are dependencies in dvc.yaml
+
 
 def weights_folder(weights: str, stage: str, dataset: str = "") -> Path:
     """The folder that `weights` of a stage's settings names, {dataset} in it replaced.
 
     Raises:
-        EchosynError: there is none.
+        EchosynError: there is none, or it lies in the project where DVC does not watch it.
     """
     folder = Path(weights.replace("{dataset}", dataset))
+    place = WATCHED / stage.removeprefix("train_")
+    if not folder.is_absolute() and place not in (folder, *folder.parents):
+        raise EchosynError(
+            f"{folder}: `weights` of {stage}, but DVC watches {place}: put the published weights "
+            "there, or give a whole path to a folder that is never changed"
+        )
     if not folder.is_dir():
         raise EchosynError(
             f"{folder}: no such folder, but it is `weights` of {stage}: put the published weights "

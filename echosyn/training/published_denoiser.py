@@ -1,4 +1,5 @@
-"""Denoisers trained elsewhere, used as they are: what a task builds when `weights` names a folder.
+"""The tasks of train_lidm and train_lvdm, and denoisers trained elsewhere, used as they are: what a
+task builds when `weights` names a folder.
 
 Folders have diffusers' layout, as the reference publishes its own: the UNet in `unet_ema`, in
 `unet` or in the folder itself, its noise schedule in `scheduler`, which the reference leaves out.
@@ -10,8 +11,10 @@ from diffusers import DDPMScheduler
 from torch import nn
 
 from echosyn.data.latents import LatentSet
+from echosyn.data.training_sets import subfolders, trained_on
 from echosyn.diffusion.objectives import DdpmV, load_objective
 from echosyn.models.condition import ConditionSpec
+from echosyn.models.image import ImageDenoiser
 from echosyn.models.published_image import (
     PublishedImageDenoiser,
     is_own_image,
@@ -20,12 +23,33 @@ from echosyn.models.published_image import (
 from echosyn.models.published_video import PublishedVideoDenoiser, is_own, load_video
 from echosyn.models.vae import LATENT_CHANNELS
 from echosyn.models.video import VideoDenoiser
+from echosyn.runtime.config import Params
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import read_json
 from echosyn.training.diffusion import LidmTask, LvdmTask, TrainLidmConfig, TrainLvdmConfig
 from echosyn.training.published import Untrained, published_config, weights_folder
 
 SCHEDULE = "scheduler/scheduler_config.json"
+
+
+def prepare_lidm(params: Params, cfg: TrainLidmConfig, dataset: str) -> tuple[LidmTask, list[Path]]:
+    """The task of a dataset's image model, and the folders that it reads of the project."""
+    latents, beats = (params.root / f / "train" / dataset for f in ("latents", "beats"))
+    fit, held_out = (LatentSet(latents, split, beats) for split in ("TRAIN", "VAL"))
+    if cfg.weights == "none":
+        return LidmTask(cfg, fit, held_out), [latents, beats]
+    task = PublishedLidm(cfg, fit, held_out, dataset)
+    return task, [latents, beats, task.folder]
+
+
+def prepare_lvdm(params: Params, cfg: TrainLvdmConfig) -> tuple[LvdmTask, list[Path]]:
+    """The task of the video model of all datasets, and the folders that it reads."""
+    folders = [*subfolders(params, "latents/train"), *subfolders(params, "beats/train")]
+    fit, held_out = trained_on(params, "TRAIN"), trained_on(params, "VAL")
+    if cfg.weights == "none":
+        return LvdmTask(cfg, fit, held_out), folders
+    task = PublishedLvdm(cfg, fit, held_out)
+    return task, [*folders, task.folder]
 
 
 class PublishedLidm(Untrained, LidmTask):
@@ -37,7 +61,7 @@ class PublishedLidm(Untrained, LidmTask):
         self.folder = weights_folder(cfg.weights, "train_lidm", dataset)
         super().__init__(cfg, train, val)
 
-    def build(self) -> nn.Module:
+    def build(self) -> ImageDenoiser | PublishedImageDenoiser:
         """Raises EchosynError: no image model, or one that the settings or latents do not fit."""
         folder = self.folder
         own = is_own_image(folder)
@@ -51,7 +75,9 @@ class PublishedLidm(Untrained, LidmTask):
                 f"{LATENT_CHANNELS}: choose one that was trained on latents of this VAE"
             )
         model = load_image(folder)
-        _check_told(folder, model.spec, self.spec, "set `condition` of train_lidm to what it knows")
+        _check_condition(
+            folder, model.spec, self.spec, "set `condition` of train_lidm to what it knows"
+        )
         _fit_size(folder, model, self.frame_size)
         return model
 
@@ -63,7 +89,7 @@ class PublishedLvdm(Untrained, LvdmTask):
         self.folder = weights_folder(cfg.weights, "train_lvdm")
         super().__init__(cfg, train, val)
 
-    def build(self) -> nn.Module:
+    def build(self) -> VideoDenoiser | PublishedVideoDenoiser:
         """Raises EchosynError: no video model, or one that the settings or latents do not fit."""
         folder, cfg = self.folder, self.cfg
         if not is_own(folder):
@@ -71,7 +97,7 @@ class PublishedLvdm(Untrained, LvdmTask):
         _check_objective(folder, cfg.objective, "train_lvdm")
         model = load_video(folder)
         _check_layout(folder, isinstance(model, VideoDenoiser), cfg.layout, "train_lvdm")
-        _check_told(folder, model.spec, self.spec, "choose a model of these datasets' labels")
+        _check_condition(folder, model.spec, self.spec, "choose a model of these datasets' labels")
         if model.window != cfg.window:
             raise EchosynError(
                 f"{folder}: clips of {model.window} frames, but train_lvdm has window "
@@ -113,15 +139,15 @@ def _check_layout(folder: Path, own: bool, wanted: str, stage: str) -> None:
         )
 
 
-def _check_told(folder: Path, found: ConditionSpec, wanted: ConditionSpec, fix: str) -> None:
-    if _told(found) != _told(wanted):
+def _check_condition(folder: Path, found: ConditionSpec, wanted: ConditionSpec, fix: str) -> None:
+    if _named(found) != _named(wanted):
         raise EchosynError(
-            f"{folder}: a model that is told {_told(found)}, but the settings and datasets tell it "
-            f"{_told(wanted)}: {fix}, or train one with weights: none"
+            f"{folder}: a model conditioned on {_named(found)}, but the settings and datasets "
+            f"have {_named(wanted)}: {fix}, or train one with weights: none"
         )
 
 
-def _told(spec: ConditionSpec) -> str:
+def _named(spec: ConditionSpec) -> str:
     names = [
         name
         for name, known in (

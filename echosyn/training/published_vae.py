@@ -1,12 +1,30 @@
-"""A VAE trained elsewhere, used as it is."""
+"""The task of train_vae, and a VAE trained elsewhere, used as it is."""
 
-from torch import nn
+from pathlib import Path
 
-from echosyn.data.frames import FrameSet
+from echosyn.data.frames import FrameSet, load_frames
+from echosyn.data.training_sets import subfolders
 from echosyn.models.vae import FRAME_SIZE, INPUT_LAYOUTS, LATENT_CHANNELS, Vae
+from echosyn.runtime.config import Params
 from echosyn.runtime.errors import EchosynError
 from echosyn.training.published import Untrained, published_config, weights_folder
 from echosyn.training.vae import TrainVaeConfig, VaeTask
+
+
+def prepare_vae(params: Params, cfg: TrainVaeConfig, cache: Path) -> tuple[VaeTask, list[Path]]:
+    """The task, and what it reads of the project.
+
+    Args:
+        cache: folder that keeps decoded frames.
+    """
+    folders = subfolders(params, "data/train")
+    sets = [load_frames(f, cfg.fps, cache, params.dataset(f.name).label) for f in folders]
+    fit, held_out = ([s.split(split) for s in sets] for split in ("TRAIN", "VAL"))
+    inputs = [*folders, *cfg.files]
+    if cfg.weights == "none":
+        return VaeTask(cfg, fit, held_out), inputs
+    task = PublishedVae(cfg, fit, held_out)
+    return task, [*inputs, task.folder]
 
 
 class PublishedVae(Untrained, VaeTask):
@@ -16,7 +34,7 @@ class PublishedVae(Untrained, VaeTask):
         self.folder = weights_folder(cfg.weights, "train_vae")
         super().__init__(cfg, train, val)
 
-    def build(self) -> nn.Module:
+    def build(self) -> Vae:
         """Raises EchosynError: no AutoencoderKL, or one of other latents than the settings'."""
         folder = self.folder
         facts = published_config(folder, "AutoencoderKL")

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from echosyn.data.latents import LatentSet
+from echosyn.data.training_sets import subfolders
 from echosyn.metrics.interval import Estimate
-from echosyn.models.reid import AugmentConfig, ReidConfig, augment_latents, build_reid
+from echosyn.models.reid import AugmentConfig, Encoder, ReidConfig, augment_latents, build_reid
 from echosyn.models.store import fill, read_weights, save_model
 from echosyn.privacy.detectors.embedding import HeartEncoder, join, people_of
 from echosyn.privacy.detectors.verification import verification_scores
-from echosyn.runtime.config import setting
+from echosyn.runtime.config import Params, setting
 from echosyn.runtime.errors import EchosynError
 from echosyn.training.loop import LoopConfig
 
@@ -49,7 +50,7 @@ class TrainReidConfig:
 class PairLoss(nn.Module):
     """The encoder with its loss as forward, which is what data-parallel training wraps."""
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
 
@@ -98,7 +99,7 @@ class ReidTask:
         val: the same for the validation loss, which is NaN with fewer than two people.
 
     Raises:
-        EchosynError: videos of one person only, who could not be told from anybody.
+        EchosynError: videos of one person only, who could not be distinguished from anybody.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class ReidTask:
     def size(self) -> int:
         return len(self.train)
 
-    def build(self) -> nn.Module:
+    def build(self) -> PairLoss:
         encoder = build_reid(dataclasses.asdict(self.cfg.model))
         if self.cfg.init != "none":
             fill(encoder, read_weights(self.cfg.init), self.cfg.init)
@@ -155,6 +156,17 @@ class ReidTask:
         return {"loss": float(self.loss(model, part)[0])}
 
 
+def prepare_reid(params: Params, cfg: TrainReidConfig, dataset: str) -> tuple[ReidTask, list[Path]]:
+    """The task, and what it reads of the project, the dataset's own latents first."""
+    own = params.root / "latents/train" / dataset
+    others = subfolders(params, "latents/train") if cfg.joint else []
+    folders = [own, *(f for f in others if f != own)]
+    train, val = ([LatentSet(f, split) for f in folders] for split in ("TRAIN", "VAL"))
+    if cfg.init != "none":
+        folders.append(Path(cfg.init))
+    return ReidTask(cfg, train, val), folders
+
+
 def measure_reid(
     model: PairLoss,
     test: LatentSet,
@@ -165,7 +177,7 @@ def measure_reid(
     """AUC, EER and recall, with intervals, of telling unseen people apart.
 
     Args:
-        test: one dataset: people of two are told apart by their machines.
+        test: one dataset: people of two differ by their machines.
         frames: of each video.
         disguise: also measure (`reid/disguised_...`) with one frame of every pair disguised so.
     """

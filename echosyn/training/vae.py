@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ class VaeTask:
     def size(self) -> int:
         return len(self.owner)
 
-    def build(self) -> nn.Module:
+    def build(self) -> Vae | AdversarialVae:
         vae, adversarial = Vae.create(self.cfg.model), self.cfg.adversarial
         if not adversarial.weight:
             return vae
@@ -127,7 +128,8 @@ class VaeTask:
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Of the VAE alone: the losses, PSNR of uint8 frames, and `posterior_statistics`."""
-        vae, numbers, posteriors = vae_of(model), {}, []
+        vae, posteriors = vae_of(model), []
+        numbers: dict[str, float] = {}
         for i in range(0, len(self.val), BLOCK):
             frames = torch.from_numpy(self.val[i : i + BLOCK]).to(next(vae.parameters()).device)
             x = vae.to_input(frames)
@@ -146,8 +148,8 @@ class VaeTask:
 
 def vae_of(model: nn.Module) -> Vae:
     """The VAE in what the loop trains: alone or beside a discriminator, in a group or not."""
-    model = getattr(model, "module", model)
-    return model.vae if isinstance(model, AdversarialVae) else model
+    inner: Any = getattr(model, "module", model)
+    return inner.vae if isinstance(inner, AdversarialVae) else inner
 
 
 def posterior_statistics(mean: Tensor, logvar: Tensor) -> dict[str, float]:

@@ -26,7 +26,9 @@ class Bars:
     ticks: Sequence[tuple[float, str]] = ()
 
 
-def histogram(title: str, values: np.ndarray, edges: Sequence[float], unit: str) -> Bars:
+def histogram(
+    title: str, values: np.ndarray, edges: Sequence[float] | np.ndarray, unit: str
+) -> Bars:
     """Share of the values in each bin, with their mean, sd and count in words.
 
     Args:
@@ -38,7 +40,7 @@ def histogram(title: str, values: np.ndarray, edges: Sequence[float], unit: str)
     top = float(parts.max(initial=0)) or 1.0
     floor = HEIGHT - BOTTOM
     bars = []
-    for i in np.flatnonzero(counts):
+    for i in np.flatnonzero(counts).tolist():
         high = parts[i] / top * (floor - 4)
         words = f"{edges[i]:g}-{edges[i + 1]:g} {unit}: {counts[i]:,}"
         bars.append((LEFT + i * step, floor - high, step - 1, high, words))

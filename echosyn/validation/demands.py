@@ -18,7 +18,7 @@ from echosyn.metrics.interval import clopper_pearson
 from echosyn.runtime.config import Params
 
 HELD_OUT = ("VAL", "TEST")
-MARKED = 6  # people without a mark from whom a detector can be told from a coin (0.025^(1/n) > 1/2)
+MARKED = 6  # people without a mark with whom a detector can beat a coin (0.025^(1/n) > 1/2)
 COLUMNS = ("Need", "Missing", "Sure", "Says")
 
 
@@ -173,7 +173,7 @@ class _Dataset:
         demands = self.demands
         yield self._videos("TRAIN", 2, "distances between sets need two")
         yield self._videos("VAL", 1, "VAL stops and selects every training")
-        yield self._people(("TRAIN",), 2, "people are told apart")
+        yield self._people(("TRAIN",), 2, "people are distinguished")
         if demands.hearts:
             why = "so many calibrate the threshold of hearts (1 / false_rejection)"
             yield self._people(("VAL",), demands.hearts, why)

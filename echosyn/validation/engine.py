@@ -46,7 +46,7 @@ def evaluate(
     import great_expectations as gx
 
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
+    context.variables.progress_bars = {"globally": False}  # type: ignore[assignment] # GX's own form
     if docs is not None:
         _add_docs(context, docs)
     source = context.data_sources.add_pandas(name)
@@ -73,6 +73,7 @@ def evaluate(
             result_format={"result_format": "SUMMARY", "partial_unexpected_count": EXAMPLES},
         )
         for one in result.results:
+            assert one.expectation_config is not None
             i = one.expectation_config.meta["check"]
             outcomes[i] = _outcome(checks[i], one, tables)
     if docs is not None:

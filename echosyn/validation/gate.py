@@ -319,7 +319,7 @@ def _settings(config: ValidateConfig | LatentsConfig) -> dict[str, float]:
 
 def _numbers(tables: Tables) -> dict[str, float]:
     """What was measured on the way, for the metrics."""
-    made = {}
+    made: dict[str, float] = {}
     for row in tables["drift"].frame.itertuples():
         pair = row.Pair.lower().replace("-", "_")
         made |= {f"gate/ef_drift/{pair}/ks": row.KS, f"gate/ef_drift/{pair}/p": row.P}

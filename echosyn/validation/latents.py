@@ -1,7 +1,7 @@
 """What the gate of latents looks at: index.csv, what its shards hold, and the dataset encoded."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,8 @@ def _measure(latents: np.ndarray) -> dict[str, Any]:
     if latents.ndim != 4 or latents.shape[1] % 2 or latents.size == 0:
         return {"Error": None, "Shape": f"{latents.dtype} {latents.shape}"}
     shape = "x".join(map(str, latents.shape[1:]))
-    facts = {"Error": None, "Shape": f"{latents.dtype} {shape}", "Frames": float(len(latents))}
+    facts: dict[str, Any] = {"Error": None, "Shape": f"{latents.dtype} {shape}"}
+    facts["Frames"] = float(len(latents))
     if latents.dtype.kind != "f":
         return facts
     bad = int(latents.size - np.isfinite(latents).sum())
@@ -141,7 +142,7 @@ def _measure(latents: np.ndarray) -> dict[str, Any]:
     return facts
 
 
-def _channels(measured: list[Mapping[str, Any]]) -> pd.DataFrame:
+def _channels(measured: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     columns = ["Channel", "Mean", "Sd", "PosteriorSd"]
     shapes = {m["Sums"].shape for m in measured}
     if len(shapes) != 1:  # none, or videos that differ: the check of the shape says so
@@ -162,22 +163,22 @@ def _compare(videos: pd.DataFrame, listed: Cells, fps_tolerance: float) -> None:
     known = place >= 0
     videos["Listed"] = known
 
-    def told(column: str) -> pd.Series:
+    def said(column: str) -> pd.Series:
         cells = table[column].iloc[place].reset_index(drop=True)
         return cells.where(known, None)
 
-    videos["ListedSplit"] = told("Split")
+    videos["ListedSplit"] = said("Split")
     videos["SameSplit"] = (videos["Split"] == videos["ListedSplit"]).where(known, None)
     if "EF" in videos:
-        videos["ListedEF"] = to_numbers(told("EF").fillna(""))
+        videos["ListedEF"] = to_numbers(said("EF").fillna(""))
         same = np.isclose(videos["EF"], videos["ListedEF"], rtol=0, atol=1e-4, equal_nan=True)
         videos["SameEF"] = pd.Series(same, dtype=object).where(known, None)
     if PATIENT in videos and PATIENT in table:
-        videos["ListedPatient"] = told(PATIENT)
+        videos["ListedPatient"] = said(PATIENT)
         same = videos[PATIENT] == videos["ListedPatient"]
         videos["SamePatient"] = same.where(known, None)
     if {"FPS", "NumberOfFrames"} <= set(videos):
-        frames, fps = (to_numbers(told(c).fillna("")) for c in ("NumberOfFrames", "FPS"))
+        frames, fps = (to_numbers(said(c).fillna("")) for c in ("NumberOfFrames", "FPS"))
         rows = zip(frames, fps, videos["FPS"], videos["NumberOfFrames"], strict=True)
         videos["ExpectedFrames"] = [_expected_frames(*row, fps_tolerance) for row in rows]
 

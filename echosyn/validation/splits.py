@@ -30,7 +30,7 @@ def nearest_in_other_splits(
     """
     out = pd.DataFrame({"Nearest": np.full(len(names), np.nan)})
     out["NearestVideo"], out["NearestSplit"] = None, None
-    seen = descriptors.any(axis=2)  # (N, 3)
+    seen = np.asarray(descriptors.any(axis=2))  # (N, 3)
     split = splits.to_numpy()
     earlier = split == SPLITS[0]
     for name in SPLITS[1:]:

@@ -49,9 +49,11 @@ def measure(path: Path) -> Measured:
         count, kept = _three_frames(video)
         fps = video.check_fps()
     three = [grey(f) for f in kept]
+    height, width = three[0].shape
     return Measured(
         count,
-        *three[0].shape,
+        height,
+        width,
         fps,
         sha256_file(path),
         float(min(int(f.max()) - int(f.min()) for f in three)),
@@ -62,10 +64,12 @@ def measure(path: Path) -> Measured:
 
 def _three_frames(video: VideoStream) -> tuple[int, list[np.ndarray]]:
     """How many frames there are; the first, that in the middle of those declared, and the last."""
-    count, first, middle, last = 0, None, None, None
-    for frame in video.frames():
-        first = frame if first is None else first
-        middle = frame if count <= video.declared // 2 else middle
+    count = 0
+    for frame in video.frames():  # one at least
+        if count == 0:
+            first = frame
+        if count <= video.declared // 2:
+            middle = frame
         count, last = count + 1, frame
     return count, [first, middle, last]
 

@@ -170,8 +170,9 @@ def write_dataset(plan: Plan, out: Path, label: str, options: IngestOptions) -> 
         return _make(plan.items[number], out / "Videos" / f".{number}")
 
     for made in map_videos(make, range(len(plan.items)), "ingest"):
-        reject = made if isinstance(made, Reject) else _place(made, out, taken)
-        if reject:
+        if isinstance(made, Reject):
+            left.append(made)
+        elif reject := _place(made, out, taken):
             left.append(reject)
         else:
             noted += [(made.source, note) for note in made.notes]
@@ -192,6 +193,7 @@ def _make(item: Item, part: Path) -> _Made | Reject:
     try:
         read = item.read()
         facts: Mapping[str, Any] = {}
+        notes: tuple[Note, ...] = ()
         if isinstance(read, Path):
             video = fit_video(read)
             notes = (Note(UNEVEN, video.note),) if video.note else ()
@@ -218,6 +220,7 @@ def _make(item: Item, part: Path) -> _Made | Reject:
     except Exception as e:  # decoders raise whatever their library does
         return Reject(item.source, f"{type(e).__name__}: {e}")
     if data is None:
+        assert video.frames is not None
         write_video(part, video.frames, video.fps)
     else:
         part.write_bytes(data)
@@ -294,8 +297,8 @@ def _notes(left: Sequence[Reject], noted: Sequence[tuple[str, Note]], resized: i
     notes = [f"{resized} videos were resized to {FRAME_SIZE}x{FRAME_SIZE}"] if resized else []
     for what in dict.fromkeys(note.what for _, note in noted):
         of_kind = [Reject(source, note.how, NOTED) for source, note in noted if note.what == what]
-        told = [reject for reject in of_kind if reject.reason]
-        notes.append(f"{len(of_kind)} {what}" + (f":{_list(told)}" if told else ""))
+        explained = [reject for reject in of_kind if reject.reason]
+        notes.append(f"{len(of_kind)} {what}" + (f":{_list(explained)}" if explained else ""))
     for outcome in ("rejected", SKIPPED):
         of_kind = [r for r in left if r.outcome == outcome]
         if of_kind:

@@ -146,6 +146,7 @@ def _read(file: Path, options: Options) -> Clip:
         notes = (TURNED,) if volume.turned else ()
     else:
         video = fit_video(file, keep=True)
+        assert video.frames is not None  # they are kept
         frames, fps = video.frames, video.fps
         notes = (Note(UNEVEN, video.note),) if video.note else ()
     if options.fps is None or options.fps == fps:

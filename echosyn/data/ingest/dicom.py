@@ -15,6 +15,7 @@ find . ! -type d | LC_ALL=C sort | sed -n 7p
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -68,7 +69,7 @@ def plan(raw: Path, label: str, options: Options) -> Plan:
             source=f"file {number} of {len(files)} by path",
             name="",
             row={},
-            read=lambda file=file, number=number: read_clip(file, options, key, people, number),
+            read=partial(read_clip, file, options, key, people, number),
         )
         for number, file in enumerate(files, 1)
     ]
@@ -76,7 +77,7 @@ def plan(raw: Path, label: str, options: Options) -> Plan:
 
 
 class People:
-    """Patients met so far, by bare number: who writes one person's number two ways is told."""
+    """Patients met so far, by bare number: who writes one person's number two ways hears of it."""
 
     def __init__(self) -> None:
         self._lock = Lock()

@@ -128,7 +128,7 @@ def square_size(height: int, width: int, aspect: float) -> tuple[int, int]:
 
 def square_pixels(frame: np.ndarray, aspect: float, how: int = cv2.INTER_AREA) -> np.ndarray:
     """A frame uint8 (H, W) whose pixels are `aspect` times as high as wide, with square pixels."""
-    height, width = square_size(*frame.shape, aspect)
+    height, width = square_size(frame.shape[0], frame.shape[1], aspect)
     if (height, width) == frame.shape:
         return frame
     return cv2.resize(np.ascontiguousarray(frame), (width, height), interpolation=how)
@@ -179,7 +179,7 @@ def fit_video(path: Path, keep: bool = False) -> Fitted:
         count, square = 0, SquareFit(video.height, video.width)
         for frame in video.frames():
             if count == 0:
-                square = SquareFit(*frame.shape[:2], video.aspect)
+                square = SquareFit(frame.shape[0], frame.shape[1], video.aspect)
                 copied = video.avi and square.identity and not keep
             count += 1
             if not copied:

@@ -32,8 +32,7 @@ def no_folder(raw: Path) -> str:
     """Why there is no raw folder at this path, and what to do."""
     where = f"{raw}: the raw dataset's folder does not exist"
     if raw.is_file():
-        packed = raw.name.lower().endswith(ARCHIVES)
-        fix = "unpack it, and set" if packed else "set"
+        fix = "unpack it, and set" if raw.name.lower().endswith(ARCHIVES) else "set"
         return f"{where}: this is a file: {fix} `path` of the dataset to the folder"
     packed = [raw.with_name(f"{raw.name}{suffix}") for suffix in ARCHIVES]
     beside = next((file.name for file in packed if file.is_file()), None)

@@ -43,7 +43,7 @@ def read_nifti(path: Path) -> Volume:
 def _volume(path: Path) -> Volume:
     import nibabel  # 0.2 s, and only two sources need it
 
-    image = nibabel.load(path)
+    image: Any = nibabel.load(path)
     shape, kind = image.shape, image.get_data_dtype()
     declared = "x".join(map(str, shape))
     if np.prod(shape, dtype=float) * kind.itemsize > MAX_BYTES:
@@ -71,7 +71,7 @@ def _is_turned(image: Any) -> bool:
     """Whether the affine, where one is stated, has other axes than the file.
 
     Tools write affines of ultrasound that mean nothing, so that following them would turn good
-    pictures; the user is told instead. Both axes mirrored is what ITK and what nothing stated give.
+    pictures; a note says so instead. Both axes mirrored is what ITK and what nothing stated give.
     """
     if not (image.header["sform_code"] or image.header["qform_code"]):
         return False

@@ -99,18 +99,18 @@ def find_view(raw: Path, view: str | None) -> Path:
         EchosynError: there is none.
     """
     inner = Path("pediatric_echo_avi")
-    places = (raw, raw / inner, raw / inner / inner)
+    folders = (raw, raw / inner, raw / inner / inner)
     if view is None:
-        views = [v for place in places for v in VIEWS if (place / v / LIST).is_file()]
+        views = [v for f in folders for v in VIEWS if (f / v / LIST).is_file()]
         if views and not (raw / LIST).is_file():
             raise EchosynError(
                 f"{raw / LIST} does not exist, but {raw} holds {' and '.join(views)}: set the "
                 f"option view: {views[0]} of the dataset"
             )
         return the_list(raw).parent
-    for place in places:
-        if (place / view / LIST).is_file():
-            return place / view
+    for folder in folders:
+        if (folder / view / LIST).is_file():
+            return folder / view
     missing = f"{raw}: no {view}/{LIST} in it or in its pediatric_echo_avi"
     there = nearby(raw, f"{view}/{LIST}")
     if there is not None:

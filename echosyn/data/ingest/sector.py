@@ -142,7 +142,7 @@ def _burned_in(mask: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.
     near = np.arange(len(mask))[:, None] < rows[0] + 0.15 * side
     quite = deviation < np.where(near, 0.02, 0.06) * mean
     still = np.bincount(labels[strokes & quite], minlength=count)
-    found = np.zeros(mask.shape, np.uint8)
+    found: np.ndarray = np.zeros(mask.shape, np.uint8)
     for word in range(1, count):
         if still[word] < LEAST_STROKE:
             continue

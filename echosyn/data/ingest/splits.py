@@ -35,7 +35,7 @@ def split_patients(classes: Mapping[str, str], shares: Shares) -> dict[str, str]
         patient -> TRAIN, VAL or TEST. A split with a share above 0 gets at least one patient of a
         class that has as many patients as there are such splits.
     """
-    splits = {}
+    splits: dict[str, str] = {}
     for name in sorted(set(classes.values())):
         patients = [p for p in classes if classes[p] == name]
         patients.sort(key=lambda p: (hashlib.sha256(f"{shares.seed}/{p}".encode()).digest(), p))

@@ -99,6 +99,7 @@ def _start_worker() -> None:
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
+    assert parent is not None  # this runs in a worker
 
     def follow() -> None:
         parent.join()

@@ -73,7 +73,7 @@ def on_grid(
 
 def draw(scene: Scene, t: int) -> np.ndarray:
     """Echogenicity at instant t as uint8 levels (SAMPLES, LINES); `LEVEL_DB` gives decibels."""
-    image = np.full((SAMPLES, LINES), level_of(SURROUNDINGS), np.uint8)
+    image: np.ndarray = np.full((SAMPLES, LINES), level_of(SURROUNDINGS), np.uint8)
     _paint(image, scene.tissue, t)
     image = cv2.GaussianBlur(image, (7, 7), 1.6)
     _paint(image, scene.blood, t)
@@ -127,8 +127,8 @@ def _structures(
     left, right = -np.multiply.outer(width, septal)[:, -1], np.multiply.outer(width, lateral)[:, -1]
     la_roof, ra_roof = ed_length + anatomy.la_depth, ed_length + anatomy.ra_depth
     la_mid = np.full_like(length, 0.06 * ed_width)
-    ra_mid = -ed_width * anatomy.annulus / 2 - anatomy.wall * 0.6 - anatomy.ra_width / 2
-    ra_mid = np.full_like(length, ra_mid)
+    ra_v = -ed_width * anatomy.annulus / 2 - anatomy.wall * 0.6 - anatomy.ra_width / 2
+    ra_mid = np.full_like(length, ra_v)
     la = _chamber(length - 1, la_roof, la_mid, anatomy.la_width / 2)
     ra = _chamber(length + 0.5, ra_roof, ra_mid, anatomy.ra_width / 2)
     la_outer = _chamber(length - 3, la_roof + 3, la_mid, anatomy.la_width / 2 + 2.5)

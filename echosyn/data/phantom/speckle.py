@@ -60,9 +60,9 @@ def build_machine(
     origin_x, origin_y = origin or (anatomy.apex_x, anatomy.apex_y)
     dx, dy = grid.x - origin_x, grid.y - origin_y
     ed_length, ed_width = (float(x) for x in lv_size(anatomy, anatomy.edv))
-    texture = rng.standard_normal((*TEXTURE, 2), dtype=np.float32)
+    white = rng.standard_normal((*TEXTURE, 2), dtype=np.float32)
     # White texels would twinkle between samples: bilinear lookup is even only on smooth ones.
-    texture = cv2.GaussianBlur(texture, (0, 0), 0.8)
+    texture: np.ndarray = cv2.GaussianBlur(white, (0, 0), 0.8)
     # One gain for the speckle that is left after the blurs, so that 0 dB is full white.
     texture /= np.sqrt(np.mean(texture**2) * 2 * 0.45)
     texture *= _uneven_tissue(rng)[..., None]
@@ -171,7 +171,9 @@ class Speckle:
         u *= self.texels
         v += np.float32(ORIGIN[1])
         v *= self.texels
-        echo = cv2.remap(m.texture, v, u, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        echo: np.ndarray = cv2.remap(
+            m.texture, v, u, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+        )
         fresh = self._white()
         self.field *= self.memory
         self.field += self.renewal * fresh

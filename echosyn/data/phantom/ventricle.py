@@ -22,7 +22,7 @@ def profile(anatomy: Anatomy, s: np.ndarray) -> np.ndarray:
     return (1 - apical**2) ** anatomy.apex_power * (1 - (1 - anatomy.annulus) * basal**2)
 
 
-def lv_size(anatomy: Anatomy, volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def lv_size(anatomy: Anatomy, volume: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
     """Length and greatest width of the LV in reference pixels at `volume` (ml, (T,)).
 
     With V = c L W^2, L ~ V^(1/4) and W ~ V^(3/8): the short axis shortens more than the long one.

@@ -143,7 +143,7 @@ def make_detector(
 
     Raises:
         EchosynError: no hearts, or so faint a mark, or so few of them, that recognising the marked
-            cannot be told from false alarms.
+            cannot be distinguished from false alarms.
     """
     if len(train) == 0 or len(heldout) == 0:
         raise EchosynError(

@@ -8,7 +8,7 @@ many hearts each: a maximum over more is larger.
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ if TYPE_CHECKING:  # diffusers takes seconds to import
     from echosyn.diffusion.objectives import Objective
 
 Losses = Callable[[Tensor], np.ndarray]  # hearts (N, C, h, w) to losses (N,)
-ATTACKS = 4
+X = TypeVar("X", np.ndarray, Tensor)
+ATTACKS = 7  # these four, and the three of echosyn.privacy.attacks.disclosure
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class AttackConfig:
     """How attackers are measured."""
 
     confidence: float = setting(
-        0.95, lo=0.5, hi=0.9999, help="that all attacks on a harmless release find a coin"
+        0.95, lo=0.5, hi=0.9999, help="that all attacks on a harmless release find nothing"
     )
     resamples: int = setting(2000, lo=100, hi=100_000, help="bootstrap resamples of people")
     levels: tuple[float, ...] = setting(
@@ -47,15 +48,15 @@ class AttackConfig:
 
 
 @dataclass(frozen=True)
-class Audience:
+class Audience(Generic[X]):
     """Members and others as one attacker sees them: rows or hearts, and the person of each."""
 
-    members: np.ndarray | Tensor
+    members: X
     member_people: np.ndarray
-    others: np.ndarray | Tensor
+    others: X
     other_people: np.ndarray
 
-    def matched(self, seed: int) -> "Audience":
+    def matched(self, seed: int) -> "Audience[X]":
         """As many people on both sides, with as many hearts each, drawn from `seed`.
 
         Raises:
@@ -99,9 +100,9 @@ class MembershipResult:
 
 
 def membership_audit(
-    embedded: Audience,
+    embedded: Audience[np.ndarray],
     released_embedded: np.ndarray,
-    hearts: Audience,
+    hearts: Audience[Tensor],
     released: Tensor,
     losses: Losses | None,
     cfg: AttackConfig,
@@ -132,7 +133,7 @@ def membership_audit(
             seed,
         ),
         "dcr_share": dcr_share(one, released_embedded, cfg.level),
-        "nn_auc": _auc(*nearest, cfg, seed),
+        "nn_auc": _auc(nearest[0], nearest[1], cfg, seed),
     }
     if losses is not None:
         attacks["loss_auc"] = loss_auc(losses, raw, cfg, seed)
@@ -170,7 +171,7 @@ def nearest_per_person(hearts: np.ndarray, people: np.ndarray, released: np.ndar
     return _best(max_similarity(hearts, released)[0], people)
 
 
-def dcr_share(sides: Audience, released: np.ndarray, level: float = 0.95) -> Estimate:
+def dcr_share(sides: Audience[np.ndarray], released: np.ndarray, level: float = 0.95) -> Estimate:
     """Share of released hearts (R, D) whose closest record is a member's; 0.5 is chance.
 
     Both sides must hold as many people and hearts (Audience.matched). Equal distances count half.

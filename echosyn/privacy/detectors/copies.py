@@ -290,10 +290,9 @@ def _sector(data: np.ndarray, rows: np.ndarray, side: int) -> np.ndarray:
         np.maximum(brightest, data[rows[start : start + BATCH]].max(0), out=brightest)
     reduced = cv2.resize(brightest, (side, side), interpolation=cv2.INTER_AREA)
     seen = (reduced > DARK).astype(np.uint8)
-    points = cv2.findNonZero(seen)
-    if points is None:
+    if not seen.any():
         return seen > 0
-    filled = cv2.fillConvexPoly(seen, cv2.convexHull(points), 1)
+    filled = cv2.fillConvexPoly(seen, cv2.convexHull(cv2.findNonZero(seen)), 1)
     padded = cv2.copyMakeBorder(filled, 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=0)
     return cv2.erode(padded, np.ones((5, 5), np.uint8))[2:-2, 2:-2] > 0
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from echosyn.data.filelist import PATIENT
 from echosyn.data.latents import LatentSet
-from echosyn.models.reid import build_reid
+from echosyn.models.reid import Encoder, build_reid
 from echosyn.models.store import load_model
 from echosyn.privacy.detectors.similarity import max_similarity, unit_rows
 from echosyn.runtime.device import pick_device
@@ -23,7 +23,7 @@ class HeartEncoder:
     `identity` changes with the bytes of the model's folder; thresholds belong to one of them.
     """
 
-    def __init__(self, model: torch.nn.Module, batch: int = 256, identity: str = "") -> None:
+    def __init__(self, model: Encoder, batch: int = 256, identity: str = "") -> None:
         self.device = pick_device()
         self.model = model.to(self.device).eval()
         self.batch = batch

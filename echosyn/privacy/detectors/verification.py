@@ -1,5 +1,7 @@
 """How well the re-identification encoder verifies people it was not trained on."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from echosyn.metrics.interval import Estimate, percentile_interval, resample_counts
@@ -22,7 +24,7 @@ def verification_scores(
     resamples: int = 200,
     probes: np.ndarray | None = None,
 ) -> dict[str, Estimate]:
-    """How well pairs of one person are told from pairs of two, on unseen people.
+    """How well pairs of one person are distinguished from pairs of two, on unseen people.
 
     Args:
         embeddings: (N, D) unit embeddings, several frames per person.
@@ -54,7 +56,7 @@ def verification_scores(
         np.einsum("pd,pd->p", firsts[p[:, 0]], embeddings[p[:, 1]]) for p in (same, different)
     ]
     roc = Roc(scores[0], scores[1])
-    measures = {"auc": roc.auc, "eer": roc.eer}
+    measures: dict[str, Callable[..., float]] = {"auc": roc.auc, "eer": roc.eer}
     if len(np.unique(np.sort(person[different], 1), axis=0)) >= LEAST_PAIRS:
         measures[RECALL] = Threshold(scores[0], scores[1], FALSE_MATCHES).recall
     drawn = []

@@ -22,6 +22,8 @@ from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import read_json, write_json
 
+TAUS = "calibration.json"  # in the folder of a filter
+
 
 @dataclass(frozen=True)
 class CalibrationConfig:
@@ -94,8 +96,8 @@ def calibrate_reference(
     people = np.arange(len(train_first))
     bounds = quantile_interval(similarities, people, cfg, seed)
     # numpy.percentile, as their code has it, which interpolates.
-    tau = float(np.quantile(similarities.astype(np.float64), 1 - cfg.false_rejection))
-    tau = Estimate(tau, min(bounds.lo, tau), max(bounds.hi, tau))
+    value = float(np.quantile(similarities.astype(np.float64), 1 - cfg.false_rejection))
+    tau = Estimate(value, min(bounds.lo, value), max(bounds.hi, value))
     return Calibration(
         "reference", tau, cfg.false_rejection, len(test_first), len(train_first), len(train_first),
         similarities,

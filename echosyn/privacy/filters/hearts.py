@@ -11,11 +11,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from echosyn.data.filelist import read_filelist
 from echosyn.data.latents import LatentSet
-from echosyn.diffusion.heart_file import Hearts, read_labels
+from echosyn.diffusion.heart_file import HEARTS, Hearts, read_labels
 from echosyn.metrics.interval import Estimate
 from echosyn.privacy.detectors.embedding import Gallery, HeartEncoder, first_frames, join
 from echosyn.privacy.filters.calibration import (
+    TAUS,
     Calibration,
     CalibrationConfig,
     accepted,
@@ -28,7 +30,7 @@ from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import digest, write_text
 
-SCORES, HEARTS, TAUS = "scores.csv", "hearts.safetensors", "calibration.json"
+SCORES = "scores.csv"
 Draw = Callable[[int, int], Hearts]  # (first sample index, how many)
 
 
@@ -201,7 +203,8 @@ class AcceptedHearts:
     """Hearts that passed the filter, on disk, read where needed. Pickles to its path.
 
     indices: int64 (A,) sample indices, ascending. ef: percent, float64 (A,), and classes: a name
-    each; what the hearts were asked to be, None when their model is not told it.
+    each; what the hearts were asked to be, None when their model is not
+    conditioned on it.
 
     Raises:
         EchosynError: there is no such file in `folder`.
@@ -235,3 +238,12 @@ class AcceptedHearts:
         with safe_open(self.path, framework="pt") as file:
             hearts = file.get_slice("hearts")
             return torch.cat([hearts[int(r) : int(r) + 1] for r in rows])
+
+    def shown_in(self, samples: Path) -> Tensor:
+        """The hearts (N, 4, h, w) that a sample folder's videos show, in its order.
+
+        Raises:
+            EchosynError: a video of a heart that the filter did not accept.
+        """
+        names = read_filelist(samples / "FileList.csv", label="none")["FileName"]
+        return self.take(np.array([int(name.rsplit("_", 1)[1]) for name in names]))

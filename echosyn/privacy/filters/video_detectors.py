@@ -22,7 +22,7 @@ from echosyn.encoding.codec import EncodeConfig, VideoCodec
 from echosyn.models.vae import Vae
 from echosyn.privacy.detectors.copies import CopyDetector, frame_rows
 from echosyn.privacy.detectors.embedding import Gallery, HeartEncoder, people_of
-from echosyn.privacy.filters.calibration import read_taus
+from echosyn.privacy.filters.calibration import TAUS, read_taus
 from echosyn.privacy.filters.video_scores import (
     VideoFilterConfig,
     VideoScores,
@@ -32,7 +32,6 @@ from echosyn.privacy.filters.video_scores import (
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import digest, read_json
 
-TAUS = "calibration.json"
 PIECE = 2048  # frames compared at once: 26 MB of pixels
 
 
@@ -120,7 +119,8 @@ class VideoScorer:
 
     def save(self, path: Path) -> None:
         """Keep what took time to prepare; it is made of patients and stays local."""
-        np.savez(path, rows=self.gallery.rows, **self.detector.state())
+        arrays: dict[str, Any] = {"rows": self.gallery.rows, **self.detector.state()}
+        np.savez(path, **arrays)
 
     def names(self) -> tuple[np.ndarray, np.ndarray]:
         """The TRAIN video of each gallery row, and which of its frames (at the latents' rate)."""
@@ -222,6 +222,7 @@ def open_scorer(
 
 def made_with(real: RealVideos, encoder: Path, vae: Path, cfg: VideoFilterConfig) -> dict[str, Any]:
     """What taus of this filter hold for, but for the length of their windows."""
+    assert real.frames.content is not None  # they were read from files
     return {
         "encoder": digest(None, [encoder]),
         "vae": digest(None, [vae]),

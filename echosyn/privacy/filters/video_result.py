@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from echosyn.data.filelist import video_path, write_filelist
-from echosyn.privacy.filters.calibration import accepted, save_taus
-from echosyn.privacy.filters.video_detectors import TAUS
+from echosyn.privacy.filters.calibration import TAUS, accepted, save_taus
 from echosyn.privacy.filters.video_scores import DETECTORS, VideoCalibration, VideoScores, passes
 from echosyn.runtime.files import atomic_dir, write_text
 

@@ -117,7 +117,7 @@ _ARRAYS = tuple(f.name for f in dataclasses.fields(VideoScores))[:-1]
 def score_videos(
     latents: Tensor,
     frames: np.ndarray,
-    lengths: Sequence[int],
+    lengths: Sequence[int] | np.ndarray,
     gallery: Gallery,
     detector: CopyDetector,
 ) -> VideoScores:

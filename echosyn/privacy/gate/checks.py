@@ -11,8 +11,8 @@ class Check:
     default the check's name); `includes` wants the target within the interval (less
     Thresholds.avoidance for attacks by nearness, which the filter itself pushes down: whoever
     nothing comes close to was trained on); `not_above` wants the interval's lower end at the target
-    or below. Attacks, whose target is 0.5, may begin Thresholds.advantage above it. A target is a
-    number or the name of another flat number.
+    or below. Attacks, whose target is a coin's 0.5 or a risk of 0, may begin Thresholds.advantage
+    above it. A target is a number or the name of another flat number.
     """
 
     name: str
@@ -25,6 +25,11 @@ class Check:
     narrow: bool = False  # refuse an interval wider than Thresholds.widest
     avoids: bool = False  # Thresholds.avoidance applies
     limit: str = ""
+
+    @property
+    def attack(self) -> bool:
+        """Whether Thresholds.advantage applies."""
+        return self.rule in ("includes", "not_above") and self.target in (0.0, 0.5)
 
 
 CHECKS = (
@@ -160,6 +165,45 @@ CHECKS = (
         "An attacker who holds the generator itself, which is not released, guesses by how well it "
         "restores a patient's heart from noise. 0.5 is a coin.",
         "The generator restores training patients better than others: it has begun to memorise.",
+        narrow=True,
+    ),
+    Check(
+        "attribute",
+        "privacy/attribute_risk",
+        "not_above",
+        "The release does not tell a training patient's EF, heart rate or class",
+        "An attacker who has a patient's echo predicts these from the labels of the release. This "
+        "is how much oftener it works on training patients than on strangers, as a share of what "
+        "fails on strangers: 0 is no oftener, 1 always.",
+        "Training patients lie beside released videos that carry their own labels: the generator "
+        "repeats hearts together with what they were labelled.",
+        target=0.0,
+        narrow=True,
+    ),
+    Check(
+        "singling_out",
+        "privacy/singling_out_risk",
+        "not_above",
+        "A released video does not describe exactly one training patient",
+        "An attacker describes a released video by its looks and labels, so narrowly that hardly "
+        "anybody fits. This is how much oftener exactly one training patient fits than exactly one "
+        "of as many strangers.",
+        "Descriptions of released videos fit single training patients: their looks, or their exact "
+        "labels, were repeated.",
+        target=0.0,
+        narrow=True,
+    ),
+    Check(
+        "linkability",
+        "privacy/linkability_risk",
+        "not_above",
+        "The release does not join two records of one training patient",
+        "An attacker with two records of a patient, such as an echo and a list with EF and heart "
+        "rate, joins them when the same released video is nearest to both. This is how much "
+        "oftener it works on training patients than on strangers.",
+        "Released videos stand for single training patients: what is near in looks is near in "
+        "labels, or in another frame, too.",
+        target=0.0,
         narrow=True,
     ),
     Check(

@@ -39,7 +39,10 @@ class Thresholds:
         "training hearts",
     )
     advantage: float = setting(
-        0.0, lo=0.0, hi=0.5, help="how far above 0.5 the interval of an attack may begin"
+        0.0,
+        lo=0.0,
+        hi=0.5,
+        help="how far above 0.5, or above a risk of 0, the interval of an attack may begin",
     )
     widest: float = setting(0.4, lo=0.0, hi=1.0, help="widest interval from which a check can tell")
     avoidance: float = setting(
@@ -151,8 +154,8 @@ def _find(check: Check, numbers: Mapping[str, float], limits: Thresholds) -> Fin
         words = {"at_least": "at least", "at_most": "at most"}[check.rule]
         needed = [measured.value]
     else:
-        target = check.target
-        target = float(numbers.get(target, np.nan)) if isinstance(target, str) else target
+        aim = check.target
+        target = float(numbers.get(aim, np.nan)) if isinstance(aim, str) else aim
         words = {"includes": "interval around", "not_above": "interval from below"}[check.rule]
         needed = [*ends, target]
     if not np.isfinite(needed).all():
@@ -161,14 +164,14 @@ def _find(check: Check, numbers: Mapping[str, float], limits: Thresholds) -> Fin
         result = WIDE
     else:
         below = limits.avoidance if check.avoids else 0.0
-        above = limits.advantage if check.target == 0.5 else 0.0
+        above = limits.advantage if check.attack else 0.0
         result = PASS if _holds(check.rule, measured, target, below, above) else FAIL
     # What was measured must pass, optional or not.
     counts = not (optional and result == MISSING)
     required = f"{words} {target:.3g}" if np.isfinite(target) else f"{words} {check.target}"
     if check.avoids and limits.avoidance:
         required += f" or down to {limits.avoidance:g} below"
-    if check.rule in ("includes", "not_above") and check.target == 0.5 and limits.advantage:
+    if check.attack and limits.advantage:
         required += f" or up to {limits.advantage:g} above"
     if check.narrow:
         required += f", no wider than {limits.widest:g}"

@@ -1,8 +1,11 @@
-"""What every training stage does around the loop: state, MLflow run, output, final numbers."""
+"""What every training stage does around the loop: state, MLflow run, output, final numbers.
+
+`fit` is echosyn.cluster.fit: where the loop runs is not this package's to know.
+"""
 
 import dataclasses
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -10,28 +13,30 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from echosyn.cluster import fit
 from echosyn.runtime.device import pick_device
 from echosyn.runtime.files import atomic_dir
 from echosyn.runtime.process import state_root
 from echosyn.runtime.shards import finish, work_dir
-from echosyn.tracking import StageRun, nested_run, stage_run
+from echosyn.tracking import Log, StageRun, nested_run, stage_run
 from echosyn.training.curve import FOLDER, write_curves
-from echosyn.training.loop import Task
+from echosyn.training.loop import LoopConfig, M, Task
+
+# The model that a task ends with; of task, loop, seed, work folder, log, title and stage.
+Fit = Callable[[Any, LoopConfig, int, Path, Log, str, str], Any]
 
 
 def train(
+    fit: Fit,
     stage: str,
     subject: str,
     cfg: Any,
     seed: int,
-    task: Task,
+    task: Task[M],
     inputs: list[Path],
     out: Path,
-    save: Callable[[nn.Module, Path], None],
-    measure: Callable[[nn.Module], dict[str, float]],
+    save: Callable[[M, Path], None],
+    measure: Callable[[M], dict[str, float]],
     as_built: bool = False,
     draw: Callable[[Path], None] | None = None,
     first: Callable[[StageRun, Path], None] | None = None,
@@ -67,15 +72,16 @@ def train(
 
 
 def train_seeds(
+    fit: Fit,
     stage: str,
     subject: str,
     cfg: Any,
     seed: int,
-    tasks: dict[str, Callable[[int, int], Task]],
+    tasks: Mapping[str, Callable[[int, int], Task[M]]],
     inputs: list[Path],
     out: Path,
-    save: Callable[[nn.Module, Path], None],
-    measure: Callable[[str, Task, nn.Module], dict[str, float]],
+    save: Callable[[M, Path], None],
+    measure: Callable[[str, Task[M], M], dict[str, float]],
 ) -> None:
     """Fit each of `tasks`, by name, `cfg.seeds` times, and write the models to out/<name>/seed<k>.
 
@@ -109,9 +115,7 @@ def train_seeds(
     finish(work)
 
 
-def _measured(
-    measure: Callable[[nn.Module], dict[str, float]], model: nn.Module
-) -> dict[str, float]:
+def _measured(measure: Callable[[M], dict[str, float]], model: M) -> dict[str, float]:
     """In full precision, so that no number of a model depends on what it was trained in."""
     with torch.no_grad():
         return measure(model)

@@ -1,1 +1,0 @@
-"""What stage files share beyond their command line."""
