@@ -13,7 +13,10 @@ from pathlib import Path
 
 from echosyn.runtime.stage import command, torch_params
 
-OF_STAGES = ("encode", "train_reid", "privacy_filter", "filter_videos", "privacy_audit")
+OF_STAGES = (
+    *("encode", "train_reid", "train_segmentation", "privacy_filter", "filter_videos", "trace"),
+    "privacy_audit",
+)
 
 
 def main(dataset: str) -> None:
@@ -25,6 +28,7 @@ def main(dataset: str) -> None:
     from echosyn.runtime.files import atomic_dir, read_json, write_bytes, write_json
     from echosyn.runtime.process import state_root
     from echosyn.runtime.shards import finish, work_dir
+    from echosyn.segmentation.agreement import measured_agreement
     from echosyn.tracking import stage_run
     from echosyn.training.arms import NONE, folders, more_arms
 
@@ -33,8 +37,9 @@ def main(dataset: str) -> None:
     protocol = (params.raw.get("train_ef") or {}).get("protocol", "strict")
     more, videos = more_arms(params.raw, dataset), folders(params.root, dataset)
     models, vae = Path("models/ef") / dataset, Path("models/vae")
+    tracings = Path("tracings") / dataset
     latents, beats = (Path(p) / "train" / dataset for p in ("latents", "beats"))
-    inputs = [*videos.values(), models, latents / "index.csv", beats, vae]
+    inputs = [*videos.values(), models, tracings, latents / "index.csv", beats, vae]
     own = {"seed": params.seed, "arms": list(more), "protocol": protocol}
     settings = {**dataclasses.asdict(cfg), **own}
     weights = {
@@ -47,6 +52,8 @@ def main(dataset: str) -> None:
             weights, params.seed, partial(map_rows, work, cfg.shard, "evaluate", "video"),
         )  # fmt: skip
         numbers = dict(found.numbers)
+        if "requested" in found.tables:
+            numbers |= measured_agreement(tracings, found.tables["requested"], params.seed)
         for stage in OF_STAGES:
             numbers |= read_json(Path(f"metrics/{stage}/{dataset}.json"))
         figures, tables = {}, found.tables

@@ -41,6 +41,7 @@ def main(dataset: str) -> None:
         provenance=provenance(params.root, dataset),
         metrics=read_json(f"metrics/evaluate/{dataset}.json"),
         key=key,
+        tracings=Path("tracings", dataset),
     )
     with tempfile.TemporaryDirectory() as folder:
         write_evidence(

@@ -40,6 +40,7 @@ class GoodList:
                 "EFAsked": [f"{e:g}" for e in ef],
                 "EFMeasured": [f"{e + 1:g}" for e in ef],
                 "EFKind": "asked",
+                "EFTraced": "",
                 "HeartRate": "82",
                 "Phase": "0.25",
             }

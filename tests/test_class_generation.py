@@ -31,7 +31,10 @@ CONF = {
     },
     "evaluate": {"frames_per_video": 2, "resamples": 100, "protocol_fps": 16.0},
 }
-SOURCES = ("encode", "train_reid", "privacy_filter", "filter_videos", "privacy_audit")
+SOURCES = (
+    "encode", "train_reid", "train_segmentation", "privacy_filter", "filter_videos", "trace",
+    "privacy_audit",
+)  # fmt: skip
 
 
 class Run(NullRun):
@@ -73,7 +76,8 @@ def project(tmp_path, monkeypatch):
     write_shard(tmp_path / "latents/train/pah/s.safetensors", latents)
     listed = pd.read_csv(tmp_path / "reconstructions/train/pah/FileList.csv")
     write_index(tmp_path / "latents/train/pah", listed.assign(Shard="s.safetensors"))
-    (tmp_path / "beats/train/pah").mkdir(parents=True)
+    for folder in ("beats/train/pah", "tracings/pah"):
+        (tmp_path / folder).mkdir(parents=True)
     Vae.create(VaeConfig(widths=(8, 8, 8), groups=4)).save(tmp_path / "models/vae")
     for stage in SOURCES:
         (tmp_path / f"metrics/{stage}").mkdir(parents=True)

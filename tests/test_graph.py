@@ -77,8 +77,8 @@ def test_a_closure_follows_imports_and_leaves_out_what_runs_records_and_draws(pa
 # From what all use to what uses all; a package imports only those before it.
 PACKAGES = [
     *("runtime", "arithmetic", "data", "models", "metrics", "encoding", "diffusion", "privacy"),
-    *("tracking", "training", "beat", "evaluation", "report", "validation", "synthesis"),
-    *("release", "project", "cluster"),
+    *("tracking", "training", "beat", "segmentation", "evaluation", "report", "validation"),
+    *("synthesis", "release", "project", "cluster"),
 ]
 PRIVACY = ["detectors", "attacks", "filters", "coverage", "gate"]
 
@@ -148,7 +148,7 @@ EDITS = {
     "echosyn/metrics/frechet.py": "evaluate",
     "echosyn/training/folds.py": "classify",
     "echosyn/metrics/roc.py": "animate classify evaluate filter_videos privacy_audit "
-    "privacy_page sample_videos train_reid",
+    "privacy_page sample_videos trace train_reid",
     "echosyn/release/card.py": "release",
     "echosyn/validation/expectations/camus.yaml": "validate_latents validate_raw validate_release",
     "echosyn/metrics/i3d_rgb_scratch.json": "evaluate",

@@ -67,6 +67,25 @@ def test_headline_numbers_are_there_under_their_names(project):
     assert not [k for k in numbers if any(w in k for w in ("fid", "fvd", "inception"))]
 
 
+def test_videos_are_traced_or_counted_and_the_release_says_which(project):
+    """Videos of models that trained for seconds may show no heart at all."""
+    volumes = pd.read_csv(project / "tracings/phantom/volumes.csv")
+    table = read_filelist(project / "releases/phantom/FileList.csv")
+    assert list(volumes["FileName"]) == list(table["FileName"])
+    traced = volumes["FileName"][volumes["Outcome"] == "traced"]
+    lines = pd.read_csv(project / "tracings/phantom/VolumeTracings.csv")
+    assert set(lines["FileName"]) == {f"{name}.avi" for name in traced}
+    assert len(lines) == len(traced) * 2 * 21
+    numbers = json.loads((project / "metrics/evaluate/phantom.json").read_text())
+    left = sum(v for k, v in numbers.items() if k.startswith("segmentation/left_out_"))
+    assert left == len(table) - len(traced)
+    assert numbers["segmentation/traced_real"] > 0.5
+    assert numbers["segmentation/dice"] > 0.8
+    manifest = json.loads((project / "releases/phantom/manifest.json").read_text())
+    assert manifest["tracings"]["videos"] == len(traced) == table["EDV"].notna().sum()
+    assert ("VolumeTracings.csv" in manifest["files"]) == bool(len(traced))
+
+
 def test_the_release_verifies_and_names_nobody(project, tmp_path):
     release = project / "releases/phantom"
     assert verify(release) == []

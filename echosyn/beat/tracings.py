@@ -1,4 +1,4 @@
-"""Areas of the left ventricle from VolumeTracings.csv."""
+"""Tracings of the left ventricle from VolumeTracings.csv, and their areas."""
 
 from pathlib import Path
 
@@ -11,8 +11,9 @@ CHORDS = ("X1", "Y1", "X2", "Y2")  # EchoNet-Dynamic: the long axis, then chords
 POINTS = ("X", "Y")  # EchoNet-Pediatric: the contour
 
 
-def traced_areas(path: Path) -> dict[str, dict[int, float]]:
-    """Area of each traced frame, pixels squared: FileName -> frame of the file -> area.
+def read_tracings(path: Path) -> dict[str, dict[int, np.ndarray]]:
+    """The rows of each traced frame: FileName -> frame of the file -> lines X1, Y1, X2, Y2 (N, 4),
+    the long axis first, or points X, Y of the contour (N, 2), in pixels.
 
     Nothing for a file that does not exist. A video with other than two traced frames or more is
     left out: end-diastole and end-systole are distinguished by their areas.
@@ -44,12 +45,22 @@ def traced_areas(path: Path) -> dict[str, dict[int, float]]:
                 "number: correct or remove that line in the raw dataset and ingest again"
             )
         table[column] = numbers
-    areas: dict[str, dict[int, float]] = {}
-    area = _between_chords if columns == CHORDS else _inside
+    traced: dict[str, dict[int, np.ndarray]] = {}
     for (name, frame), rows in table.groupby(["FileName", "Frame"], sort=False):
-        found = areas.setdefault(str(name).removesuffix(".avi"), {})
-        found[int(frame)] = area(rows[list(columns)].to_numpy(np.float64))
-    return {name: found for name, found in areas.items() if len(found) >= 2}
+        found = traced.setdefault(str(name).removesuffix(".avi"), {})
+        found[int(frame)] = rows[list(columns)].to_numpy(np.float64)
+    return {name: found for name, found in traced.items() if len(found) >= 2}
+
+
+def traced_areas(path: Path) -> dict[str, dict[int, float]]:
+    """Area of each traced frame of `read_tracings`, pixels squared."""
+    return {
+        name: {
+            frame: _between_chords(rows) if rows.shape[1] == len(CHORDS) else _inside(rows)
+            for frame, rows in found.items()
+        }
+        for name, found in read_tracings(path).items()
+    }
 
 
 def _between_chords(lines: np.ndarray) -> float:

@@ -1,7 +1,8 @@
 """FileList.csv, EchoNet's index of a dataset: one home for its columns, names and splits.
 
 A dataset folder holds `FileList.csv` and `Videos/<FileName>.avi`. EF is in percent, ESV and EDV
-in millilitres, FPS in frames per second, FrameHeight and FrameWidth in pixels.
+in millilitres (in a release perhaps in pixels cubed, as its card says), FPS in frames per second,
+FrameHeight and FrameWidth in pixels.
 """
 
 import csv
@@ -37,13 +38,14 @@ ABOUT_PATIENT = ("Sex", "Age", "Weight", "Height")  # optional: text, years, kil
 EF_ASKED, EF_MEASURED = EF_TRUTH = ("EFAsked", "EFMeasured")
 EF_KIND = "EFKind"
 ASKED, MEASURED = EF_KINDS = ("asked", "measured")
+EF_TRACED = "EFTraced"  # of a release: from ESV and EDV, which are those of its tracings
 # Optional, of synthetic videos, as asked for: beats a minute, and beats from end-diastole to the
 # first frame, from 0 to below 1.
 HEART_RATE, PHASE = BEAT = ("HeartRate", "Phase")
 # Follow the others, in this order, when present.
-OPTIONAL = (PATIENT, CLASS, *ABOUT_PATIENT, *EF_TRUTH, EF_KIND, *BEAT)
+OPTIONAL = (PATIENT, CLASS, *ABOUT_PATIENT, *EF_TRUTH, EF_KIND, EF_TRACED, *BEAT)
 TRACINGS = "VolumeTracings.csv"  # beside a FileList: the ventricle in some frames
-RELEASED = (CLASS, *EF_TRUTH, EF_KIND, *BEAT)  # those that a synthetic dataset may have
+RELEASED = (CLASS, *EF_TRUTH, EF_KIND, EF_TRACED, *BEAT)  # those that a synthetic dataset may have
 LABELS = ("ef", "class", "none")  # what every row of a FileList must state
 SPLITS = ("TRAIN", "VAL", "TEST")
 # Percent, about the mean and sd of EchoNet-Dynamic: networks count EF from and in them.
@@ -158,8 +160,9 @@ def check_rows(cells: pd.DataFrame, label: str = "ef") -> tuple[pd.DataFrame, li
     refuse("Split", ~cells["Split"].isin(SPLITS), f"is not one of {', '.join(SPLITS)}")
     if label == "class":
         refuse(CLASS, cells[CLASS].astype(str).str.strip() == "", "is empty; it is the label")
-    may_be_empty = (*VOLUMES, *MEASURES, *EF_TRUTH, *BEAT, *(() if label == "ef" else ("EF",)))
-    for column in (name for name in (*NUMBERS, *MEASURES, *EF_TRUTH, *BEAT) if name in cells):
+    efs = (*EF_TRUTH, EF_TRACED)
+    may_be_empty = (*VOLUMES, *MEASURES, *efs, *BEAT, *(() if label == "ef" else ("EF",)))
+    for column in (name for name in (*NUMBERS, *MEASURES, *efs, *BEAT) if name in cells):
         table[column] = to_numbers(cells[column])
         empty = cells[column].astype(str).str.strip() == ""
         refuse(
@@ -167,7 +170,7 @@ def check_rows(cells: pd.DataFrame, label: str = "ef") -> tuple[pd.DataFrame, li
             table[column].isna() & ~(empty & (column in may_be_empty)),
             "is not a finite number",
         )
-    for column in (name for name in ("EF", *EF_TRUTH) if name in cells):
+    for column in (name for name in ("EF", *efs) if name in cells):
         wrong = (table[column] < 0) | (table[column] > 100)
         refuse(column, wrong, "is outside 0-100 percent")
     if EF_KIND in cells:

@@ -32,6 +32,7 @@ from echosyn.release.leaks import real_names, refuse_leaks
 from echosyn.release.manifest import MANIFEST, PHASES, SCHEMA, file_table
 from echosyn.release.sbom import sbom
 from echosyn.release.sign import sign
+from echosyn.release.tracings import add_tracings
 from echosyn.report.numbers import texts
 from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
@@ -76,6 +77,7 @@ def build_release(
     provenance: Mapping[str, Any],
     metrics: Mapping[str, float | str],
     key: Ed25519PrivateKey | None = None,
+    tracings: Path | None = None,
 ) -> dict[str, Any]:
     """Write the release of `samples` to `out`, whole or not at all.
 
@@ -89,6 +91,7 @@ def build_release(
         provenance: `params` and `lineage`, from `echosyn.release.provenance`.
         metrics: the flat numbers of the evaluation.
         key: signs the manifest; None: it is not signed.
+        tracings: folder of the stage trace.
 
     Returns:
         the manifest.
@@ -106,6 +109,7 @@ def build_release(
             shutil.copyfile(video_path(samples, sample), video_path(partial, sample))
         columns = [*COLUMNS, *([CLASS] if label == "class" else []), *EF_TRUTH, EF_KIND, *BEAT]
         kept = table[[c for c in columns if c in table]]
+        kept, traced = add_tracings(tracings, partial, kept) if tracings else (kept, None)
         write_filelist(partial / "FileList.csv", kept)
         if len(phases := frame_phases(kept)):
             write_text(partial / PHASES, phases.to_csv(index=False, lineterminator="\n"))
@@ -119,6 +123,7 @@ def build_release(
             "videos": len(table),
             "real": _real_counts(known),
             "stated": config.datasheet.given(),
+            **({"tracings": traced} if traced else {}),
             **provenance,
             "metrics": {k: v for k, v in metrics.items() if not isinstance(v, str)},
             "protocol": texts(metrics),

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from echosyn.data.filelist import PHASE, SPLITS
+from echosyn.data.filelist import PHASE, SPLITS, TRACINGS
 from echosyn.release.card import spdx
 from echosyn.release.composition import composition
 from echosyn.release.datasheet import column_meanings
@@ -72,7 +72,7 @@ def croissant(folder: Path, manifest: Mapping[str, Any], table: pd.DataFrame) ->
     record_sets = [_splits(), _records("videos", FILELIST, list(table))]
     if about["phases"]:
         record_sets.append(_records("phases", PHASES, ["FileName", "Frame", PHASE]))
-    tables = [FILELIST, PHASES] if about["phases"] else [FILELIST]
+    tables = [name for name in (FILELIST, TRACINGS, PHASES) if (folder / name).is_file()]
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",

@@ -19,6 +19,7 @@ TITLES = {
     "quality": "Distance to the real videos",
     "us": "Ultrasound texture",
     "beat": "The beat",
+    "segmentation": "The left ventricle, traced",
 }
 REFERENCES = {
     "_floor": "floor: real data",
@@ -58,6 +59,14 @@ LABELS = {
     "rate_off": "Off the rate asked for (%), median",
     "sure": "Share with a regular beat",
     "motion": "Variance within a video over that of real ones",
+    "dice": "Dice on real TEST frames",
+    "dice_ed": "Dice at end-diastole",
+    "dice_es": "Dice at end-systole",
+    "traced": "Share of videos that could be traced",
+    "ef_r": "Traced EF against the one asked for: r",
+    "ef_mae": "Traced EF against the one asked for: MAE (EF points)",
+    "ef_measured_r": "Traced EF against what the regressors measure: r",
+    "ef_measured_mae": "Traced EF against what the regressors measure: MAE (EF points)",
     "real": "Real",
     "reconstructed": "Reconstructed",
     "synthetic": "Synthetic",

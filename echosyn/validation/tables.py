@@ -11,6 +11,7 @@ import pandas as pd
 from echosyn.data.filelist import (
     BEAT,
     CLASS,
+    EF_TRACED,
     EF_TRUTH,
     MEASURES,
     NUMBERS,
@@ -225,7 +226,9 @@ def _add_measured(values: pd.DataFrame, measured: pd.DataFrame) -> None:
 
 
 def _add_numbers(values: pd.DataFrame, text: pd.DataFrame) -> None:
-    for column in (c for c in (*NUMBERS, *MEASURES, *EF_TRUTH, *BEAT) if c in text.columns):
+    for column in (
+        c for c in (*NUMBERS, *MEASURES, *EF_TRUTH, EF_TRACED, *BEAT) if c in text.columns
+    ):
         values[column] = to_numbers(text[column])
     if "FPS" in values:
         values["FPSDifference"] = (values["FPS"] - values["MeasuredFPS"]).abs()
@@ -237,7 +240,8 @@ def _add_numbers(values: pd.DataFrame, text: pd.DataFrame) -> None:
     if "EF" in values:
         diastole = values["EDV"].where(values["EDV"] > 0)
         values["EFFromVolumes"] = 100 * (diastole - values["ESV"]) / diastole
-        values["EFDifference"] = (values["EF"] - values["EFFromVolumes"]).abs()
+        stated = values.get(EF_TRACED, values["EF"]).fillna(values["EF"])
+        values["EFDifference"] = (stated - values["EFFromVolumes"]).abs()
 
 
 def _add_people(values: pd.DataFrame, text: pd.DataFrame) -> None:
