@@ -126,6 +126,11 @@ def test_a_version_is_loaded_by_its_name_and_fetched_once(two, tmp_path, monkeyp
     assert (old.manifest["version"], len(old.table)) == ("0.1.0", 6)
     assert dvc_md5(old.folder) == bytes_of["0.1.0"]
     assert old.folder.is_relative_to(tmp_path / "cache")
+    monkeypatch.chdir(mine / "releases")  # the same words for another folder, which is no project
+    with pytest.raises(EchosynError):
+        echosyn.load_release("phantom@0.1.0", where="phantom")
+    with pytest.raises(EchosynError):
+        echosyn.load_release("../phantom@0.1.0", where=str(mine))
     monkeypatch.setattr("echosyn.release.store.resolve", None)  # it is there
     assert echosyn.load_release("phantom@0.1.0", where=str(mine)).folder == old.folder
 

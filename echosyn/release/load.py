@@ -176,7 +176,10 @@ def _folder(release: Path | str, where: str | None) -> Path:
             f"{folder} is not there, or no folder: give the folder of a release, or NAME@VERSION"
         )
     from echosyn.release.store import resolve
+    from echosyn.release.versions import parse_spec
 
-    source = digest(str(Path.cwd()) if where is None else where)
+    parse_spec(str(release))  # nothing else becomes a path of the cache
+    project = Path(where or ".")
+    source = digest(str(project.resolve()) if project.is_dir() else where)
     kept = cache_root() / "releases" / source[:12] / str(release)
     return kept if kept.is_dir() else resolve(str(release), kept, where)
