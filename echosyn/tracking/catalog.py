@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 HOUR = 3_600_000  # milliseconds
-WIDTH = 210  # pixels of a column, so that its name is seen whole
 
 
 def history(client: Any, stages: str, made_of: Mapping[str, str]) -> tuple[int, float] | None:
@@ -108,11 +107,10 @@ def view_tag(key: str, columns: Sequence[str]) -> tuple[str, str]:
         "isReordered": False,
         "deleted": False,
         "isGenerated": False,
+        "columns": 1,  # the chart is as wide as the page
     }
-    names = [f"metrics.`{name}`" for name in columns]
     state = {
-        "selectedColumns": names,
-        "columnWidths": dict.fromkeys(names, WIDTH),
+        "selectedColumns": [f"metrics.`{name}`" for name in columns],
         "compareRunCharts": [chart],
         "compareRunSections": [section],
         "isAccordionReordered": True,  # or sections are sorted by name
