@@ -15,6 +15,7 @@ from numpy.random import Generator
 VISIBLE = 8.0  # grey levels, the scale on which a change is seen: 0.39 at it, 0.86 at twice of it
 LIT = 10.0  # grey levels, of the blurred mean frame: within the sector, and not in its dark
 BLUR = 0.75  # pixels, sigma: changes of speckle alone are no anomaly
+LEAST_BLENDED = 3  # pixels, of what OpenCV blends
 TRIPLE = 3  # frames blended at once: OpenCV blends the channels of a colour picture one by one
 
 
@@ -97,11 +98,11 @@ def patch(source: Source, rng: Generator) -> np.ndarray:
     clip = source.clip
     mask = _blob(clip.shape[1:], _place(_lit(clip), rng), (0.08, 0.2), rng)
     mask[[0, 1, -2, -1]] = mask[:, [0, 1, -2, -1]] = False
-    if not mask.any():
+    left, top, wide, high = cv2.boundingRect(mask.astype(np.uint8))
+    if min(wide, high) < LEAST_BLENDED:  # at an edge of the frame
         return clip.copy()
     dy, dx = rng.uniform(-0.25, 0.25, 2) * clip.shape[1]
     foreign = _moved(source.other, dy, dx)
-    left, top, wide, high = cv2.boundingRect(mask.astype(np.uint8))
     centre = (left + wide // 2, top + high // 2)
     inside = mask.astype(np.uint8) * 255
     blended = np.empty_like(clip)

@@ -28,10 +28,10 @@ def require_better_than_chance(auroc: float, least: float, dataset: str) -> None
     """Raises EchosynError: a detector that would refuse videos at random."""
     if auroc < least:
         raise EchosynError(
-            f"{dataset}: the anomaly detector's AUROC is {auroc:.3f} on kinds of VAL that it did "
-            f"not learn, below `least` {least:g}: it would refuse videos at random (0.5). Train "
-            "it for longer (loop.steps in conf/<scale>/train_anomaly.yaml), hold out other kinds, "
-            f"or take {dataset} out of `anomaly` in params.yaml"
+            f"{dataset}: the anomaly detector's AUROC is {auroc:.3f} on a kind of anomaly that it "
+            f"did not learn, made of VAL, below `least` {least:g}: it would refuse videos at "
+            "random (0.5). Train it for longer (loop.steps in conf/<scale>/train_anomaly.yaml), "
+            f"hold out other kinds, or take {dataset} out of `anomaly` in params.yaml"
         )
 
 

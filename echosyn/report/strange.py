@@ -56,8 +56,9 @@ def _sentences(metrics: Mapping[str, float | str]) -> list[str]:
         "A network learned on real training videos to find anomalies that were made in them, and "
         "was selected by kinds of anomaly that it did not learn. Its threshold is the score that "
         f"{percent(got('false_alarm_asked'))} of held-out real videos reach.",
-        f"It refused {percent(got('refused'))} of the synthetic videos that were sampled first; of "
-        f"real test videos, which set no threshold, {percent(got('false_alarm'))}.",
+        f"Of the synthetic videos that were sampled first, {percent(got('strange'))} reached it; "
+        f"the strangest {percent(got('refused'))} were refused. Of real test videos, which set no "
+        f"threshold, {percent(got('false_alarm'))} reach it.",
         "How well its score tells synthetic from real test videos, AUC (0.5: not at all): "
         f"{got('candidates_auroc')} as sampled, {got('released_auroc')} as released.",
     ]

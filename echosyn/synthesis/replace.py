@@ -163,17 +163,16 @@ def filter_finished(
 
     val, test = score_heldout("VAL"), score_heldout("TEST")
     calibration = calibrate_videos(val, people["VAL"], test, people["TEST"], cfg.calibration, seed)
-    taus, gate = calibration.taus, None
-    if val.anomaly is not None and test.anomaly is not None:
+    paths = [video_path(sources.candidates, name) for name in table["FileName"]]
+    first, taus, gate = score_candidates(paths), calibration.taus, None
+    if first.anomaly is not None and val.anomaly is not None and test.anomaly is not None:
         gate = calibrate_gate(
             val.anomaly, people["VAL"], test.anomaly, people["TEST"], cfg.anomaly_rate,
             cfg.calibration, seed,
-        )  # fmt: skip
+        ).at_most(first.anomaly, cfg.anomaly_most)  # fmt: skip
         taus = {**taus, ANOMALY: gate.tau}
-    paths = [video_path(sources.candidates, name) for name in table["FileName"]]
-    first = (table.assign(path=paths), score_candidates(paths))
     tried, scores = replace_refused(
-        first, unused, animate, taus, cfg.limit,
+        (table.assign(path=paths), first), unused, animate, taus, cfg.limit,
         lambda index: synthetic_name(sources.dataset, seed, index),
     )  # fmt: skip
     identities = made_with(real, sources.encoder, sources.vae, cfg)
@@ -245,7 +244,7 @@ def _ran_out(
         f"{by}. {hearts} accepted hearts are left, and `limit` allows {most} videos in all. About "
         f"{more} more are needed: raise `spare` in conf/<scale>/privacy_filter.yaml for more "
         "hearts, or `limit` in conf/<scale>/filter_videos.yaml, or train generators that copy less"
-        + (", or, if most are strange, lower `anomaly_rate` there" if ANOMALY in taus else "")
+        + (", or, if many are strange, lower `anomaly_most` there" if ANOMALY in taus else "")
     )
 
 

@@ -23,12 +23,14 @@ from echosyn.runtime.errors import EchosynError
 from echosyn.tracking import NullRun
 from echosyn.training.loop import fit
 
-PHANTOM = PhantomConfig(train=16, val=8, test=8, frames=36, size=64)
+PHANTOM = PhantomConfig(train=10, val=6, test=6, frames=36, size=64)
+UNSEEN = [kind for kind in KINDS if kind != "pace"]  # what is learned in seconds
 CONF = {
-    "loop": {"steps": 60, "batch": 8, "lr": 6e-3, "warmup": 5, "precision": "fp32"},
+    "loop": {"steps": 40, "batch": 4, "lr": 6e-3, "warmup": 5, "precision": "fp32"},
     "width": 8,
     "window": 12,
-    "measured": 8,
+    "measured": 6,
+    "held_out": UNSEEN,
 }
 
 
@@ -52,45 +54,44 @@ def clips(frames):
 
 
 class Shuffled(AnomalyTask):
-    """Labels that belong to no clip."""
+    """Labels that belong to no clip: half of the anomalies are called sound."""
 
     def batch(self, indices, rng):
         made = super().batch(indices, rng)
-        wrong = super().batch(indices, rng)
-        return {"x": made["x"], "target": wrong["target"]}
+        return {**made, "target": made["target"].flip(1) if rng.random() < 0.5 else made["target"]}
 
 
 @pytest.fixture(scope="module")
 def trained(clips, tmp_path_factory):
-    """A network that learned, and one whose labels were shuffled, with their AUROC on VAL."""
+    """A network that learned, and one whose labels were shuffled, with what VAL says."""
 
     def learn(kind):
         task = kind(config(), clips["TRAIN"], clips["VAL"])
         work = tmp_path_factory.mktemp("work")
         net = fit(task, task.cfg.loop, 0, work, NullRun(), "test")
-        return net, task.validate(net)["auroc"]
+        return net, task.validate(net)
 
     return {kind: learn(kind) for kind in (AnomalyTask, Shuffled)}
 
 
 def test_it_finds_kinds_that_it_did_not_learn(trained, clips):
-    net, auroc = trained[AnomalyTask]
-    require_better_than_chance(auroc, 0.7, "phantom")
+    net, _ = trained[AnomalyTask]
     numbers = made_numbers(net, clips["TEST"], config(), 0)
     names = {k.split("/")[1] for k in numbers}
-    assert names == {f"unseen_{k}" if k in ("wall", "frozen") else f"learned_{k}" for k in KINDS}
+    assert names == {"learned_pace", *(f"unseen_{k}" for k in UNSEEN)}
     for name in names:
         lo, value, hi = (numbers[f"anomaly/{name}/auroc{end}"] for end in ("_lo", "", "_hi"))
         assert lo <= value <= hi
-    assert numbers["anomaly/learned_intensity/auroc"] > 0.7
-    assert numbers["anomaly/learned_intensity/pixel_auroc"] > 0.7
+    assert numbers["anomaly/unseen_frozen/auroc"] > 0.8
+    require_better_than_chance(numbers["anomaly/unseen_frozen/auroc"], 0.6, "phantom")
 
 
 def test_one_that_learned_nothing_is_noticed(trained):
-    _, auroc = trained[Shuffled]
-    assert abs(auroc - 0.5) < 0.2
+    _, found = trained[Shuffled]
+    assert found["least_auroc"] <= found["auroc"] == 1 - found["loss"]
+    assert abs(found["auroc"] - 0.5) < 0.2
     with pytest.raises(EchosynError, match=r"it would refuse videos at random.*loop.steps"):
-        require_better_than_chance(auroc, 0.7, "phantom")
+        require_better_than_chance(found["least_auroc"], 0.6, "phantom")
 
 
 def test_drawn_kinds_are_scored_as_videos(trained, clips):
@@ -99,9 +100,9 @@ def test_drawn_kinds_are_scored_as_videos(trained, clips):
     numbers = drawn_numbers(detector, clips["TEST"], PHANTOM, cfg, 0)
     found = {k.split("/")[1] for k in numbers}
     assert found == {
-        "unseen_drawn_extra_chamber", "unseen_drawn_missing_wall", "learned_drawn_doubled_valve",
-        "unseen_drawn_frozen", "learned_drawn_reversed",
-    }  # fmt: skip
+        f"unseen_drawn_{kind}"
+        for kind in ("extra_chamber", "missing_wall", "doubled_valve", "frozen", "reversed")
+    }
     ring = dataclasses.replace(PHANTOM, view="psax")
     assert len(list(drawn_videos(ring, "frozen", 2, 0))) == 2
 
@@ -145,6 +146,6 @@ def test_impossible_settings_are_refused(change, message):
 
 
 def test_videos_shorter_than_the_window_are_left_out_and_too_few_refused(frames):
-    assert len(Clips.of(frames, "VAL", config())) == 8
-    with pytest.raises(EchosynError, match="0 of 8 VAL videos have 20 frames at 16 a second"):
+    assert len(Clips.of(frames, "VAL", config())) == 6
+    with pytest.raises(EchosynError, match="0 of 6 VAL videos have 20 frames at 16 a second"):
         Clips.of(frames, "VAL", config(window=20))

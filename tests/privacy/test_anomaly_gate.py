@@ -39,11 +39,21 @@ def test_strange_candidates_are_refused_and_counted():
     candidates = np.concatenate([rng.normal(size=90), rng.normal(6, 1, 10)])
     kept = candidates[candidates < real.tau]
     numbers = real.numbers(candidates, kept, 0)
-    assert 0.1 <= numbers["anomaly/refused"] < 0.25
-    assert numbers["anomaly/refused_lo"] < numbers["anomaly/refused"]
+    assert 0.1 <= numbers["anomaly/refused"] == numbers["anomaly/strange"] < 0.25
+    assert numbers["anomaly/strange_lo"] < numbers["anomaly/strange"]
     assert numbers["anomaly/released_auroc"] < numbers["anomaly/candidates_auroc"]
     assert numbers["anomaly/false_alarm_asked"] == 0.1
     assert numbers["anomaly/calibration_people"] == numbers["anomaly/heldout_people"] == 100
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.1])
+def test_where_most_are_strange_the_strangest_are_refused(share):
+    rng = np.random.default_rng(0)
+    real, candidates = gate(rng.normal(size=100), rng.normal(size=100)), rng.normal(9, 1, 200)
+    numbers = real.at_most(candidates, share).numbers(candidates, candidates, 0)
+    assert numbers["anomaly/strange"] == 1
+    assert numbers["anomaly/refused"] == pytest.approx(share)
+    assert real.at_most(candidates - 9, 0.5).tau == real.tau  # none needs to be spared
 
 
 def test_too_few_people_say_what_to_set():

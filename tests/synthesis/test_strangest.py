@@ -21,7 +21,11 @@ from echosyn.synthesis.strangest import STRANGEST, write_strangest
 pytestmark = pytest.mark.slow  # all need the finished project
 
 CFG = VideoFilterConfig(
-    CalibrationConfig(false_rejection=0.5, resamples=100), limit=6.0, shard=2, anomaly_rate=0.25
+    CalibrationConfig(false_rejection=0.5, resamples=100),
+    limit=6.0,
+    shard=2,
+    anomaly_rate=0.25,
+    anomaly_most=0.5,
 )
 WHITE = 3  # the place of a candidate that no heart looks like
 

@@ -10,8 +10,8 @@ from echosyn.metrics.roc import auc_interval
 from echosyn.privacy.filters.calibration import (
     Calibration,
     CalibrationConfig,
-    accepted,
     calibrate_maxima,
+    weighted_tau,
 )
 from echosyn.privacy.filters.false_rejection import false_rejection
 from echosyn.runtime.errors import EchosynError
@@ -25,23 +25,38 @@ class AnomalyGate:
     heldout: np.ndarray  # scores of TEST's videos (N,)
     false_alarm: Estimate  # share of those that are refused
     people: int  # behind `heldout`
+    raised: float = -np.inf  # a higher threshold, where most candidates are strange
 
     @property
     def tau(self) -> float:
-        return self.calibration.tau.value
+        """The threshold in force."""
+        return max(self.calibration.tau.value, self.raised)
+
+    def at_most(self, candidates: np.ndarray, share: float) -> "AnomalyGate":
+        """The gate that refuses no more than a share of the candidates' scores (N,), the
+        strangest."""
+        ascending = np.sort(candidates.astype(np.float64))
+        raised = weighted_tau(ascending, np.ones((1, len(ascending))), share)[0]
+        refused = (ascending >= raised).mean()
+        return dataclasses.replace(self, raised=raised if refused <= share else np.inf)
 
     def numbers(self, candidates: np.ndarray, released: np.ndarray, seed: int) -> dict[str, float]:
         """Flat metrics of scores (N,) of the candidates and of what is released in their place.
 
-        `anomaly/refused` is the share of candidates that are too strange; the AUROCs say how well
-        the score tells them, and what is released, from real TEST videos (0.5: not at all).
+        `anomaly/strange` is the share of candidates at or above the threshold that VAL set, and
+        `anomaly/refused` that above the one in force; the AUROCs say how well the score tells
+        candidates, and what is released, from real TEST videos (0.5: not at all).
         """
-        share = float((~accepted(candidates, self.tau)).mean())
+        tau = self.calibration.tau
+        strange, refused = (float((candidates >= t).mean()) for t in (tau.value, self.tau))
+        in_force = {"anomaly/tau_in_force": self.tau} if np.isfinite(self.tau) else {}
         return {
-            **self.calibration.tau.flat("anomaly/tau"),
+            **tau.flat("anomaly/tau"),
+            **in_force,
             "anomaly/false_alarm_asked": self.calibration.false_rejection,
             **self.false_alarm.flat("anomaly/false_alarm"),
-            **clopper_pearson(share, len(candidates)).flat("anomaly/refused"),
+            **clopper_pearson(strange, len(candidates)).flat("anomaly/strange"),
+            "anomaly/refused": refused,
             **auc_interval(candidates, self.heldout, seed).flat("anomaly/candidates_auroc"),
             **auc_interval(released, self.heldout, seed).flat("anomaly/released_auroc"),
             "anomaly/calibration_people": self.calibration.people,

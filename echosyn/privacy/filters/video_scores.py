@@ -58,6 +58,9 @@ class VideoFilterConfig:
         hi=0.5,
         help="share of real videos as strange as what is refused, for datasets under `anomaly`",
     )
+    anomaly_most: float = setting(
+        0.1, lo=0.0, hi=0.9, help="share of the candidates that may be refused as strange"
+    )
     shard: int = setting(64, lo=1, help="videos scored as one unit of resume")
 
     def check(self) -> str | None:
