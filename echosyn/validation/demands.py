@@ -38,9 +38,8 @@ class Demands:
     fps, ef_fps: frames per second of latents and of the EF regressor. window, ef_frames, filtered:
     frames at those rates of a clip of the video model, of the regressor (both rates), and of what
     the filter of videos compares. hearts, videos: people of VAL whose hearts, or videos, calibrate
-    a threshold. strange: people of VAL whose videos calibrate what is strange, where `anomaly` asks
-    for it. planted: TRAIN videos whose copies are planted. widest: of an interval of the
-    audit.
+    a threshold. strange: people of VAL whose videos calibrate what is strange. planted: TRAIN
+    videos whose copies are planted. widest: of an interval of the audit.
     """
 
     dataset: str
@@ -48,6 +47,7 @@ class Demands:
     label: str
     generated: bool = False
     animated: bool = False
+    with_anomaly: bool = False
     with_canary: bool = False
     fps: float | None = None
     window: int | None = None
@@ -90,6 +90,7 @@ def read_demands(params: Params, dataset: str) -> Demands:
         dataset, entry.role, entry.label,
         generated=dataset in (raw.get("generate") or []),
         animated=dataset in (raw.get("animate") or {}),
+        with_anomaly=dataset in (raw.get("anomaly") or {}),
         with_canary=dataset in (raw.get("canary") or {}),
         fps=rate,
         window=of("train_lvdm").get("window"),
@@ -98,9 +99,7 @@ def read_demands(params: Params, dataset: str) -> Demands:
         filtered=min((n for n in (filtered, made) if n), default=None),
         hearts=people("privacy_filter", 1) if symmetric else None,
         videos=people("filter_videos", 2),
-        strange=math.ceil(1 / rate_of_strange - 1e-9)
-        if rate_of_strange and dataset in (raw.get("anomaly") or {})
-        else None,
+        strange=math.ceil(1 / rate_of_strange - 1e-9) if rate_of_strange else None,
         planted=max(
             (audit.get("planted") or {}).get("copies", 0),
             (audit.get("planted_videos") or {}).get("copies", 0),
@@ -172,7 +171,7 @@ class _Dataset:
         if demands.with_canary:
             yield self._people(("TRAIN",), 2, "`canary` marks some and not others")
             yield self._people(HELD_OUT, MARKED, "`canary` needs people without a mark")
-        if demands.strange:
+        if demands.with_anomaly and demands.strange:
             why = "so many calibrate what is strange (1 / anomaly_rate)"
             yield self._people(("VAL",), demands.strange, why)
             missing = None

@@ -153,6 +153,7 @@ def test_the_demands_are_those_of_the_settings(tmp_path, scale):
 def test_sections_ask_for_more(tmp_path):
     text = (ROOT / "params.yaml").read_text()
     text = text.replace("canary: {}", "canary: {phantom: {}}")
+    text = text.replace("anomaly: {}", "anomaly: {phantom: {}}")
     text = text.replace("classify: {}", "classify: {low: {dataset: phantom, ef_below: 50}}")
     arms = "ef_arms: {phantom: {start: phantom, arms: [few_real_5, few_real_20_plus_synthetic]}}"
     text = text.replace("ef_arms: {}", arms)
@@ -160,6 +161,8 @@ def test_sections_ask_for_more(tmp_path):
     (tmp_path / "conf").symlink_to(ROOT / "conf")
     demands = read_demands(Params(tmp_path), "phantom")
     assert demands.with_canary
+    assert demands.with_anomaly
+    assert demands.strange == 20
     assert demands.tasks == (Task("low", 50, None, 4),)
     assert demands.few_real == (5, 20)
     assert np.isfinite(demands.widest)
