@@ -78,6 +78,12 @@ MISSING = {
     "a guest's still": (
         shorter(2, [7]), {"role": "guest", "generated": False, "animated": True},
         "1 of 60 videos have fewer than 2 frames at 16 a second, from line 9"),
+    "few to say what is strange": (
+        lambda rows: rows, {"with_anomaly": True, "strange": 400},
+        "where 400 are needed, since so many calibrate what is strange"),
+    "no videos to refuse": (
+        lambda rows: rows, {"with_anomaly": True, "strange": 1, "generated": False},
+        "no videos are made of it: put it under generate"),
     "nobody unmarked": (
         moved(VAL="TRAIN", TEST="TRAIN"), {"generated": False, "with_canary": True},
         "VAL and TEST has 0 of 60 people, where 6 are needed"),
