@@ -119,7 +119,7 @@ def _moved(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     h, w = frames.shape[1:]
     turn, zoom = rng.uniform(-TURN, TURN), 1 + rng.uniform(-ZOOM, ZOOM)
     move = cv2.getRotationMatrix2D(((w - 1) / 2, (h - 1) / 2), turn, zoom)
-    move[:, 2] += rng.uniform(-SHIFT, SHIFT, 2)
+    move[:, 2] = move[:, 2] + rng.uniform(-SHIFT, SHIFT, 2)
     gamma, gain = np.exp(rng.uniform(-GAMMA, GAMMA)), 1 + rng.uniform(-GAIN, GAIN)
     level = np.minimum(255 * gain * (np.arange(256) / 255) ** gamma, 255).astype(np.float32)
     return np.stack([cv2.warpAffine(f, move, (w, h)) for f in level[frames]])
