@@ -112,20 +112,20 @@ def image(
     ds.SyntheticData = "YES"
     ds.ContentQualification = "RESEARCH"
     ds.ContributingEquipmentSequence = [_contribution(work.manifest, release, manifest_sha256)]
-    ds.PatientName, ds.PatientID = "SYNTHETIC", name
+    ds.PatientName, ds.PatientID = "SYNTHETIC^HEART", name
     ds.PatientBirthDate = ds.PatientSex = ""
     ds.PatientIdentityRemoved, ds.DeidentificationMethod = "YES", NO_PATIENT
     # Study, Series, Equipment
     ds.StudyInstanceUID = _uid(manifest_sha256, name, "study")
-    ds.StudyDate = ds.StudyTime = ds.ReferringPhysicianName = ds.StudyID = ds.AccessionNumber = ""
-    ds.StudyDescription = NO_PATIENT
-    ds.Modality, ds.SeriesNumber = "US", 1
+    ds.StudyDate = ds.StudyTime = ds.ReferringPhysicianName = ds.AccessionNumber = ""
+    ds.StudyID, ds.StudyDescription = str(number), NO_PATIENT
+    ds.Modality, ds.BodyPartExamined, ds.SeriesNumber = "US", "HEART", 1
     ds.SeriesInstanceUID = _uid(manifest_sha256, name, "series")
     ds.SeriesDescription = f"SYNTHETIC {release}"[:LONGEST]
     ds.Manufacturer, ds.SoftwareVersions = "Echosyn", _generator(work.manifest)
     # Image
     ds.InstanceNumber, ds.PatientOrientation = number, ""
-    ds.ImageType = ["DERIVED", "SECONDARY", "", "0001"]  # 2D imaging (C.8.5.6.1.1)
+    ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.DerivationDescription = "Drawn by latent diffusion models"
     ds.BurnedInAnnotation = "NO"
     ds.ImageComments = _comments(row, release)

@@ -115,8 +115,7 @@ def _name(blob: bytes) -> str:
 
 
 def public_key(path: Path) -> Ed25519PublicKey:
-    """The public key in a file. Raises EchosynError when it cannot be read, or is of another kind.
-    """
+    """The public key in a file; raises EchosynError when there is none, or one of another kind."""
     data = _read(path, "--key")
     try:
         load = load_pem_public_key if b"-----BEGIN" in data else load_ssh_public_key

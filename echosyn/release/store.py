@@ -226,5 +226,5 @@ def locate(release: Path | str, where: str | None = None) -> Path:
             if (version := store.find(spec)).stage == WITHDRAWN:
                 warnings.warn(f"{version} is {version.standing}", stacklevel=3)
     except EchosynError as e:
-        warnings.warn(f"{spec} is opened from {kept}; withdrawn since? {e}", stacklevel=3)
+        warnings.warn(f"{spec} is in {kept}; whether it was withdrawn since: {e}", stacklevel=3)
     return kept

