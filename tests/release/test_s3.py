@@ -1,6 +1,6 @@
 """A version pushed to an S3-like remote, and fetched from it by somebody with a clone alone.
 
-Needs dvc-s3 and moto's server, which bring botocore (60 MB in all): `pip install dvc-s3 'moto[s3]'`.
+Needs dvc-s3 and moto (60 MB with botocore): `pip install dvc-s3 'moto[s3]'`.
 """
 
 import shutil
