@@ -86,7 +86,8 @@ def files_of(out: str, videos: int, shard: int) -> list[str]:
     if Path(out).suffix:
         return [""]
     if is_of_videos(out):
-        return ["FileList.csv", *(f"Videos/SYN_stand_in_0_{i:06d}.avi" for i in range(videos))]
+        own = ["FileList.csv", "content.sha256", "manifest.json"]
+        return [*own, *(f"Videos/SYN_stand_in_0_{i:06d}.avi" for i in range(videos))]
     if out.startswith("latents/"):
         return ["index.csv", *(f"latents-{i:06d}.safetensors" for i in range(0, videos, shard))]
     return ["stand_in"]
