@@ -50,7 +50,7 @@ def open_store(where: str | None = None) -> Iterator["Store"]:
         # `open` makes up a remote where there is none: the project's own cache.
         with Repo.open(where) if where else Repo() as repo:
             yield Store(repo, where or ".")
-    except (DvcException, GTOException, SCMError) as e:
+    except (DvcException, GTOException, SCMError, ImportError) as e:  # such as: requires 'dvc-s3'
         raise EchosynError(f"{where or Path.cwd()}: {' '.join(str(e).split())}") from e
     finally:
         clean_repos()  # removes the clone of an address
