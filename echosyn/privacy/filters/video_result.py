@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from echosyn.data.content import write_content
 from echosyn.data.filelist import video_path, write_filelist
 from echosyn.privacy.filters.anomaly_gate import AnomalyGate
 from echosyn.privacy.filters.calibration import TAUS, accepted, save_taus
@@ -148,6 +149,7 @@ class VideoFilterResult:
             for name, path in zip(samples["FileName"], samples["path"], strict=True):
                 shutil.copyfile(path, video_path(tmp, name))
             write_filelist(tmp / "FileList.csv", samples)
+            write_content(tmp)
 
 
 def refusals(scores: VideoScores, taus: Mapping[str, float]) -> list[str]:
