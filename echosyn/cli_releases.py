@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,12 +64,22 @@ def _add_making(actions: argparse._SubParsersAction) -> None:
     publish.add_argument("name", metavar="NAME", help="under `generate` in params.yaml")
     publish.add_argument("--version", help="the version you expect; another one is refused")
     publish.set_defaults(run=_publish)
-    approve = actions.add_parser("approve", help="say that a person approved a version")
+    approve = actions.add_parser(
+        "approve",
+        help="say that a person approved a version",
+        description="Tag a version as approved, and give the models that made it the alias "
+        "`champion` in MLflow's registry.",
+    )
     approve.add_argument("spec", metavar="NAME@VERSION")
     approve.add_argument("--by", required=True, metavar="WHO", help="who approved it")
     approve.add_argument("--note", metavar="WORDS", help="on what ground")
     approve.set_defaults(run=_approve)
-    withdraw = actions.add_parser("withdraw", help="say that nobody should use a version any more")
+    withdraw = actions.add_parser(
+        "withdraw",
+        help="say that nobody should use a version any more",
+        description="Tag a version as withdrawn, and take the alias `champion` in MLflow's "
+        "registry from the models that made it.",
+    )
     withdraw.add_argument("spec", metavar="NAME@VERSION")
     withdraw.add_argument("--because", required=True, metavar="WHY")
     withdraw.set_defaults(run=_withdraw)
@@ -158,18 +168,37 @@ def _publish(args: argparse.Namespace) -> int:
 
 def _approve(args: argparse.Namespace) -> int:
     from echosyn.release.publish import approve
-    from echosyn.release.store import open_store
 
-    with open_store() as store:
-        return _tagged(approve(store, _named(store, args.spec), args.by, args.note))
+    return _staged(args.spec, lambda store, v: approve(store, v, args.by, args.note), True)
 
 
 def _withdraw(args: argparse.Namespace) -> int:
     from echosyn.release.publish import withdraw
-    from echosyn.release.store import open_store
 
+    return _staged(args.spec, lambda store, v: withdraw(store, v, args.because), False)
+
+
+def _staged(spec: str, stage: Callable[["Store", "Version"], list[str]], champion: bool) -> int:
+    """Give a version its stage in git, then tell MLflow: its models are champions, or no more."""
+    import hashlib
+
+    from echosyn.release.manifest import MANIFEST, parse_manifest
+    from echosyn.release.store import open_store
+    from echosyn.runtime.process import project_root
+    from echosyn.tracking import recorded_release
+    from echosyn.tracking.release import models
+
+    project_root()  # MLflow's records lie there
     with open_store() as store:
-        return _tagged(withdraw(store, _named(store, args.spec), args.because))
+        tags = stage(store, _named(store, spec))
+        version = _named(store, spec)
+        _tagged(tags)
+        text = store.manifest_bytes(version)
+    manifest = parse_manifest(text, f"{version}: {MANIFEST}")
+    with recorded_release(str(version), hashlib.sha256(text).hexdigest()) as run:
+        run.tag("release.stage", version.standing)
+        run.outbox.add("alias", models=models(manifest), alias="champion", given=champion)
+    return 0
 
 
 def _named(store: "Store", spec: str) -> Any:

@@ -86,6 +86,19 @@ def _register(client: Any, name: str, md5: str, logged: Any) -> None:
     client.set_registered_model_alias(name, "candidate", same[0].version)
 
 
+def set_alias(client: Any, models: Sequence[Mapping[str, str]], alias: str, given: bool) -> None:
+    """Give models that `log_model` registered an alias in the registry, or take it from those of
+    them that have it."""
+    for model in models:
+        name = model["registered"]
+        versions = client.search_model_versions(f"name = '{name}'")
+        for version in (v.version for v in versions if v.tags.get("md5") == model["md5"]):
+            if given:
+                client.set_registered_model_alias(name, alias, version)
+            elif client.get_registered_model(name).aliases.get(alias) == version:
+                client.delete_registered_model_alias(name, alias)
+
+
 def view_tag(key: str, columns: Sequence[str]) -> tuple[str, str]:
     """The tag of an experiment that is a saved view of its runs: these metrics as columns, and as
     parallel coordinates in the chart view. The UI opens it at `viewStateShareKey=<key>`."""

@@ -1,5 +1,7 @@
 """Two people and two versions: what one publishes the other finds, fetches and compares."""
 
+import hashlib
+import json
 import shutil
 
 import pytest
@@ -9,9 +11,10 @@ from repro import run
 import echosyn
 from echosyn.cli import main
 from echosyn.release.manifest import verify
-from echosyn.release.store import open_store, resolve
+from echosyn.release.store import open_store, published_before, resolve
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.lineage import dvc_md5
+from echosyn.tracking import release_run, tracking_uri
 
 pytestmark = pytest.mark.slow
 R2 = {"ef/synthetic/r2_lo": 0.6, "ef/synthetic/r2_hi": 0.66}
@@ -74,6 +77,30 @@ def test_a_clone_lists_what_was_published_newest_first(two, monkeypatch, capsys)
     assert "  6       0.8 (0.7 to 0.9)" in first
     assert "kd_r3d_clip16_n6x6 14.2" in first
     assert first.endswith("12.5% of hearts")
+
+
+def test_the_version_before_is_found_without_a_network(two, tmp_path, monkeypatch):
+    mine, colleague, _ = two
+    newer = {"name": "echosyn-phantom", "version": "0.2.0"}
+    monkeypatch.chdir(mine)
+    assert published_before("phantom", newer)["version"] == "0.1.0"
+    assert published_before("phantom", newer | {"version": "1.0.0"})["version"] == "0.2.0"
+    assert published_before("phantom", newer | {"version": "0.1.0"}) == (
+        "No version before it was published."
+    )
+    other = published_before("phantom", newer | {"name": "echosyn-clinic"})
+    assert other == "phantom@0.1.0 was published before it under another name, echosyn-phantom."
+    monkeypatch.chdir(git_clone(colleague, tmp_path))  # its DVC cache is empty
+    assert "phantom@0.1.0 was published before it, and is not in" in published_before(
+        "phantom", newer
+    )
+    monkeypatch.chdir(tmp_path)
+    assert "no git and DVC of its own" in published_before("phantom", newer)
+
+
+def git_clone(project, folder):
+    git(folder, "clone", "-q", str(project), "clone")
+    return folder / "clone"
 
 
 def test_without_a_version_it_is_said_how_to_make_one(tmp_path, monkeypatch, capsys):
@@ -155,8 +182,10 @@ def test_who_approved_and_withdrew_is_in_the_tags(mine, tmp_path, monkeypatch, c
     monkeypatch.setenv("GIT_COMMITTER_NAME", "Ada")
     monkeypatch.setenv("GIT_COMMITTER_EMAIL", "ada@example.org")
     by = ("--by", "Dr. B, data steward", "--note", "audit of 28 November")
+    record(monkeypatch, mine, "0.1.0")
     assert releases(monkeypatch, mine, "approve", "phantom@0.1.0", *by) == 0
     assert "git push origin 'phantom#candidate!#3' 'phantom#approved#4'" in capsys.readouterr().out
+    assert champion() == "2" * 32 + ".dir"
     assert releases(monkeypatch, mine, "show", "phantom@0.1.0") == 0
     told = capsys.readouterr().out
     assert "stage: approved by Dr. B, data steward: audit of 28 November (tagged by Ada <" in told
@@ -165,7 +194,8 @@ def test_who_approved_and_withdrew_is_in_the_tags(mine, tmp_path, monkeypatch, c
     assert "approved" in run(mine, "gto", "show", "phantom")[1]
     assert releases(monkeypatch, mine, "approve", "phantom@0.1.0", "--by", "x") == 1
     assert releases(monkeypatch, mine, "withdraw", "phantom@0.2.0", "--because", "too alike") == 0
-    capsys.readouterr()
+    assert "has no run of phantom@0.2.0: nothing was added to it" in capsys.readouterr().err
+    assert champion() == "2" * 32 + ".dir"
     fetch = ("fetch", "phantom@0.2.0", "--out", tmp_path / "out")
     assert releases(monkeypatch, mine, *fetch) == 1
     assert "phantom@0.2.0 is withdrawn: too alike (tagged by Ada <" in capsys.readouterr().err
@@ -175,6 +205,28 @@ def test_who_approved_and_withdrew_is_in_the_tags(mine, tmp_path, monkeypatch, c
     assert releases(monkeypatch, mine, "approve", "phantom@0.2.0", "--by", "x") == 1
     assert releases(monkeypatch, mine, "show", "phantom") == 0  # the highest not withdrawn
     assert "phantom@0.1.0: " in capsys.readouterr().out
+    assert releases(monkeypatch, mine, "withdraw", "phantom@0.1.0", "--because", "too alike") == 0
+    assert champion() is None
+
+
+def record(monkeypatch, folder, version):
+    """As the stage release does."""
+    monkeypatch.chdir(folder)
+    (folder / "pictures").mkdir()
+    with open_store() as store:
+        text = store.manifest_bytes(store.find(f"phantom@{version}"))
+    release_run(json.loads(text), "phantom", hashlib.sha256(text).hexdigest(), folder / "pictures")
+
+
+def champion():
+    """md5 of the VAE that is the champion of MLflow's registry; None where none is."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri())
+    model = client.get_registered_model("echosyn-phantom-vae")
+    if "champion" not in model.aliases:
+        return None
+    return client.get_model_version(model.name, model.aliases["champion"]).tags["md5"]
 
 
 def test_a_version_that_is_not_there_lists_those_that_are(two, tmp_path):
