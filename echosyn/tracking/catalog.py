@@ -95,7 +95,7 @@ def set_alias(client: Any, models: Sequence[Mapping[str, str]], alias: str, give
         for version in (v.version for v in versions if v.tags.get("md5") == model["md5"]):
             if given:
                 client.set_registered_model_alias(name, alias, version)
-            elif client.get_registered_model(name).aliases.get(alias) == version:
+            elif str(client.get_registered_model(name).aliases.get(alias)) == str(version):
                 client.delete_registered_model_alias(name, alias)
 
 

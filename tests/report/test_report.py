@@ -227,7 +227,7 @@ def test_report_escapes_what_people_wrote():
 
     page = render(
         "report.html",
-        title="<b>x</b>", subtitle="a & b", headlines=[], checks=[], loosened=["<q>"], since=None,
+        title="<b>x</b>", subtitle="a & b", headlines=[], checks=[], loosened=["<q>"], since="No version before it was published.",
         mosaics=[], clips=[], privacy=["<i>"], privacy_plot=None, plots=[],
         numbers=tables({"quality/<u>": 1.0}), protocol={"<a>": "<s>"},
         others={"<s>": [("<u>", "<i>")]}, lineage={"data": {"<a>": "1"}}, settings={"k": "<em>"},

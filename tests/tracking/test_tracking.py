@@ -238,17 +238,18 @@ def test_a_recorded_release_is_added_to_and_keeps_its_hours(project, capsys):
             entries = models(release_of(version, 0.9, vae))
             run.outbox.add("alias", models=entries, alias="champion", given=given)
 
-    def champion() -> str | None:
-        return client.get_registered_model("echosyn-phantom-vae").aliases.get("champion")
+    def champion() -> int | None:
+        version = client.get_registered_model("echosyn-phantom-vae").aliases.get("champion")
+        return version and int(version)
 
     stage("1.0.0", "2" * 32, "approved", True)
     run = client.get_run(run_ids[0])
     assert (run.info.end_time, run.info.status) == (before.end_time, "FINISHED")
     assert run.data.tags["release.stage"] == "approved"
     assert [a.path for a in client.list_artifacts(run_ids[0], "report")] == ["report/a.txt"]
-    assert champion() == "1"
+    assert champion() == 1
     stage("1.1.0", "3" * 32, "withdrawn", False)  # not its own: it stays
-    assert champion() == "1"
+    assert champion() == 1
     stage("1.0.0", "2" * 32, "withdrawn", False)
     assert champion() is None
     capsys.readouterr()
