@@ -51,6 +51,14 @@ def _add_looking(actions: argparse._SubParsersAction, place: argparse.ArgumentPa
     )
     show.add_argument("spec", metavar="NAME[@VERSION]", help="default: the highest not withdrawn")
     show.set_defaults(run=_show)
+    record = actions.add_parser(
+        "record",
+        parents=[place],
+        help="bring every version into this project's MLflow, to compare them there",
+        description="Record every published version in MLflow's experiment `releases` by its "
+        "manifest, where it is not there yet, as in a clone.",
+    )
+    record.set_defaults(run=_record)
 
 
 def _add_making(actions: argparse._SubParsersAction) -> None:
@@ -169,35 +177,37 @@ def _publish(args: argparse.Namespace) -> int:
 def _approve(args: argparse.Namespace) -> int:
     from echosyn.release.publish import approve
 
-    return _staged(args.spec, lambda store, v: approve(store, v, args.by, args.note), True)
+    return _staged(args.spec, lambda store, v: approve(store, v, args.by, args.note))
 
 
 def _withdraw(args: argparse.Namespace) -> int:
     from echosyn.release.publish import withdraw
 
-    return _staged(args.spec, lambda store, v: withdraw(store, v, args.because), False)
+    return _staged(args.spec, lambda store, v: withdraw(store, v, args.because))
 
 
-def _staged(spec: str, stage: Callable[["Store", "Version"], list[str]], champion: bool) -> int:
-    """Give a version its stage in git, then tell MLflow: its models are champions, or no more."""
-    import hashlib
-
-    from echosyn.release.manifest import MANIFEST, parse_manifest
+def _staged(spec: str, stage: Callable[["Store", "Version"], list[str]]) -> int:
+    """Give a version its stage in git, then tell MLflow."""
+    from echosyn.release.record import record_stage
     from echosyn.release.store import open_store
     from echosyn.runtime.process import project_root
-    from echosyn.tracking import recorded_release
-    from echosyn.tracking.release import models
 
     project_root()  # MLflow's records lie there
     with open_store() as store:
-        tags = stage(store, _named(store, spec))
-        version = _named(store, spec)
-        _tagged(tags)
-        text = store.manifest_bytes(version)
-    manifest = parse_manifest(text, f"{version}: {MANIFEST}")
-    with recorded_release(str(version), hashlib.sha256(text).hexdigest()) as run:
-        run.tag("release.stage", version.standing)
-        run.outbox.add("alias", models=models(manifest), alias="champion", given=champion)
+        _tagged(stage(store, _named(store, spec)))
+        record_stage(store, _named(store, spec))
+    return 0
+
+
+def _record(args: argparse.Namespace) -> int:
+    from echosyn.release.record import record_versions
+    from echosyn.release.store import open_store
+    from echosyn.runtime.process import project_root
+
+    project_root()
+    with open_store(args.where) as store:
+        count = record_versions(store)
+    print(f"{count} versions are in MLflow's experiment `releases`; `make ui` compares them")
     return 0
 
 

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+from mlflow.tracking import MlflowClient
 from published_project import build, git, push, start
 from repro import run
 
@@ -218,10 +219,21 @@ def record(monkeypatch, folder, version):
     release_run(json.loads(text), "phantom", hashlib.sha256(text).hexdigest(), folder / "pictures")
 
 
+def test_a_clone_records_what_was_published_and_compares_it(two, tmp_path, monkeypatch, capsys):
+    clone = git_clone(two[0], tmp_path)
+    assert releases(monkeypatch, clone, "record", "--from", two[0]) == 0
+    assert releases(monkeypatch, clone, "record", "--from", two[0]) == 0
+    assert "2 versions are in MLflow's experiment" in capsys.readouterr().out
+    client = MlflowClient(tracking_uri())
+    number = client.get_experiment_by_name("releases").experiment_id
+    found = {r.info.run_name: r.data for r in client.search_runs([number])}
+    assert sorted(found) == ["echosyn-phantom@v0.1.0", "echosyn-phantom@v0.2.0"]
+    assert found["echosyn-phantom@v0.2.0"].metrics["utility/ef_r2_synthetic"] == 0.8
+    assert found["echosyn-phantom@v0.1.0"].params["sample_videos.guidance"] == "2.5"
+
+
 def champion():
     """md5 of the VAE that is the champion of MLflow's registry; None where none is."""
-    from mlflow.tracking import MlflowClient
-
     client = MlflowClient(tracking_uri())
     model = client.get_registered_model("echosyn-phantom-vae")
     if "champion" not in model.aliases:
