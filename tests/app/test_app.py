@@ -6,16 +6,18 @@ import threading
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pandas as pd
 import pytest
 from html_page import problems
 from werkzeug.serving import make_server
 
-from echosyn.app.maker import Made, Maker, Wish
-from echosyn.app.server import HOST, create_app, require_port
+from echosyn.app.maker import Made, Maker, Verdict, Wish
+from echosyn.app.server import HOST, create_app, require_port, shown
 from echosyn.cli import main
 from echosyn.data.filelist import HEART_RATE, read_filelist, video_path
 from echosyn.data.video import read_video
+from echosyn.metrics.interval import Estimate
 from echosyn.runtime.config import Params
 from echosyn.runtime.errors import EchosynError
 
@@ -77,6 +79,24 @@ def test_it_is_judged_and_measured_as_the_stages_did(made, project):
     if row["FileName"] in released.index:
         # evaluate looks at other clips of it, several videos at once.
         assert video.ef == pytest.approx(released["ef_measured"][row["FileName"]], abs=0.5)
+
+
+def test_one_detector_at_its_threshold_refuses():
+    tau = Estimate(0.9, 0.8, 0.95)
+    verdicts = (Verdict("a", 0.89, tau), Verdict("b", 0.9, tau))
+    assert [v.refused for v in verdicts] == [False, True]
+    frames = np.zeros((5, 8, 8), np.uint8)
+    wish = Wish(3, ef=40.0, rate=70.0)
+    page = shown(Made("SYN_x", wish, "a <note>", frames, 16.0, 41.26, None, verdicts), 2.5)
+    assert "Refused: too similar" in page
+    assert "<td>40</td><td>41.3</td>" in page
+    assert "<td>70</td><td>not sure</td>" in page
+    assert "<td>0.9<small>(0.8 to 0.95)</small></td><td>refused</td>" in page
+    assert "err by 2.5 points" in page
+    assert "a &lt;note&gt;" in page
+    kept = Made("SYN_x", Wish(3), "", frames, 16.0, None, None, verdicts[:1])
+    assert "Kept: below every" in shown(kept, None)
+    assert "asked" not in shown(kept, None)
 
 
 def test_a_number_beyond_the_kept_hearts_is_a_new_one_each_time_the_same(maker):
