@@ -17,17 +17,25 @@ CHAMPION = "champion"  # alias in the registry
 
 
 def record_stage(store: Store, version: Version) -> None:
-    """Tell the run of a version its stage; the models that made it are champions while it is
-    approved, and no longer.
+    """Tell the run of a version its stage. Champions are the models of the version that was
+    approved last and not withdrawn.
 
     Raises:
         EchosynError: its manifest is out of reach, or the tracking store refuses us.
     """
     text, manifest = _manifest(store, version)
+    approved = [v for v in store.versions(version.name) if v.staged and v.stage == APPROVED]
+    last = max(
+        approved, key=lambda v: v.staged.when if v.staged else v.published.when, default=None
+    )
     with recorded_release(str(version), hashlib.sha256(text).hexdigest()) as run:
         run.tag("release.stage", version.standing)
-        given = version.stage == APPROVED
-        run.outbox.add("alias", models=models(manifest), alias=CHAMPION, given=given)
+        # Versions share models: taken first, then given.
+        if version.stage != APPROVED:
+            run.outbox.add("alias", models=models(manifest), alias=CHAMPION, given=False)
+        if last:
+            found = models(_manifest(store, last)[1])
+            run.outbox.add("alias", models=found, alias=CHAMPION, given=True)
 
 
 def record_versions(store: Store) -> int:

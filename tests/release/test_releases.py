@@ -1,7 +1,5 @@
 """Two people and two versions: what one publishes the other finds, fetches and compares."""
 
-import hashlib
-import json
 import shutil
 
 import pytest
@@ -15,7 +13,7 @@ from echosyn.release.manifest import verify
 from echosyn.release.store import open_store, published_before, resolve
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.lineage import dvc_md5
-from echosyn.tracking import release_run, tracking_uri
+from echosyn.tracking import tracking_uri
 
 pytestmark = pytest.mark.slow
 R2 = {"ef/synthetic/r2_lo": 0.6, "ef/synthetic/r2_hi": 0.66}
@@ -183,10 +181,8 @@ def test_who_approved_and_withdrew_is_in_the_tags(mine, tmp_path, monkeypatch, c
     monkeypatch.setenv("GIT_COMMITTER_NAME", "Ada")
     monkeypatch.setenv("GIT_COMMITTER_EMAIL", "ada@example.org")
     by = ("--by", "Dr. B, data steward", "--note", "audit of 28 November")
-    record(monkeypatch, mine, "0.1.0")
     assert releases(monkeypatch, mine, "approve", "phantom@0.1.0", *by) == 0
     assert "git push origin 'phantom#candidate!#3' 'phantom#approved#4'" in capsys.readouterr().out
-    assert champion() == "2" * 32 + ".dir"
     assert releases(monkeypatch, mine, "show", "phantom@0.1.0") == 0
     told = capsys.readouterr().out
     assert "stage: approved by Dr. B, data steward: audit of 28 November (tagged by Ada <" in told
@@ -196,7 +192,6 @@ def test_who_approved_and_withdrew_is_in_the_tags(mine, tmp_path, monkeypatch, c
     assert releases(monkeypatch, mine, "approve", "phantom@0.1.0", "--by", "x") == 1
     assert releases(monkeypatch, mine, "withdraw", "phantom@0.2.0", "--because", "too alike") == 0
     assert "has no run of phantom@0.2.0: nothing was added to it" in capsys.readouterr().err
-    assert champion() == "2" * 32 + ".dir"
     fetch = ("fetch", "phantom@0.2.0", "--out", tmp_path / "out")
     assert releases(monkeypatch, mine, *fetch) == 1
     assert "phantom@0.2.0 is withdrawn: too alike (tagged by Ada <" in capsys.readouterr().err
@@ -206,17 +201,19 @@ def test_who_approved_and_withdrew_is_in_the_tags(mine, tmp_path, monkeypatch, c
     assert releases(monkeypatch, mine, "approve", "phantom@0.2.0", "--by", "x") == 1
     assert releases(monkeypatch, mine, "show", "phantom") == 0  # the highest not withdrawn
     assert "phantom@0.1.0: " in capsys.readouterr().out
-    assert releases(monkeypatch, mine, "withdraw", "phantom@0.1.0", "--because", "too alike") == 0
-    assert champion() is None
 
 
-def record(monkeypatch, folder, version):
-    """As the stage release does."""
-    monkeypatch.chdir(folder)
-    (folder / "pictures").mkdir()
-    with open_store() as store:
-        text = store.manifest_bytes(store.find(f"phantom@{version}"))
-    release_run(json.loads(text), "phantom", hashlib.sha256(text).hexdigest(), folder / "pictures")
+def test_champions_are_the_models_of_the_version_approved_last(mine, monkeypatch):
+    assert releases(monkeypatch, mine, "record") == 0
+    for command, version, md5 in (
+        (("approve", "--by", "B"), "0.1.0", "2"),
+        (("approve", "--by", "B"), "0.2.0", "7"),
+        (("withdraw", "--because", "too alike"), "0.2.0", "2"),
+        (("withdraw", "--because", "too alike"), "0.1.0", None),
+    ):
+        action, *options = command
+        assert releases(monkeypatch, mine, action, f"phantom@{version}", *options) == 0
+        assert champion() == (md5 and md5 * 32 + ".dir")
 
 
 def test_a_clone_records_what_was_published_and_compares_it(two, tmp_path, monkeypatch, capsys):
