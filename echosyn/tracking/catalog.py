@@ -99,9 +99,10 @@ def set_alias(client: Any, models: Sequence[Mapping[str, str]], alias: str, give
                 client.delete_registered_model_alias(name, alias)
 
 
-def view_tag(key: str, columns: Sequence[str]) -> tuple[str, str]:
-    """The tag of an experiment that is a saved view of its runs: these metrics as columns, and as
-    parallel coordinates in the chart view. The UI opens it at `viewStateShareKey=<key>`."""
+def view_tag(key: str, charted: Sequence[str], *more: str) -> tuple[str, str]:
+    """The tag of an experiment that is a saved view of its runs: these metrics as columns, and
+    `charted` as parallel coordinates in the chart view: one that no run has would hide them all.
+    The UI opens it at `viewStateShareKey=<key>`."""
     chart = {
         "uuid": key,
         "type": "PARALLEL",
@@ -110,7 +111,7 @@ def view_tag(key: str, columns: Sequence[str]) -> tuple[str, str]:
         "deleted": False,
         "isGenerated": False,
         "selectedParams": [],
-        "selectedMetrics": list(columns),
+        "selectedMetrics": list(charted),
         "showAllRuns": True,
     }
     section = {
@@ -123,7 +124,7 @@ def view_tag(key: str, columns: Sequence[str]) -> tuple[str, str]:
         "columns": 1,  # the chart is as wide as the page
     }
     state = {
-        "selectedColumns": [f"metrics.`{name}`" for name in columns],
+        "selectedColumns": [f"metrics.`{name}`" for name in (*charted, *more)],
         "compareRunCharts": [chart],
         "compareRunSections": [section],
         "isAccordionReordered": True,  # or sections are sorted by name

@@ -279,7 +279,7 @@ def experiment_id(client: Any, uri: str, name: str) -> str:
     # The UI then opens the table of runs, not its pages about language models.
     tags = {"mlflow.experimentKind": "custom_model_development"}
     if name == RELEASES:
-        tags |= [catalog.view_tag(VIEW, [*HEADLINES, COST])]
+        tags |= [catalog.view_tag(VIEW, list(HEADLINES), COST)]
     if found is None:
         return client.create_experiment(name, _artifact_location(uri), tags=tags)
     if found.lifecycle_stage != "active":
