@@ -23,7 +23,7 @@ from echosyn.tracking import (
     tracking_uri,
     trial_run,
 )
-from echosyn.tracking.release import models
+from echosyn.tracking.release import HEADLINES, models
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,6 +291,11 @@ def test_releases_are_recorded_once_and_compare(project):
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri())
+    tags = client.get_experiment_by_name(RELEASES).tags
+    view = json.loads(tags["mlflow.sharedViewState.headlines"])
+    assert view["selectedColumns"][-1] == "metrics.`cost/stage_hours`"
+    # A clone's releases have no cost: with it the UI would show none of them.
+    assert view["compareRunCharts"][0]["selectedMetrics"] == list(HEADLINES)
     (model,) = client.get_run(newer.info.run_id).inputs.model_inputs
     assert client.get_logged_model(model.model_id).source_run_id == trained.info.run_id
     version = client.get_model_version_by_alias("echosyn-phantom-vae", "candidate")
