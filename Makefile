@@ -13,7 +13,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check ui lint bench chaos
+.PHONY: help install demo test check ui app lint bench chaos
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## */  make \1\t/p' Makefile | expand -t 18
@@ -48,6 +48,10 @@ ui: install  ## MLflow in the browser, at http://127.0.0.1:5000 (PORT=... for an
 	@MLFLOW_BACKEND_STORE_URI=sqlite:///mlruns/mlflow.db MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
 		--default-artifact-root mlruns/artifacts
+
+app: PORT = 5001
+app: install  ## single synthetic videos in the browser, after make demo (DATASET=... PORT=...)
+	@echosyn app $(DATASET) --port $(PORT)
 
 lint: install  ## check format, style and types
 	@ruff format --check --quiet . || { ruff format --check .; exit 1; }

@@ -1,5 +1,6 @@
 """The command `echosyn`: projects, runs, clusters, searches for settings, presets of them, one
-video's heart animated, versions of a release, late records, published weights.
+video's heart animated, a page that makes single videos, versions of a release, late records,
+published weights.
 """
 
 import argparse
@@ -10,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from echosyn.cli_app import add_app
 from echosyn.cli_releases import add_releases
 from echosyn.runtime.errors import EchosynError
 
@@ -27,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_tune(commands)
     _add_preset(commands)
     _add_animate(commands)
+    add_app(commands)
     add_releases(commands)
     _add_sync(commands)
     _add_weights(commands)

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,14 @@ def _add_looking(actions: argparse._SubParsersAction, place: argparse.ArgumentPa
     )
     show.add_argument("spec", metavar="NAME[@VERSION]", help="default: the highest not withdrawn")
     show.set_defaults(run=_show)
+    record = actions.add_parser(
+        "record",
+        parents=[place],
+        help="bring every version into this project's MLflow, to compare them there",
+        description="Record every published version in MLflow's experiment `releases` by its "
+        "manifest, where it is not there yet, as in a clone.",
+    )
+    record.set_defaults(run=_record)
 
 
 def _add_making(actions: argparse._SubParsersAction) -> None:
@@ -64,12 +72,22 @@ def _add_making(actions: argparse._SubParsersAction) -> None:
     publish.add_argument("name", metavar="NAME", help="under `generate` in params.yaml")
     publish.add_argument("--version", help="the version you expect; another one is refused")
     publish.set_defaults(run=_publish)
-    approve = actions.add_parser("approve", help="say that a person approved a version")
+    approve = actions.add_parser(
+        "approve",
+        help="say that a person approved a version",
+        description="Tag a version as approved, and give the models that made it the alias "
+        "`champion` in MLflow's registry.",
+    )
     approve.add_argument("spec", metavar="NAME@VERSION")
     approve.add_argument("--by", required=True, metavar="WHO", help="who approved it")
     approve.add_argument("--note", metavar="WORDS", help="on what ground")
     approve.set_defaults(run=_approve)
-    withdraw = actions.add_parser("withdraw", help="say that nobody should use a version any more")
+    withdraw = actions.add_parser(
+        "withdraw",
+        help="say that nobody should use a version any more",
+        description="Tag a version as withdrawn, and take the alias `champion` in MLflow's "
+        "registry from the models that made it.",
+    )
     withdraw.add_argument("spec", metavar="NAME@VERSION")
     withdraw.add_argument("--because", required=True, metavar="WHY")
     withdraw.set_defaults(run=_withdraw)
@@ -159,18 +177,39 @@ def _publish(args: argparse.Namespace) -> int:
 
 def _approve(args: argparse.Namespace) -> int:
     from echosyn.release.publish import approve
-    from echosyn.release.store import open_store
 
-    with open_store() as store:
-        return _tagged(approve(store, _named(store, args.spec), args.by, args.note))
+    return _staged(args.spec, lambda store, v: approve(store, v, args.by, args.note))
 
 
 def _withdraw(args: argparse.Namespace) -> int:
     from echosyn.release.publish import withdraw
-    from echosyn.release.store import open_store
 
+    return _staged(args.spec, lambda store, v: withdraw(store, v, args.because))
+
+
+def _staged(spec: str, stage: Callable[["Store", "Version"], list[str]]) -> int:
+    """Give a version its stage in git, then tell MLflow."""
+    from echosyn.release.record import record_stage
+    from echosyn.release.store import open_store
+    from echosyn.runtime.process import project_root
+
+    project_root()  # MLflow's records lie there
     with open_store() as store:
-        return _tagged(withdraw(store, _named(store, args.spec), args.because))
+        _tagged(stage(store, _named(store, spec)))
+        record_stage(store, _named(store, spec))
+    return 0
+
+
+def _record(args: argparse.Namespace) -> int:
+    from echosyn.release.record import record_versions
+    from echosyn.release.store import open_store
+    from echosyn.runtime.process import project_root
+
+    project_root()
+    with open_store(args.where) as store:
+        count = record_versions(store)
+    print(f"{count} versions are in MLflow's experiment `releases`; `make ui` compares them")
+    return 0
 
 
 def _named(store: "Store", spec: str) -> Any:

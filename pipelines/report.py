@@ -1,4 +1,9 @@
-"""Write a dataset's report, one HTML page for the data steward.
+"""Write a dataset's report, one HTML page for the data steward, and keep it with the release's run.
+
+It says what changed since the last version that was published below this one, of which DVC knows
+nothing: git's tags are no dependency. A version does not change, and none is published below
+another, so a version's page can only be too old by versions that were tagged after it was made:
+`dvc repro -f -s report@phantom` then.
 
 python -m pipelines.report phantom
 """
@@ -9,14 +14,18 @@ from echosyn.runtime.stage import command, params_here
 
 
 def main(dataset: str) -> None:
+    import tempfile
+
     import pandas as pd
 
     from echosyn.privacy.gate.requirements import AUDIT, Thresholds, hold_against
-    from echosyn.release.manifest import read_manifest
+    from echosyn.release.manifest import MANIFEST, read_manifest
+    from echosyn.release.store import published_before
     from echosyn.report.build import build_report
     from echosyn.runtime import timing
     from echosyn.runtime.config import build
-    from echosyn.runtime.files import read_json, write_text
+    from echosyn.runtime.files import read_json, sha256_file, write_bytes, write_text
+    from echosyn.tracking import recorded_release
 
     params = params_here()
 
@@ -27,10 +36,12 @@ def main(dataset: str) -> None:
     thresholds = build(Thresholds, settings.get("thresholds"), f"{where}: thresholds")
     names = ("all", dataset, f"{dataset}-*")
     found = sorted(path for name in names for path in Path("metrics").glob(f"*/{name}.json"))
-    page = build_report(
+    release = Path("releases", dataset)
+    manifest = read_manifest(release)
+    report = build_report(
         dataset,
         params.dataset(dataset).label,
-        manifest=read_manifest(Path("releases", dataset)),
+        manifest=manifest,
         real=Path("data/train", dataset),
         reconstructed=Path("reconstructions/train", dataset),
         samples=Path("samples", dataset),
@@ -46,10 +57,20 @@ def main(dataset: str) -> None:
         gate=hold_against(read_json(Path("audit", dataset, AUDIT))["numbers"], thresholds),
         thresholds=thresholds,
         took=timing.kept(timing.folder()),
+        previous=published_before(dataset, manifest),
         strangest=Path("privacy", dataset, "videos/strangest.npz"),
     )
     out = Path("reports", dataset, "index.html")
-    write_text(out, page)
+    write_text(out, report.page)
+    name = f"{manifest['name']}@v{manifest['version']}"
+    with (
+        recorded_release(name, sha256_file(release / MANIFEST)) as run,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        for sheet, picture in report.sheets.items():
+            write_bytes(Path(folder, sheet), picture)
+        write_text(Path(folder, "report.html"), report.page)
+        run.artifact(folder, "report")
     print(f"report: {out}")
 
 

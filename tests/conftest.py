@@ -30,7 +30,7 @@ hypothesis.settings.load_profile("repeats")
 GRAPH, WARM = pytest.StashKey(), pytest.StashKey()
 # What takes longest goes first, so that workers end together; what waits for the graph goes last.
 FIRST = ("test_cluster", "test_submit", "test_outbox", "test_tune")
-LAST = ("test_killed_stage", "test_pipeline", "test_real_input")
+LAST = ("test_app", "test_killed_stage", "test_pipeline", "test_real_input")
 
 
 def pytest_addoption(parser):

@@ -33,17 +33,13 @@ from echosyn.release.manifest import MANIFEST, PHASES, SCHEMA, file_table
 from echosyn.release.sbom import sbom
 from echosyn.release.sign import sign
 from echosyn.release.tracings import add_tracings
+from echosyn.release.versions import VERSION
 from echosyn.report.numbers import texts
 from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import atomic_dir, read_json, sha256_file, write_json, write_text
 from echosyn.runtime.progress import track
 
-# https://semver.org, the suggested regular expression with its build part left out.
-VERSION = re.compile(
-    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
-    r"(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?"
-)
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 

@@ -6,7 +6,7 @@ gives a folder whose every byte was compared with its manifest and with what git
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,13 +104,31 @@ class Store:
 
     def manifest(self, version: Version) -> dict[str, Any]:
         """Read from DVC's cache or remote; no video is fetched."""
+        return parse_manifest(self.manifest_bytes(version), f"{version}: {MANIFEST}")
+
+    def manifest_bytes(self, version: Version) -> bytes:
+        """The same, as the file is."""
         path = f"{RELEASES}/{version.name}/{MANIFEST}"
         with (
             self.repo.switch(version.tag),
             _reached(version),
             self.repo.dvcfs.open(path, mode="rb") as file,
         ):
-            text = file.read()
+            return file.read()
+
+    def cached_manifest(self, version: Version) -> dict[str, Any] | None:
+        """From DVC's cache on this machine alone; None where it is not there."""
+        from dvc_data.hashfile.hash_info import HashInfo
+        from dvc_data.hashfile.tree import Tree
+
+        cache, md5 = self.repo.cache.local, self.md5(version.name, version.tag)
+        try:
+            entry = Tree.load(cache, HashInfo("md5", md5)).get((MANIFEST,)) if md5 else None
+            if entry is None or entry[1] is None:
+                return None
+            text = Path(cache.oid_to_path(entry[1].value)).read_bytes()
+        except FileNotFoundError:
+            return None
         return parse_manifest(text, f"{version}: {MANIFEST}")
 
     def copy(self, version: Version, path: str, project: Path) -> None:
@@ -173,6 +191,30 @@ def _reached(version: Version) -> Iterator[None]:
             f"{version}: not all of it is in DVC's cache or on its remote ({e}); whoever published "
             "it runs `dvc push`"
         ) from e
+
+
+def published_before(name: str, manifest: Mapping[str, Any]) -> dict[str, Any] | str:
+    """The manifest of this project's highest version of releases/<name> below that of `manifest`;
+    or why there is none to compare with. Only git's tags and DVC's cache are asked, no network.
+    """
+    try:
+        with open_store() as store:
+            own = semantic(manifest["version"])
+            lower = [v for v in store.versions(name) if semantic(v.version) < own]
+            if not lower:
+                return "No version before it was published."
+            last = max(lower, key=lambda v: semantic(v.version))
+            found = store.cached_manifest(last)
+    except EchosynError:
+        return "This project has no git and DVC of its own, and so no versions."
+    if found is None:
+        return (
+            f"{last} was published before it, and is not in DVC's cache here: "
+            f"dvc fetch releases/{name} at {last.tag} and this stage again compare the two."
+        )
+    if found["name"] != manifest["name"]:
+        return f"{last} was published before it under another name, {found['name']}."
+    return found
 
 
 def resolve(spec: str, out: Path, where: str | None = None) -> Path:

@@ -10,12 +10,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from echosyn.release.build import VERSION
 from echosyn.runtime.errors import EchosynError
 
 if TYPE_CHECKING:
     from scmrepo.git import Git
 
+# https://semver.org, the suggested regular expression with its build part left out.
+VERSION = re.compile(
+    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+    r"(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?"
+)
 # A dataset's name in params.yaml, as far as GTO takes it.
 ARTIFACT = re.compile(r"[a-z0-9](?:[a-z0-9_]*[a-z0-9])?")
 SPEC = re.compile(rf"(?P<name>{ARTIFACT.pattern})@v?(?P<version>{VERSION.pattern})", re.ASCII)

@@ -1,6 +1,7 @@
 """From the folders and tables of a dataset to its report page."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from echosyn.report import ef_plots, plots
 from echosyn.report.changes import changes
 from echosyn.report.headlines import headlines
 from echosyn.report.html import Plot, render, stage_rows
-from echosyn.report.mosaic import Moving, moving, nearest, spread
+from echosyn.report.mosaic import Moving, clip, gif, moving, nearest, spread
 from echosyn.report.numbers import collect, label, plain, privacy_sentences, tables, texts
 from echosyn.report.privacy_evidence import gate_checks, loosened
 from echosyn.report.strange import strange_section
@@ -27,6 +28,7 @@ COLUMNS, VIDEOS, SECONDS = 4, 16, 3.0  # of a mosaic
 # Bytes of each mosaic, and of the videos that one picks from together. As text in the page they
 # take a third more: under 8 MB, so that with its plots a page of 10 MB can go by mail.
 MOSAIC, PICKED = 1_400_000, 1_700_000
+SHEET_FPS = 8.0  # of the sheets
 CAPTIONS = {
     "distribution": "EF of all real videos and of the synthetic ones, as requested.",
     "requested": "EF asked of the generator against EF measured in its videos by a network "
@@ -40,6 +42,15 @@ CAPTIONS = {
     "thrown out.",
 }
 PANELS = ("predictions", "bland_altman", "residuals_by_band")
+
+
+@dataclass(frozen=True)
+class Report:
+    """The page as HTML, and its moving pictures as GIF files by name, for viewers that know no
+    WebP (MLflow's)."""
+
+    page: str
+    sheets: dict[str, bytes]
 
 
 def build_report(
@@ -58,10 +69,10 @@ def build_report(
     gate: GateResult,
     thresholds: Thresholds,
     took: Mapping[str, Seconds],
+    previous: Mapping[str, Any] | str,
     strangest: Path | None = None,
-    previous: Mapping[str, Any] | None = None,
-) -> str:
-    """The page as HTML. A table that is None (nothing of the kind was measured) has no figure.
+) -> Report:
+    """The page. A table that is None (nothing of the kind was measured) has no figure.
 
     Args:
         label: "ef" or "none", what the dataset's FileList labels.
@@ -70,15 +81,16 @@ def build_report(
             ef_predicted. scores: kind, similarity, accepted.
         metrics: the evaluation's flat numbers. others: those of other stages by stage.
         strangest: file of the strangest videos with their maps, where a detector was asked for.
-        manifest: of the release that the page is about. previous: of an earlier version of it.
+        manifest: of the release that the page is about. previous: of an earlier version of it, or
+            why there is none.
         gate: what the audits gave, held against `thresholds`.
         took: what each stage took on this machine, by its name, where that was kept.
 
     Raises:
         EchosynError: a FileList or a video cannot be read; `previous` is of another dataset.
     """
-    mosaics, clips = _mosaics(label, real, reconstructed, samples, requested)
-    return render(
+    mosaics, clips, sheets = _mosaics(label, real, reconstructed, samples, requested)
+    page = render(
         "report.html",
         title=f"{manifest['name']} {manifest['version']}",
         subtitle=f"{manifest['videos']:,} synthetic videos made from the dataset '{dataset}', "
@@ -86,7 +98,7 @@ def build_report(
         headlines=headlines(metrics),
         checks=gate_checks(gate),
         loosened=loosened(thresholds),
-        since=since(previous, manifest) if previous else None,
+        since=previous if isinstance(previous, str) else since(previous, manifest),
         mosaics=mosaics,
         clips=clips,
         strange=strange_section(strangest, metrics),
@@ -100,6 +112,7 @@ def build_report(
         settings=flatten(manifest["params"]),
         seconds=stage_rows(took),
     )
+    return Report(page, sheets)
 
 
 def since(previous: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,8 +171,9 @@ def _privacy_plot(scores: pd.DataFrame | None, metrics: Mapping[str, float | str
 
 def _mosaics(
     label: str, real: Path, reconstructed: Path, samples: Path, requested: pd.DataFrame | None
-) -> tuple[list[tuple[str, str, Moving]], list[dict[str, Any]]]:
-    """Title, caption and picture of each mosaic; the synthetic videos in the last, one by one.
+) -> tuple[list[tuple[str, str, Moving]], list[dict[str, Any]], dict[str, bytes]]:
+    """Title, caption and picture of each mosaic; the synthetic videos in the last, one by one; the
+    mosaics as GIF.
 
     The same place in each holds the same video, or the synthetic one nearest in EF.
     """
@@ -179,13 +193,15 @@ def _mosaics(
          + (", each at about the EF of the real one in its place." if by == "EF" else ".")),
     )  # fmt: skip
     fps = float(sets[2]["FPS"].median())
-    mosaics, videos = [], {}
+    mosaics, videos, sheets = [], {}, {}
     for folder, table, title, caption in track(words, "report", "mosaic"):
         videos = {name: read_video(video_path(folder, name)) for name in table["FileName"]}
         alt = f"{title.lower()} videos{order}"
         clips = list(videos.values())
         mosaics.append((title, caption, moving(clips, fps, SECONDS, COLUMNS, MOSAIC, alt)))
-    return mosaics, [] if requested is None else _picked(videos, requested, fps)
+        slow = [clip(frames, own, SHEET_FPS, SECONDS) for frames, own in clips]
+        sheets[f"{title.lower()}.gif"] = gif(slow, SHEET_FPS, COLUMNS)
+    return mosaics, [] if requested is None else _picked(videos, requested, fps), sheets
 
 
 def _picked(

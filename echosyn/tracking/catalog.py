@@ -86,9 +86,23 @@ def _register(client: Any, name: str, md5: str, logged: Any) -> None:
     client.set_registered_model_alias(name, "candidate", same[0].version)
 
 
-def view_tag(key: str, columns: Sequence[str]) -> tuple[str, str]:
-    """The tag of an experiment that is a saved view of its runs: these metrics as columns, and as
-    parallel coordinates in the chart view. The UI opens it at `viewStateShareKey=<key>`."""
+def set_alias(client: Any, models: Sequence[Mapping[str, str]], alias: str, given: bool) -> None:
+    """Give models that `log_model` registered an alias in the registry, or take it from those of
+    them that have it."""
+    for model in models:
+        name = model["registered"]
+        versions = client.search_model_versions(f"name = '{name}'")
+        for version in (v.version for v in versions if v.tags.get("md5") == model["md5"]):
+            if given:
+                client.set_registered_model_alias(name, alias, version)
+            elif str(client.get_registered_model(name).aliases.get(alias)) == str(version):
+                client.delete_registered_model_alias(name, alias)
+
+
+def view_tag(key: str, charted: Sequence[str], *more: str) -> tuple[str, str]:
+    """The tag of an experiment that is a saved view of its runs: these metrics as columns, and
+    `charted` as parallel coordinates in the chart view: one that no run has would hide them all.
+    The UI opens it at `viewStateShareKey=<key>`."""
     chart = {
         "uuid": key,
         "type": "PARALLEL",
@@ -97,7 +111,7 @@ def view_tag(key: str, columns: Sequence[str]) -> tuple[str, str]:
         "deleted": False,
         "isGenerated": False,
         "selectedParams": [],
-        "selectedMetrics": list(columns),
+        "selectedMetrics": list(charted),
         "showAllRuns": True,
     }
     section = {
@@ -110,7 +124,7 @@ def view_tag(key: str, columns: Sequence[str]) -> tuple[str, str]:
         "columns": 1,  # the chart is as wide as the page
     }
     state = {
-        "selectedColumns": [f"metrics.`{name}`" for name in columns],
+        "selectedColumns": [f"metrics.`{name}`" for name in (*charted, *more)],
         "compareRunCharts": [chart],
         "compareRunSections": [section],
         "isAccordionReordered": True,  # or sections are sorted by name

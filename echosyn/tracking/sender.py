@@ -127,7 +127,12 @@ class Sender:
             parent = self._run_of_parent(facts)
             if facts.get("parent") and not parent:
                 return  # the parent's turn comes first
-            run_id, start, status = store.create(facts, parent)
+            run = store.create(facts, parent)
+            if run is None:
+                _say(f"{shown(outbox.uri)} has no run of {facts['name']}: nothing was added to it")
+                outbox.remove()
+                return
+            run_id, start, status = run
             facts = outbox.learn(run_id=run_id, start_time=start)
             if facts.get("once") and status == "FINISHED":
                 self.run_ids[outbox.key] = run_id

@@ -78,11 +78,12 @@ class Store:
     def _stages(self) -> str:
         return experiment_id(self.client, self.uri, STAGES)
 
-    def create(self, facts: Mapping[str, Any], parent: str | None) -> tuple[str, int, str]:
+    def create(self, facts: Mapping[str, Any], parent: str | None) -> tuple[str, int, str] | None:
         """The run of an outbox: the one that is there, or a new one.
 
         Returns:
-            its id, its start in milliseconds, and its status.
+            its id, its start in milliseconds, and its status; None where it must be there
+            (`existing`) and is not.
         """
         with self.failures():
             experiment = experiment_id(self.client, self.uri, facts["experiment"])
@@ -93,6 +94,8 @@ class Store:
             if found:
                 info = found[0].info
                 return info.run_id, info.start_time, info.status
+            if facts.get("existing"):
+                return None
             tags = {**facts["tags"], name: value}
             if parent:
                 tags["mlflow.parentRunId"] = parent
@@ -138,9 +141,12 @@ class Store:
                     catalog.log_dataset(self.client, run_id, operation["dataset"])
                 case "model":
                     catalog.log_model(self.client, run_id, self._stages, operation["model"])
+                case "alias":
+                    catalog.set_alias(self.client, operation["models"], operation["alias"],
+                                      operation["given"])  # fmt: skip
                 case "reopen":
                     self._reopen(run_id)
-                case "end":
+                case "end" if operation["time"] is not None:  # else it had ended before
                     # Not before the start, though the clock was set back between two processes.
                     at = max(operation["time"], start)
                     self.client.set_terminated(run_id, operation["status"], at)
@@ -273,7 +279,7 @@ def experiment_id(client: Any, uri: str, name: str) -> str:
     # The UI then opens the table of runs, not its pages about language models.
     tags = {"mlflow.experimentKind": "custom_model_development"}
     if name == RELEASES:
-        tags |= [catalog.view_tag(VIEW, [*HEADLINES, COST])]
+        tags |= [catalog.view_tag(VIEW, list(HEADLINES), COST)]
     if found is None:
         return client.create_experiment(name, _artifact_location(uri), tags=tags)
     if found.lifecycle_stage != "active":

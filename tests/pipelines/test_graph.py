@@ -86,7 +86,7 @@ def test_a_closure_follows_imports_and_leaves_out_what_runs_records_and_draws(pa
 PACKAGES = [
     *("runtime", "arithmetic", "data", "models", "metrics", "encoding", "diffusion", "privacy"),
     *("tracking", "training", "beat", "segmentation", "anomaly", "evaluation", "report"),
-    *("validation", "synthesis", "release", "project", "cluster"),
+    *("validation", "synthesis", "app", "release", "project", "cluster"),
 ]
 PRIVACY = ["detectors", "attacks", "filters", "coverage", "gate"]
 

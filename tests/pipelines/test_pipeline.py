@@ -130,6 +130,8 @@ def test_mlflow_has_one_run_per_stage_and_one_per_release(project):
     assert words.items() <= release.data.tags.items()
     assert release.data.tags["git_commit"]
     assert any(k.startswith("md5:models/") for k in release.data.tags)
+    report = {Path(a.path).name for a in client.list_artifacts(release.info.run_id, "report")}
+    assert report == {"report.html", "real.gif", "reconstructed.gif", "synthetic.gif"}
     vae = next(r for r in runs["stages"] if r.info.run_name == "train_vae/all")
     curve = client.get_metric_history(vae.info.run_id, "train/loss")
     assert len(curve) == len({m.step for m in curve}) > 1

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_release import tiny_release
+from tiny_release import sign, tiny_release
 
 import echosyn
 from echosyn.data.filelist import TRACINGS, video_path
@@ -18,12 +18,21 @@ from echosyn.release.pack import pack
 
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"  # before its import
 NAMES = [f"v{i}" for i in range(9)]
+CARD = """---
+configs:
+- {config_name: videos, data_files: [{split: all_rows, path: FileList.csv}]}
+- {config_name: phases, data_files: [{split: all_rows, path: Phases.csv}]}
+---
+"""
 PAGE = Path(__file__).parents[2] / "docs/loading.md"
 
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
-    return tiny_release(tmp_path_factory.mktemp("readers") / "release", NAMES)
+    """With the head of the card that a release has."""
+    made = tiny_release(tmp_path_factory.mktemp("readers") / "release", NAMES)
+    (made / "README.md").write_text(CARD)
+    return sign(made)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +76,7 @@ def load(tmp_path):
 def test_datasets_reads_a_pack_with_its_splits(release, packed, load, streaming):
     from datasets import Video
 
-    splits = load(str(packed), streaming=streaming)
+    splits = load(str(packed / "shards"), streaming=streaming)
     assert set(splits) == {"train", "validation", "test"}
     samples = list(splits["validation"].cast_column("avi", Video(decode=False)))
     assert [s["__key__"] for s in samples] == NAMES[1::3]
@@ -82,6 +91,14 @@ def test_datasets_reads_a_pack_with_its_splits(release, packed, load, streaming)
 def test_datasets_reads_shards_by_name(packed, load):
     files = {"train": str(packed / "shards/train-*.tar")}
     assert load("webdataset", data_files=files)["train"].num_rows == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["release", "packed"])
+def test_datasets_reads_what_the_card_names(form, load, request):
+    folder = request.getfixturevalue(form)
+    assert load(str(folder), "videos")["all_rows"]["FileName"][:] == NAMES
+    assert load(str(folder), "phases")["all_rows"].num_rows == 9 * len(NAMES)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from mlflow.tracking import MlflowClient
 from published_project import build, git, push, start
 from repro import run
 
@@ -17,9 +18,10 @@ import echosyn
 from echosyn.cli import main
 from echosyn.release.manifest import verify
 from echosyn.release.sign import VARIABLE
-from echosyn.release.store import open_store, resolve
+from echosyn.release.store import open_store, published_before, resolve
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.lineage import dvc_md5
+from echosyn.tracking import tracking_uri
 
 pytestmark = pytest.mark.slow
 R2 = {"ef/synthetic/r2_lo": 0.6, "ef/synthetic/r2_hi": 0.66}
@@ -93,6 +95,30 @@ def test_a_clone_lists_what_was_published_newest_first(two, monkeypatch, capsys)
     assert "  6       0.8 (0.7 to 0.9)" in first
     assert "kd_r3d_clip16_n6x6 14.2" in first
     assert first.endswith("12.5% of hearts")
+
+
+def test_the_version_before_is_found_without_a_network(two, tmp_path, monkeypatch):
+    mine, colleague, _ = two
+    newer = {"name": "echosyn-phantom", "version": "0.2.0"}
+    monkeypatch.chdir(mine)
+    assert published_before("phantom", newer)["version"] == "0.1.0"
+    assert published_before("phantom", newer | {"version": "1.0.0"})["version"] == "0.2.0"
+    assert published_before("phantom", newer | {"version": "0.1.0"}) == (
+        "No version before it was published."
+    )
+    other = published_before("phantom", newer | {"name": "echosyn-clinic"})
+    assert other == "phantom@0.1.0 was published before it under another name, echosyn-phantom."
+    monkeypatch.chdir(git_clone(colleague, tmp_path))  # its DVC cache is empty
+    assert "phantom@0.1.0 was published before it, and is not in" in published_before(
+        "phantom", newer
+    )
+    monkeypatch.chdir(tmp_path)
+    assert "no git and DVC of its own" in published_before("phantom", newer)
+
+
+def git_clone(project, folder):
+    git(folder, "clone", "-q", str(project), "clone")
+    return folder / "clone"
 
 
 def test_without_a_version_it_is_said_how_to_make_one(tmp_path, monkeypatch, capsys):
@@ -228,7 +254,7 @@ def test_who_approved_and_withdrew_is_in_the_tags(mine, tmp_path, monkeypatch, c
     assert "approved" in run(mine, "gto", "show", "phantom")[1]
     assert releases(monkeypatch, mine, "approve", "phantom@0.1.0", "--by", "x") == 1
     assert releases(monkeypatch, mine, "withdraw", "phantom@0.2.0", "--because", "too alike") == 0
-    capsys.readouterr()
+    assert "has no run of phantom@0.2.0: nothing was added to it" in capsys.readouterr().err
     fetch = ("fetch", "phantom@0.2.0", "--out", tmp_path / "out")
     assert releases(monkeypatch, mine, *fetch) == 1
     assert "phantom@0.2.0 is withdrawn: too alike (tagged by Ada <" in capsys.readouterr().err
@@ -238,6 +264,41 @@ def test_who_approved_and_withdrew_is_in_the_tags(mine, tmp_path, monkeypatch, c
     assert releases(monkeypatch, mine, "approve", "phantom@0.2.0", "--by", "x") == 1
     assert releases(monkeypatch, mine, "show", "phantom") == 0  # the highest not withdrawn
     assert "phantom@0.1.0: " in capsys.readouterr().out
+
+
+def test_champions_are_the_models_of_the_version_approved_last(mine, monkeypatch):
+    assert releases(monkeypatch, mine, "record") == 0
+    for command, version, md5 in (
+        (("approve", "--by", "B"), "0.1.0", "2"),
+        (("approve", "--by", "B"), "0.2.0", "7"),
+        (("withdraw", "--because", "too alike"), "0.2.0", "2"),
+        (("withdraw", "--because", "too alike"), "0.1.0", None),
+    ):
+        action, *options = command
+        assert releases(monkeypatch, mine, action, f"phantom@{version}", *options) == 0
+        assert champion() == (md5 and md5 * 32 + ".dir")
+
+
+def test_a_clone_records_what_was_published_and_compares_it(two, tmp_path, monkeypatch, capsys):
+    clone = git_clone(two[0], tmp_path)
+    assert releases(monkeypatch, clone, "record", "--from", two[0]) == 0
+    assert releases(monkeypatch, clone, "record", "--from", two[0]) == 0
+    assert "2 versions are in MLflow's experiment" in capsys.readouterr().out
+    client = MlflowClient(tracking_uri())
+    number = client.get_experiment_by_name("releases").experiment_id
+    found = {r.info.run_name: r.data for r in client.search_runs([number])}
+    assert sorted(found) == ["echosyn-phantom@v0.1.0", "echosyn-phantom@v0.2.0"]
+    assert found["echosyn-phantom@v0.2.0"].metrics["utility/ef_r2_synthetic"] == 0.8
+    assert found["echosyn-phantom@v0.1.0"].params["sample_videos.guidance"] == "2.5"
+
+
+def champion():
+    """md5 of the VAE that is the champion of MLflow's registry; None where none is."""
+    client = MlflowClient(tracking_uri())
+    model = client.get_registered_model("echosyn-phantom-vae")
+    if "champion" not in model.aliases:
+        return None
+    return client.get_model_version(model.name, model.aliases["champion"]).tags["md5"]
 
 
 def test_a_version_that_is_not_there_lists_those_that_are(two, tmp_path):

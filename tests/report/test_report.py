@@ -8,7 +8,7 @@ from html_page import problems
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from small_project import METRICS, REAL, SYNTHETIC, make_project
+from small_project import METRICS, REAL, SYNTHETIC, make_project, released
 
 from echosyn.report import mosaic, plots
 from echosyn.report.numbers import LABELS, collect, plain, privacy_sentences, tables
@@ -160,8 +160,6 @@ def test_png_repeats():
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    from test_release import released
-
     from pipelines.report import main
 
     root = make_project(tmp_path_factory.mktemp("project"))
@@ -185,6 +183,7 @@ def test_report_needs_nothing_else_and_everyone_can_use_it(report):
         assert problems(page) == []
         assert "<script src" not in page
         assert "prefers-reduced-motion" in page
+        assert "no git and DVC of its own, and so no versions" in page
 
 
 @pytest.mark.slow
@@ -227,7 +226,8 @@ def test_report_escapes_what_people_wrote():
 
     page = render(
         "report.html",
-        title="<b>x</b>", subtitle="a & b", headlines=[], checks=[], loosened=["<q>"], since=None,
+        title="<b>x</b>", subtitle="a & b", headlines=[], checks=[], loosened=["<q>"],
+        since="No version <before>",
         mosaics=[], clips=[], strange={"sentences": ["<i>"], "pictures": []}, privacy=["<i>"],
         privacy_plot=None, plots=[],
         numbers=tables({"quality/<u>": 1.0}), protocol={"<a>": "<s>"},

@@ -16,11 +16,14 @@ from echosyn.tracking import (
     RELEASES,
     STAGES,
     nested_run,
+    recorded_release,
     release_run,
     stage_run,
+    sync,
     tracking_uri,
     trial_run,
 )
+from echosyn.tracking.release import HEADLINES, models
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,24 +203,66 @@ def test_processes_may_open_a_fresh_store_at_once(project):
     assert [run.data.metrics for run in runs()] == [{"x": 1.0}] * 2
 
 
+def release_of(version: str, r2: float, vae: str = "2" * 32) -> dict:
+    lineage = {"data": {"data/train/phantom": "1" * 32}, "models": {"models/vae": vae}}
+    return {
+        "name": "echosyn-phantom",
+        "version": version,
+        "videos": 7,
+        "metrics": {"ef/synthetic/r2": r2, "quality/kd_motion_21f_n100x90": 0.5},
+        "params": {"scale": "smoke", "sample_videos": {"guidance": 2.0}},
+        "protocol": {"protocol/us/fps": "12"},
+        "lineage": {**lineage, "code": {}},
+    }
+
+
+def record(version: str, r2: float, vae: str = "2" * 32) -> str:
+    Path("pictures").mkdir(exist_ok=True)
+    Path("pictures/a.txt").write_text("a")
+    manifest = release_of(version, r2, vae)
+    return release_run(manifest, "phantom", version * 8, Path("pictures"))
+
+
+@pytest.mark.slow
+def test_a_recorded_release_is_added_to_and_keeps_its_hours(project, capsys):
+    from mlflow.tracking import MlflowClient
+
+    run_ids = [record("1.0.0", 0.9, "2" * 32), record("1.1.0", 0.95, "3" * 32)]
+    client = MlflowClient(tracking_uri())
+    before = client.get_run(run_ids[0]).info
+
+    def stage(version: str, vae: str, said: str, given: bool) -> None:
+        with recorded_release(version, version * 8) as run:
+            run.tag("release.stage", said)
+            run.artifact(Path("pictures"), "report")
+            entries = models(release_of(version, 0.9, vae))
+            run.outbox.add("alias", models=entries, alias="champion", given=given)
+
+    def champion() -> int | None:
+        version = client.get_registered_model("echosyn-phantom-vae").aliases.get("champion")
+        return version and int(version)
+
+    stage("1.0.0", "2" * 32, "approved", True)
+    run = client.get_run(run_ids[0])
+    assert (run.info.end_time, run.info.status) == (before.end_time, "FINISHED")
+    assert run.data.tags["release.stage"] == "approved"
+    assert [a.path for a in client.list_artifacts(run_ids[0], "report")] == ["report/a.txt"]
+    assert champion() == 1
+    stage("1.1.0", "3" * 32, "withdrawn", False)  # not its own: it stays
+    assert champion() == 1
+    stage("1.0.0", "2" * 32, "withdrawn", False)
+    assert champion() is None
+    capsys.readouterr()
+    stage("7.0.0", "2" * 32, "approved", True)
+    assert "has no run of 7.0.0: nothing was added to it" in capsys.readouterr().err
+    assert champion() is None
+    assert len(runs(RELEASES)) == 2
+    assert sync() == (0, 0)
+    assert not list((project / ".echosyn/outbox").glob("*/run.json"))
+
+
 @pytest.mark.slow
 def test_releases_are_recorded_once_and_compare(project):
-    Path("pictures").mkdir()
-    Path("pictures/a.txt").write_text("a")
-
-    def record(version: str, r2: float) -> str:
-        lineage = {"data": {"data/train/phantom": "1" * 32}, "models": {"models/vae": "2" * 32}}
-        manifest = {
-            "name": "echosyn-phantom",
-            "version": version,
-            "videos": 7,
-            "metrics": {"ef/synthetic/r2": r2, "quality/kd_motion_21f_n100x90": 0.5},
-            "params": {"scale": "smoke", "sample_videos": {"guidance": 2.0}},
-            "protocol": {"protocol/us/fps": "12"},
-            "lineage": {**lineage, "code": {}},
-        }
-        return release_run(manifest, "phantom", version * 8, Path("pictures"))
-
     with stage_run("train_vae", "all", {}) as run:
         run.tag("md5:models/vae", "2" * 32)
     first = record("1.0.0", 0.9)
@@ -246,6 +291,11 @@ def test_releases_are_recorded_once_and_compare(project):
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri())
+    tags = client.get_experiment_by_name(RELEASES).tags
+    view = json.loads(tags["mlflow.sharedViewState.headlines"])
+    assert view["selectedColumns"][-1] == "metrics.`cost/stage_hours`"
+    # A clone's releases have no cost: with it the UI would show none of them.
+    assert view["compareRunCharts"][0]["selectedMetrics"] == list(HEADLINES)
     (model,) = client.get_run(newer.info.run_id).inputs.model_inputs
     assert client.get_logged_model(model.model_id).source_run_id == trained.info.run_id
     version = client.get_model_version_by_alias("echosyn-phantom-vae", "candidate")
