@@ -412,7 +412,7 @@ def test_a_node_that_dies_takes_no_work_with_it(two_nodes, project, monkeypatch)
 
 TRAINER = """
 import sys
-sys.path[:0] = ["{tests}"]
+sys.path[:0] = {folders}
 import test_cluster as t
 from ray import cloudpickle
 cloudpickle.register_pickle_by_value(t)
@@ -428,12 +428,13 @@ def test_a_driver_asked_to_stop_saves_first(on_cluster, project):
     """By either signal; two drivers at a time, because most of it is waiting for workers."""
     write_text(project / "params.yaml", PARAMS.replace("cpus: 2", "cpus: 1"))
     root = Path(__file__).parents[2]
+    folders = [str(root / "tests" / name) for name in ("cluster", "support")]
 
     def stopped(number):
         work = project / number.name
         work.mkdir()
         driver = subprocess.Popen(
-            [sys.executable, "-c", TRAINER.format(tests=root / "tests/support", work=work)],
+            [sys.executable, "-c", TRAINER.format(folders=folders, work=work)],
             env={**os.environ, "PYTHONPATH": str(root)}, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         until((work / "slow").exists)

@@ -1,11 +1,11 @@
 import dataclasses
 import hashlib
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from echonet_layout import edit, make
+from repro import CLIPS
 
 from echosyn.data.content import CONTENT
 from echosyn.data.filelist import read_filelist
@@ -14,9 +14,6 @@ from echosyn.data.ingest.canonical import SquareFit
 from echosyn.data.video import read_video
 from echosyn.runtime.config import Dataset
 from echosyn.runtime.errors import EchosynError
-
-# Real clips in EchoNet layout, kept beside the project where they may be used.
-REAL = Path(__file__).resolve().parents[3] / "shared" / "real_echo"
 
 
 def content(folder):
@@ -152,11 +149,11 @@ def test_unknown_source_and_missing_folder(tmp_path):
         ingest("echonet", tmp_path / "no", tmp_path / "out", "ef")
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="no real echocardiograms on this machine")
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="no real echocardiograms on this machine")
 def test_real_clips(tmp_path):
-    report = ingest("echonet", REAL, tmp_path / "out", "ef")
+    report = ingest("echonet", CLIPS, tmp_path / "out", "ef")
     assert (report.videos, report.frames) == (6, 1128)
-    for name in read_filelist(REAL / "FileList.csv")["FileName"]:
+    for name in read_filelist(CLIPS / "FileList.csv")["FileName"]:
         copied = tmp_path / "out" / "Videos" / f"{name}.avi"
-        assert copied.read_bytes() == (REAL / "Videos" / f"{name}.avi").read_bytes()
+        assert copied.read_bytes() == (CLIPS / "Videos" / f"{name}.avi").read_bytes()
         assert read_video(copied)[0].std() > 10

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from smoke_graph import CLIPS
+from repro import CLIPS
 
 from echosyn.data.filelist import read_filelist, video_path
 from echosyn.data.video import read_video

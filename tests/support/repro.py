@@ -11,6 +11,8 @@ import yaml
 from echosyn.project.prefork import WITHIN
 
 ROOT = Path(__file__).parents[2]
+# Real clips in EchoNet layout, kept beside the project where they may be used.
+CLIPS = ROOT.parent / "shared" / "real_echo"
 
 
 def environment(project, warm=None):

@@ -16,12 +16,11 @@ from pathlib import Path
 import psutil
 import pydicom.examples
 import yaml
-from repro import ROOT, edit, environment, new_project
+from repro import CLIPS, edit, environment, new_project
 
 from echosyn.runtime.files import write_text
 from echosyn.runtime.process import end_with_parent
 
-CLIPS = ROOT.parent / "shared" / "real_echo"
 ARMS = ["few_real_50_plus_synthetic", "synthetic_from_phantom"]
 MADE, GUESTS_MADE = "The graph is made; now its guests", "The guests are made"
 NOT_COPIED = shutil.ignore_patterns(".echosyn", "mlruns")

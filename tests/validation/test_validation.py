@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from echonet_layout import edit, make
 from html_page import problems
-from test_ingest import REAL
+from repro import CLIPS
 
 from echosyn.data.filelist import COLUMNS, read_cells
 from echosyn.data.ingest import ingest
@@ -257,9 +257,9 @@ def test_a_hundred_thousand_rows(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL.is_dir(), reason="no real echocardiograms on this machine")
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="no real echocardiograms on this machine")
 def test_real_clips_pass(tmp_path):
-    ingest("echonet", REAL, tmp_path / "real", "ef")
+    ingest("echonet", CLIPS, tmp_path / "real", "ef")
     result, passed = gate(tmp_path / "real", counts={"TRAIN": 4, "VAL": 1, "TEST": 1})
     result.require()
     assert passed.exists()
