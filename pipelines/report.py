@@ -13,7 +13,7 @@ def main(dataset: str) -> None:
 
     from echosyn.privacy.gate.requirements import AUDIT, Thresholds, hold_against
     from echosyn.release.manifest import read_manifest
-    from echosyn.report.build import build_report
+    from echosyn.report.build import attribution_shown, build_report
     from echosyn.runtime import timing
     from echosyn.runtime.config import build
     from echosyn.runtime.files import read_json, write_text
@@ -25,6 +25,7 @@ def main(dataset: str) -> None:
 
     settings, where = params.settings("privacy_audit")
     thresholds = build(Thresholds, settings.get("thresholds"), f"{where}: thresholds")
+    asked = {name: params.entry("attribution", name) for name in params.entries_of("attribution", dataset)}
     names = ("all", dataset, f"{dataset}-*")
     found = sorted(path for name in names for path in Path("metrics").glob(f"*/{name}.json"))
     page = build_report(
@@ -46,6 +47,15 @@ def main(dataset: str) -> None:
         gate=hold_against(read_json(Path("audit", dataset, AUDIT))["numbers"], thresholds),
         thresholds=thresholds,
         took=timing.kept(timing.folder()),
+        attributions=[
+            attribution_shown(
+                name,
+                entry["model"],
+                Path("attribution", name, "attribution.png").read_bytes(),
+                read_json(f"metrics/attribution/{name}.json"),
+            )
+            for name, entry in asked.items()
+        ],
     )
     out = Path("reports", dataset, "index.html")
     write_text(out, page)
