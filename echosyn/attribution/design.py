@@ -28,6 +28,8 @@ class AttributionConfig:
 
     dataset: str = setting(help="dataset whose real TEST hearts are animated")
     model: str = setting(help="folder under models/: lvdm, or distilled/<name>")
+    hearts: int = setting(lo=2, help="hearts to animate, the unit of intervals")
+    steps: int = setting(lo=1, help="denoising steps; a student has its own")
     conditions: tuple[str, ...] = setting(
         (), choices=CONDITIONS, help="what is varied; none named: all that the model knows"
     )
@@ -37,11 +39,9 @@ class AttributionConfig:
     ventricle: bool = setting(
         True, help="compare with the ventricle's place and volume; false: for datasets untraced"
     )
-    hearts: int = setting(lo=2, help="hearts to animate, the unit of intervals")
     efs: int = setting(5, lo=2, hi=8, help="levels of EF")
     rates: int = setting(2, lo=2, hi=8, help="levels of the heart rate")
     seeds: int = setting(2, lo=2, hi=8, help="noises")
-    steps: int = setting(lo=1, help="denoising steps; a student has its own")
     resamples: int = setting(2000, lo=100, help="bootstrap draws of hearts")
 
 

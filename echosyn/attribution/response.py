@@ -1,6 +1,7 @@
 """How the EF that a video shows follows the EF that was asked for, heart by heart."""
 
 import math
+from itertools import permutations
 
 import numpy as np
 from scipy.stats import rankdata
@@ -33,7 +34,9 @@ def response_numbers(
 
     - `monotone`: share of curves that rise at every level; `monotone_chance`: of levels in an order
       of chance, 1 / levels!;
-    - `spearman`: rank correlation of asked and shown; `slope`: points shown per point asked for;
+    - `spearman`: rank correlation of asked and shown, and `spearman_chance`: where EF makes a
+      difference too small to matter beside the noise, which curves share at some of their levels;
+    - `slope`: points shown per point asked for;
     - `shown`: share of videos whose EF could be measured. A curve with one that could not be is not
       monotone, and has no correlation.
 
@@ -43,14 +46,10 @@ def response_numbers(
     curves = response_curves(shown)
     whole = np.isfinite(curves).all(axis=-1)
     rising = (np.diff(curves, axis=-1) > 0).all(axis=-1)
-    ranks, order = rankdata(curves, axis=-1), np.arange(len(asked))
-    centred = ranks - ranks.mean(axis=-1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        spearman = centred @ (order - order.mean()) / (
-            np.linalg.norm(centred, axis=-1) * np.linalg.norm(order - order.mean())
-        )
+    spearman = _spearman(curves)
     slope = curves @ (asked - asked.mean()) / np.square(asked - asked.mean()).sum()
     numbers: dict[str, float] = {"monotone_chance": 1 / math.factorial(len(asked))}
+    numbers["spearman_chance"] = _chance(len(asked), shown.shape[-1])
     for name, each in (("monotone", rising), ("spearman", spearman), ("slope", slope)):
         each = np.where(whole, each, 0.0 if name == "monotone" else np.nan)
         numbers |= mean_estimate(_mean(each), resamples, seed).flat(name)
@@ -69,6 +68,21 @@ def verdict(slope: Estimate) -> str:
     if slope.lo > IGNORES:
         return "follows EF weakly"
     return "not told apart from ignoring EF: more hearts or seeds are needed"
+
+
+def _spearman(curves: np.ndarray) -> np.ndarray:
+    """Rank correlation of curves (..., levels) with the order of their levels, NaN for a flat one."""
+    ranks, order = rankdata(curves, axis=-1), np.arange(curves.shape[-1])
+    centred, rising = ranks - ranks.mean(axis=-1, keepdims=True), order - order.mean()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return centred @ rising / (np.linalg.norm(centred, axis=-1) * np.linalg.norm(rising))
+
+
+def _chance(levels: int, noises: int) -> float:
+    """Mean over all orders of the noises, each of which orders its levels perfectly."""
+    order = np.arange(levels)
+    places = np.array(list(permutations(range(noises))))[:, order % noises]
+    return float(_spearman(places * levels + order).mean())
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
