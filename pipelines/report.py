@@ -25,7 +25,10 @@ def main(dataset: str) -> None:
 
     settings, where = params.settings("privacy_audit")
     thresholds = build(Thresholds, settings.get("thresholds"), f"{where}: thresholds")
-    asked = {name: params.entry("attribution", name) for name in params.entries_of("attribution", dataset)}
+    asked = {
+        name: params.entry("attribution", name)
+        for name in params.entries_of("attribution", dataset)
+    }
     names = ("all", dataset, f"{dataset}-*")
     found = sorted(path for name in names for path in Path("metrics").glob(f"*/{name}.json"))
     page = build_report(

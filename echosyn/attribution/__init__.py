@@ -1,1 +1,1 @@
-"""Whether a video model uses its condition, and what its answers to a condition say of the heart."""
+"""Whether a video model uses its condition, and masks of the ventricle that its answers give."""

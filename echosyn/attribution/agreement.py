@@ -33,8 +33,8 @@ def pointing_scores(
     """
     if maps.shape != regions.shape:
         raise EchosynError(
-            f"maps of {maps.shape[1:]} pixels, but masks of {regions.shape[1:]}: ingest the dataset "
-            "again, so that its tracings are of the frames that the models draw"
+            f"maps of {maps.shape[1:]} pixels, but masks of {regions.shape[1:]}: ingest the "
+            "dataset again, so that its tracings are of the frames that the models draw"
         )
     rows = []
     for values, region, within in zip(maps, regions & seen, seen, strict=True):

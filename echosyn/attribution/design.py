@@ -6,7 +6,6 @@ factor too, and is held while a condition changes.
 
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -141,4 +140,3 @@ def _spread(values: np.ndarray, levels: int) -> tuple[float, ...]:
 
 def _fps(train: LatentSet) -> float:
     return float(train.table["FPS"].iloc[0])
-

@@ -27,7 +27,7 @@ from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import read_json
 from echosyn.runtime.shards import Make
 from echosyn.segmentation.files import NONE
-from echosyn.segmentation.task import traced_frames
+from echosyn.segmentation.task import TracedFrames, traced_frames
 from echosyn.segmentation.trace import trace
 
 FILE = "answers.npz"
@@ -69,14 +69,17 @@ def real_hearts(
                 "VolumeTracings.csv and ingest again, or set ventricle: false under attribution in "
                 "params.yaml"
             )
-        diastole = np.flatnonzero(traced.diastole)
-        _, first = np.unique(traced.names[diastole], return_index=True)
-        rows = diastole[np.sort(first)]
-        latents = codec.encode(traced.frames[rows])[0]
-        found = Hearts(latents, traced.masks[rows])
+        rows = diastolic(traced)
+        found = Hearts(codec.encode(traced.frames[rows])[0], traced.masks[rows])
     if len(found) < 2:
         raise EchosynError(f"{data}: {len(found)} hearts of TEST, but attribution compares hearts")
     return found
+
+
+def diastolic(traced: TracedFrames) -> np.ndarray:
+    """Rows of the end-diastolic frame of each video, in the order of the videos."""
+    rows = np.flatnonzero(traced.diastole)
+    return rows[np.sort(np.unique(traced.names[rows], return_index=True)[1])]
 
 
 def video_settings(
@@ -125,9 +128,7 @@ class Models:
         def worker() -> Make:
             codec = VideoCodec(Vae.load(self.vae), precision=cfg.precision)
             net = Segmenter.load(self.segmenter).to(pick_device()) if self.segmenter else None
-            experiment = Experiment(
-                VideoSampler(self.video, cfg), codec, design, hearts, net, seed
-            )
+            experiment = Experiment(VideoSampler(self.video, cfg), codec, design, hearts, net, seed)
 
             def make(rows: range, folder: Path) -> None:
                 for i in rows:

@@ -1,70 +1,89 @@
 """Masks of the left ventricle that no label made: from what a video model answers to EF.
 
-EF moves the wall of one chamber. Where the same heart with the same noise gets brighter as EF rises,
-wall has come where blood was: this says which chamber is the left ventricle. In each frame the
-chamber is the dark basin around that place, up to half of its wall's brightness.
+EF moves the walls of one chamber. Where the same heart with the same noise gets brighter as EF
+rises, wall has come where blood was: what these places surround is the left ventricle. In a frame
+without speckle its contour is the closed path around there that has the steepest rise from dark to
+bright and crosses no wall.
 """
-
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.ndimage import binary_fill_holes, watershed_ift
 
-RISE = 0.35  # of the 98 % quantile of how much pixels brighten, from which they count
-BLACK = 15  # grey levels; what never exceeds it lies outside of the sector
 LEAST = 15.0  # grey levels that pixels must brighten by for there to be anything to see
-SEED, BEYOND, WALL = 3, 5, 6  # pixels: radius of the seed; beyond the place; how far a wall is
-HALF = 0.5  # of the way from the cavity's brightness to its wall's, where the cavity ends
-SPECKS = 3  # pixels across of what is opened away
+TOP = 0.98  # quantile of how much pixels brighten that stands for the most of it
+AROUND, SMOOTH = 10.0, 2.0  # pixels: sd of what is looked for around a place, and at it
+SEED = 3  # pixels' radius of the place whose brightness is that of blood
+EDGE = 1.2  # pixels: sd of the smoothing before the gradient
+ANGLES, REACH, STEP = 72, 50.0, 0.5  # rays, and pixels along them
+NEAREST = 5.0  # pixels from the seed, below which there is no contour
+JUMP = 6  # steps of radius from one ray to the next
+CROSSED = 0.125  # weight of the brightest place on the way, against the gradient's per pixel
+WALL = 0.9  # quantile of brightness along the rays that stands for wall
 PLAUSIBLE = (0.4, 1.8)  # of the median area, what a mask may have
 
 
-@dataclass(frozen=True, eq=False)
-class Place:
-    """Of one heart, bool (H, W) each: where EF acts, a seed within the chamber, and the sector."""
-
-    hull: np.ndarray
-    seed: np.ndarray
-    sector: np.ndarray
-
-
-def find_place(videos: np.ndarray) -> Place | None:
-    """The chamber whose wall EF moves, None where nothing is moved.
+def find_seed(videos: np.ndarray) -> tuple[int, int] | None:
+    """Row and column of a place within the chamber whose walls EF moves: walls that move lie around
+    it, and it is dark in every frame. None where EF moves nothing.
 
     Args:
         videos: uint8 (E, T, H, W), the same heart and noise at rising EFs.
     """
     frames = videos.astype(np.float32)
     rise = cv2.GaussianBlur((frames[-1] - frames[0]).max(axis=0).clip(min=0), (0, 0), 1.0)
-    level = float(np.quantile(rise, 0.98))
-    if level < LEAST:
+    most = float(np.quantile(rise, TOP))
+    if most < LEAST:
         return None
-    band = _largest(rise > RISE * level)
-    y, x = (np.average(at, weights=rise[band]) for at in np.nonzero(band))
-    rows, columns = np.indices(band.shape)
-    seed = (rows - y) ** 2 + (columns - x) ** 2 <= SEED**2
-    sector = binary_fill_holes(frames.max(axis=(0, 1)) > BLACK)
-    return Place(_hull(band), seed, sector)
+    around = cv2.GaussianBlur(rise.clip(max=most), (0, 0), AROUND)
+    bright = cv2.GaussianBlur(frames.max(axis=(0, 1)), (0, 0), SMOOTH)
+    place = np.argmax(around / around.max() - bright / most)
+    row, column = np.unravel_index(place, rise.shape)
+    return int(row), int(column)
 
 
-def cavity(frame: np.ndarray, place: Place) -> np.ndarray:
-    """The chamber in a frame (H, W) without speckle, bool (H, W).
+def cavity(frame: np.ndarray, seed: tuple[int, int]) -> np.ndarray:
+    """The chamber around `seed` (row, column) in a frame (H, W) without speckle, bool (H, W).
 
-    The watershed (image foresting transform, Falcao et al. 2004) between the seed and what lies
-    beyond the place keeps it from other chambers; half of the wall's brightness ends it; it is
-    opened, and convex.
+    Rays from the seed; dynamic programming finds the closed path of least cost over them, the
+    gradient's and that of brightness already passed, both in shares of the wall's brightness.
     """
-    grey = np.asarray(frame, np.float32)
-    near = cv2.dilate((place.hull & place.sector).astype(np.uint8), _disk(BEYOND)) > 0
-    markers = np.where(near & place.sector, 0, 2).astype(np.int16)
-    markers[place.seed] = 1
-    basin = watershed_ift(grey.clip(0, 255).astype(np.uint8), markers) == 1
-    blood = float(np.median(grey[place.seed]))
-    wall = cv2.dilate(grey, _disk(WALL))
-    dark = basin & (grey < blood + HALF * (wall - blood)) | place.seed
-    opened = cv2.morphologyEx(dark.astype(np.uint8), cv2.MORPH_OPEN, _disk(SPECKS // 2))
-    return _hull(_largest(opened > 0))
+    smooth = cv2.GaussianBlur(np.asarray(frame, np.float32), (0, 0), EDGE)
+    angles = np.arange(ANGLES) * 2 * np.pi / ANGLES
+    radii = np.arange(0, REACH, STEP)
+    x = seed[1] + np.outer(np.cos(angles), radii)
+    y = seed[0] + np.outer(np.sin(angles), radii)
+    rays = cv2.remap(smooth, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR,
+                     borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+    blood = float(np.median(rays[:, radii <= SEED]))
+    wall = max(float(np.quantile(rays, WALL)) - blood, 1.0)
+    share = ((rays - blood) / wall).clip(0, 1.5)
+    passed = np.maximum.accumulate(share, axis=1)
+    passed = np.pad(passed, ((0, 0), (4, 0)), mode="edge")[:, : len(radii)]  # of two pixels before
+    cost = CROSSED * passed - np.gradient(share, axis=1) / STEP
+    cost[:, radii < NEAREST] = np.inf
+    at = radii[_closed_path(cost, JUMP)]
+    points = np.stack([seed[1] + np.cos(angles) * at, seed[0] + np.sin(angles) * at], axis=1)
+    mask = np.zeros(smooth.shape, np.uint8)
+    cv2.fillPoly(mask, [np.rint(points * 16).astype(np.int32)], 1, shift=4)
+    return mask > 0
+
+
+def _closed_path(cost: np.ndarray, jump: int) -> np.ndarray:
+    """The path of least cost over the rows of `cost` (N, R), a column each, int64 (N,), of which
+    neighbours differ by `jump` at most. Rows go round: the middle of three rounds closes."""
+    rounds = np.concatenate([cost] * 3)
+    best, came = rounds[0], np.empty(rounds.shape, np.int64)
+    columns = np.arange(cost.shape[1])
+    for i, row in enumerate(rounds[1:], start=1):
+        wide = np.pad(best, jump, constant_values=np.inf)
+        options = np.stack([wide[k : k + len(best)] for k in range(2 * jump + 1)])
+        which = options.argmin(axis=0)
+        came[i], best = columns + which - jump, options.min(axis=0) + row
+    path = np.empty(len(rounds), np.int64)
+    path[-1] = best.argmin()
+    for i in range(len(rounds) - 1, 0, -1):
+        path[i - 1] = came[i, path[i]]
+    return path[len(cost) : 2 * len(cost)]
 
 
 def plausible(masks: np.ndarray) -> np.ndarray:
@@ -72,24 +91,3 @@ def plausible(masks: np.ndarray) -> np.ndarray:
     areas = masks.sum(axis=(1, 2))
     low, high = (share * np.median(areas) for share in PLAUSIBLE)
     return (areas >= low) & (areas <= high)
-
-
-def _disk(radius: int) -> np.ndarray:
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-
-
-def _largest(mask: np.ndarray) -> np.ndarray:
-    """Its largest component; itself where it is empty."""
-    count, labels, facts, _ = cv2.connectedComponentsWithStats(
-        mask.astype(np.uint8), connectivity=4
-    )
-    return labels == 1 + facts[1:, cv2.CC_STAT_AREA].argmax() if count > 1 else mask
-
-
-def _hull(mask: np.ndarray) -> np.ndarray:
-    """The smallest convex mask around one that is not empty."""
-    points = np.argwhere(mask)[:, ::-1].astype(np.int32)
-    out = np.zeros(mask.shape, np.uint8)
-    if len(points):
-        cv2.fillConvexPoly(out, cv2.convexHull(points), 1)
-    return out > 0

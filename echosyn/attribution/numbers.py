@@ -75,7 +75,7 @@ def attribution_numbers(
 ) -> dict[str, float | str]:
     """Flat numbers of a model at a guidance, by factor (heart, ef, class, rate, noise):
 
-    - `<factor>/motion`, `<factor>/shown_ef`: first-order shares, and `..._total`; see `share_table`;
+    - `<factor>/motion`, `/shown_ef`: first-order shares, and `..._total`; see `share_table`;
     - `<factor>/pointing`, `/iou` and their chance: the map by intervention against the ventricle at
       end-diastole; `/gradient_pointing`, `/gradient_iou`: by gradient;
     - `<condition>/early`, `/middle`, `/late`: share of its effect when it is changed in that third

@@ -51,8 +51,8 @@ def response_numbers(
     numbers: dict[str, float] = {"monotone_chance": 1 / math.factorial(len(asked))}
     numbers["spearman_chance"] = _chance(len(asked), shown.shape[-1])
     for name, each in (("monotone", rising), ("spearman", spearman), ("slope", slope)):
-        each = np.where(whole, each, 0.0 if name == "monotone" else np.nan)
-        numbers |= mean_estimate(_mean(each), resamples, seed).flat(name)
+        known = np.where(whole, each, 0.0 if name == "monotone" else np.nan)
+        numbers |= mean_estimate(_mean(known), resamples, seed).flat(name)
     return numbers | {"shown": float(np.isfinite(shown).mean())}
 
 
@@ -71,7 +71,7 @@ def verdict(slope: Estimate) -> str:
 
 
 def _spearman(curves: np.ndarray) -> np.ndarray:
-    """Rank correlation of curves (..., levels) with the order of their levels, NaN for a flat one."""
+    """Rank correlation of curves (..., levels) with the order of levels, NaN for a flat one."""
     ranks, order = rankdata(curves, axis=-1), np.arange(curves.shape[-1])
     centred, rising = ranks - ranks.mean(axis=-1, keepdims=True), order - order.mean()
     with np.errstate(invalid="ignore", divide="ignore"):

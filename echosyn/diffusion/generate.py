@@ -153,9 +153,7 @@ class VideoSampler:
     def frame_passes(self) -> int:
         """Frames that go through the video network for one video, guidance included."""
         cfg = self.cfg
-        evaluations = sum(
-            self._step_of(e) not in cfg.image_steps for e in range(self.evaluations)
-        )
+        evaluations = sum(self._step_of(e) not in cfg.image_steps for e in range(self.evaluations))
         passes = 1 if self.student else guidance_passes(cfg.guidance, cfg.heart_guidance)
         window, overlap = self.model.window, cfg.overlap
         return passes * frame_passes(cfg.windows, cfg.frames, window, overlap, evaluations)

@@ -25,7 +25,7 @@ def attribution_figure(
     design: Design,
     regions: np.ndarray | None,
 ) -> Figure:
-    """Above, where each factor acts in one heart, at the middle guidance; below, EF shown against EF
+    """Above, where each factor acts in one heart, at the middle guidance; below, EF shown by EF
     asked for, the variance of motion explained, and when a condition acts.
 
     Args:
@@ -105,7 +105,7 @@ def _over_time(axes: Axes, answers: Answers, names: Sequence[str], fps: float) -
 def _over_steps(axes: Axes, answers: Mapping[float, Answers], design: Design) -> None:
     axes.set_title("effect of a change in one third of denoising", size=8)
     for name, style in zip(design.varied, ("-", "--", ":"), strict=False):
-        for k, (guidance, one) in enumerate(answers.items()):
+        for k, one in enumerate(answers.values()):
             label = WORDS.get(name, name) if k == 0 else None
             colour = ARM_COLOURS[k % len(ARM_COLOURS)]
             axes.plot(GROUPS, _known_mean(one[f"steps/{name}"], 0), color=colour, ls=style,

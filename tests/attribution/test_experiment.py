@@ -71,7 +71,7 @@ class Drawing:
 
     def decode(self, z):
         return np.stack([
-            np.where(4 * (X - 56) ** 2 + (Y - 56) ** 2 < float(s) ** 2, 255, 40).astype(np.uint8)
+            np.where(float(s) ** 2 > 4 * (X - 56) ** 2 + (Y - 56) ** 2, 255, 40).astype(np.uint8)
             for s in z[:, 0, 0, 0]
         ])  # fmt: skip
 
@@ -118,8 +118,8 @@ def test_shares_and_response_are_tables_and_a_picture(asked):
     assert list(table.columns) == ["heart", "ef", "rate", "noise", "EDV", "ESV", "shown_ef"]
     mean = table.groupby("ef")["shown_ef"].mean()
     assert (mean.diff().dropna() > 5).all() == (numbers["verdict"] == "follows EF")
-    figure = attribution_figure({1.0: answers, 3.0: answers},
-                                [shares.assign(guidance=g) for g in (1.0, 3.0)], DESIGN, regions)  # fmt: skip
+    of = [shares.assign(guidance=g) for g in (1.0, 3.0)]
+    figure = attribution_figure({1.0: answers, 3.0: answers}, of, DESIGN, regions)
     assert sum(len(part.axes) for part in figure.subfigs) == 7 + 4
 
 
@@ -134,8 +134,8 @@ def networks(tmp_path_factory):
 
 def test_a_derivative_is_the_limit_of_small_changes(networks):
     sampler, codec = networks
-    design = Design((Factor("ef", (50.0, 70.0)), Factor("class", ("a", "b")), Factor("noise", (0, 1))),
-                    16.0)  # fmt: skip
+    factors = Factor("ef", (50.0, 70.0)), Factor("class", ("a", "b")), Factor("noise", (0, 1))
+    design = Design(factors, 16.0)
     hearts = torch.randn(2, 4, 14, 14, generator=torch.Generator().manual_seed(1))
     experiment = Experiment(sampler, codec, design, hearts, None, 0)
     found = experiment.answer(0)
@@ -199,18 +199,19 @@ def test_a_condition_that_the_dataset_lacks_is_refused_with_what_there_is():
     for spec, latents in ((ConditionSpec(), real()), (ConditionSpec(classes=("a",)), bare)):
         with pytest.raises(EchosynError, match=r"'class' is none that .* \(those are: ef\): set"):
             make_design(spec, latents, settings(conditions=("ef", "class")))
-    with pytest.raises(EchosynError, match="knows no condition that this dataset has: set `dataset`"):
+    with pytest.raises(
+        EchosynError, match="knows no condition that this dataset has: set `dataset`"
+    ):
         make_design(ConditionSpec(ef=False), bare, settings())
 
 
 def test_a_dataset_without_masks_or_a_model_of_them_is_told_what_to_set(tmp_path, networks):
     write_json(tmp_path / "none.json", {"reason": "0 real videos are traced"})
-    with pytest.raises(EchosynError, match="0 real videos are traced.*set ventricle: false"):
+    with pytest.raises(EchosynError, match=r"0 real videos are traced.*set ventricle: false"):
         measuring(tmp_path)
     (tmp_path / "FileList.csv").write_text(
         "FileName,EF,ESV,EDV,FrameHeight,FrameWidth,FPS,NumberOfFrames,Split\n"
         "a,50,50,100,112,112,32,24,TEST\n"
     )
-    with pytest.raises(EchosynError, match="no video of TEST is traced.*set ventricle: false"):
+    with pytest.raises(EchosynError, match=r"no video of TEST is traced.*set ventricle: false"):
         real_hearts(tmp_path, None, networks[1], 3, True)
-
