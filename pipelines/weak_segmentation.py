@@ -22,6 +22,7 @@ def main(dataset: str) -> None:
     from echosyn.attribution.weak import (
         WeakConfig,
         exact_scores,
+        grouped,
         mask_scores,
         pair_maker,
         read_pairs,
@@ -37,7 +38,7 @@ def main(dataset: str) -> None:
     from echosyn.privacy.filters.hearts import AcceptedHearts
     from echosyn.report.plots import png
     from echosyn.report.tracing_plots import mask_rows, real_rows, tracing_figure
-    from echosyn.runtime.files import atomic_dir, write_bytes
+    from echosyn.runtime.files import atomic_dir, write_bytes, write_json
     from echosyn.runtime.process import state_root
     from echosyn.runtime.shards import finish, work_dir
     from echosyn.segmentation.files import NONE
@@ -50,6 +51,7 @@ def main(dataset: str) -> None:
     sampling = params.stage("sample_videos", SampleVideosConfig)
     data, latents, beats = (Path(p, "train", dataset) for p in ("data", "latents", "beats"))
     models, accepted = Path("models"), Path("privacy") / dataset / "hearts"
+    metrics = Path(f"metrics/weak_segmentation/{dataset}.json")
     segmenter, out = models / "segmentation" / dataset, models / "weak_segmentation" / dataset
     inputs = [data, latents, beats, accepted, models / "lvdm", models / "vae", segmenter]
     inputs += [models / "speckle" / dataset] if sampling.speckle else []
@@ -77,6 +79,13 @@ def main(dataset: str) -> None:
         numbers, taught = pairs.numbers, {"answers": (pairs.train, pairs.val)}
         if known.videos:
             numbers |= exact_scores(codec, known, pairs.seeds[len(hearts) :], params.seed)
+        if pairs.too_few:
+            print(f"{dataset}: {pairs.too_few}: no model")
+            with atomic_dir(out) as tmp:
+                write_json(tmp / NONE, {"reason": pairs.too_few})
+            run.output(out)
+            run.final(grouped(numbers), metrics)
+            return
         nets, tested, test = {}, {}, traced_frames(data, "TEST")
         if not (segmenter / NONE).is_file():
             net = Segmenter.load(segmenter)
@@ -99,8 +108,7 @@ def main(dataset: str) -> None:
             write_bytes(tmp / "masks.png", png(tracing_figure(rows)))
             run.artifact(tmp / "masks.png")
         run.output(out)
-        numbers = {f"weak_segmentation/{k}": v for k, v in numbers.items()}
-        run.final(numbers, Path(f"metrics/weak_segmentation/{dataset}.json"))
+        run.final(grouped(numbers), metrics)
     finish(work)
 
 

@@ -26,7 +26,7 @@ from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.shards import Make
 from echosyn.segmentation.contour import dice
-from echosyn.segmentation.task import TracedFrames, dice_numbers
+from echosyn.segmentation.task import LEAST_TRACED, TracedFrames, dice_numbers
 
 FILE = "pairs.npz"
 STREAM = 4  # of the noise
@@ -173,6 +173,17 @@ class Pairs:
     left_out: int  # frames whose mask has an area that cannot be
 
     @property
+    def too_few(self) -> str:
+        """Why nothing can be learned from them; nothing where it can."""
+        if self.train.videos >= LEAST_TRACED and self.val.videos:
+            return ""
+        return (
+            f"EF moves the ventricle in {self.train.videos + self.val.videos} synthetic hearts "
+            f"only ({LEAST_TRACED} and some to select on are needed): train the video model "
+            "longer, or raise `hearts` or `guidance` under weak_segmentation in params.yaml"
+        )
+
+    @property
     def numbers(self) -> dict[str, float]:
         return {
             "hearts": self.train.videos + self.val.videos,
@@ -188,11 +199,7 @@ class Pairs:
 
 
 def read_pairs(folders: list[Path], synthetic: int) -> Pairs:
-    """Pairs of the first `synthetic` hearts, cleaned; every VAL-th heart selects.
-
-    Raises:
-        EchosynError: too few hearts that EF moves.
-    """
+    """Pairs of the first `synthetic` hearts, cleaned; every VAL-th heart selects."""
     each = [np.load(folder / FILE) for folder in folders]
     whole = {name: np.concatenate([one[name] for one in each]) for name in each[0].files}
     heart, diastole, masks = whole["heart"], whole["diastole"], whole["masks"]
@@ -208,12 +215,6 @@ def read_pairs(folders: list[Path], synthetic: int) -> Pairs:
     chosen = heart % VAL == 0
     pairs = Pairs(part(mine & kept & ~chosen), part(mine & kept & chosen), whole["seeds"],
                   int((mine & ~kept).sum()))  # fmt: skip
-    if not pairs.train.videos or not pairs.val.videos:
-        raise EchosynError(
-            f"EF moves nothing in {synthetic - len(np.unique(heart[mine & kept]))} of {synthetic} "
-            "hearts, so there are no masks to learn from: train the video model longer, or raise "
-            "`guidance` or `hearts` under weak_segmentation in params.yaml"
-        )
     return pairs
 
 
@@ -261,6 +262,11 @@ def exact_scores(
         if row >= 0:
             masks[i] = cavity(frame, (int(row), int(column)))
     return mask_scores("exact", masks, real, seed)
+
+
+def grouped(numbers: dict[str, float]) -> dict[str, float]:
+    """As the stage names its numbers: weak_segmentation/..."""
+    return {f"weak_segmentation/{name}": value for name, value in numbers.items()}
 
 
 def _named(name: str, numbers: dict[str, float]) -> dict[str, float]:

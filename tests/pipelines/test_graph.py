@@ -142,14 +142,17 @@ EDITS = {
     "echosyn/report/privacy_plots.py": "privacy_page",
     "echosyn/data/phantom/speckle.py": "phantom",
     "echosyn/models/discriminator.py": "train_vae",
-    "echosyn/models/speckle.py": "filter_videos privacy_audit privacy_page sample_videos speckle",
+    "echosyn/models/speckle.py": "filter_videos privacy_audit privacy_page sample_videos speckle "
+    "weak_segmentation",
     "echosyn/training/reid.py": "train_reid",
     "echosyn/synthesis/replace.py": "filter_videos",
     "echosyn/privacy/coverage/learned_fraction.py": "privacy_audit privacy_page",
     "echosyn/metrics/frechet.py": "evaluate",
     "echosyn/training/folds.py": "classify",
-    "echosyn/metrics/roc.py": "animate classify evaluate filter_videos privacy_audit "
-    "privacy_page sample_videos trace train_reid",
+    "echosyn/metrics/roc.py": "animate attribution classify evaluate filter_videos privacy_audit "
+    "privacy_page sample_videos trace train_reid weak_segmentation",
+    "echosyn/attribution/variance.py": "attribution",
+    "echosyn/attribution/masks.py": "weak_segmentation",
     "echosyn/release/card.py": "release",
     "echosyn/validation/expectations/camus.yaml": "validate_latents validate_raw validate_release",
     "echosyn/metrics/i3d_rgb_scratch.json": "evaluate",
