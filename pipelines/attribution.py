@@ -65,7 +65,7 @@ def main(name: str) -> None:
             answers = read_answers(
                 run_shards(place, len(hearts), 1, worker, "attribution", "heart", title)
             )
-            table = share_table(answers, design, cfg.resamples, params.seed)
+            table = share_table(answers, design)
             found = attribution_numbers(
                 answers, table, design, hearts.regions, cfg.resamples, params.seed
             )

@@ -27,7 +27,7 @@ class AttributionConfig:
 
     dataset: str = setting(help="dataset whose real TEST hearts are animated")
     model: str = setting(help="folder under models/: lvdm, or distilled/<name>")
-    hearts: int = setting(lo=2, help="hearts to animate, the unit of intervals")
+    hearts: int = setting(lo=3, help="hearts to animate, the unit of intervals")
     steps: int = setting(lo=1, help="denoising steps; a student has its own")
     conditions: tuple[str, ...] = setting(
         (), choices=CONDITIONS, help="what is varied; none named: all that the model knows"

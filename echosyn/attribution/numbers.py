@@ -38,23 +38,21 @@ def gradient_maps(answers: dict[str, np.ndarray], name: str) -> np.ndarray:
     return np.stack([cv2.resize(m, (size, size), interpolation=cv2.INTER_CUBIC) for m in each])
 
 
-def share_table(
-    answers: dict[str, np.ndarray], design: Design, resamples: int, seed: int
-) -> pd.DataFrame:
+def share_table(answers: dict[str, np.ndarray], design: Design) -> pd.DataFrame:
     """Share of the variance of the motion, and of EF shown, that each factor explains: columns
     outcome, factor, and first_order and total with `_lo` and `_hi`.
 
     EF shown is of the hearts all of whose videos were traced; left out where those are fewer than
-    two."""
+    three."""
     names = [HEART, *(f.name for f in design.factors)]
     outcomes = {"motion": answers["motion"]}
     ef = shown_ef(answers)
     whole = np.isfinite(ef.reshape(len(ef), -1)).all(axis=1)
-    if whole.sum() > 1:
+    if whole.sum() > 2:
         outcomes["shown_ef"] = ef[whole][..., None]
     rows: list[dict[str, Any]] = []
     for outcome, y in outcomes.items():
-        for name, (first, total) in variance_shares(y, names, resamples, seed).items():
+        for name, (first, total) in variance_shares(y, names).items():
             if name in (HEART, *design.varied, NOISE):
                 rows.append({"outcome": outcome, "factor": name, **_row("first_order", first),
                              **_row("total", total)})  # fmt: skip

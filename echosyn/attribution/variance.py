@@ -2,28 +2,28 @@
 
 First-order and total Sobol indices (Saltelli et al. 2010, eqs. 4 and 5) of an outcome of many
 numbers, by the trace of its covariance (Lamboni et al. 2011; Gamboa et al. 2014), over the levels
-of the design. Hearts are drawn, so they are what intervals resample.
+of the design. Hearts are drawn, so they are what intervals leave out.
 """
 
 import numpy as np
 
-from echosyn.metrics.interval import Estimate, percentile_interval, resample_counts
+from echosyn.metrics.interval import Estimate, jackknife_interval
 
 TINY = 1e-12  # of the whole variance, below which nothing varies
 
 
-def variance_shares(
-    y: np.ndarray, names: list[str], resamples: int, seed: int
-) -> dict[str, tuple[Estimate, Estimate]]:
-    """First-order and total share of each factor, with 95 % bootstrap intervals over hearts.
+def variance_shares(y: np.ndarray, names: list[str]) -> dict[str, tuple[Estimate, Estimate]]:
+    """First-order and total share of each factor, with 95 % jackknife intervals over hearts.
 
     The first-order share of a factor is without what would come of its interaction with the few
     hearts there are: SS_k - SS_{k x heart} / (hearts - 1), so that a factor that only matters in
     different ways for different hearts, or not at all, has an expected share of 0. The total share
-    holds its interactions too.
+    holds its interactions too. Bootstrap draws, where hearts repeat, would take interactions for
+    effects of their own.
 
     Args:
-        y: (hearts, *levels, D), a full factorial. names: of the factors, the heart's first.
+        y: (hearts, *levels, D), a full factorial of three hearts or more. names: of the factors, the
+            heart's first.
 
     Returns:
         NaN for all where nothing varies.
@@ -43,29 +43,32 @@ def variance_shares(
         apart = np.square(y - y.mean(axis=axis, keepdims=True))
         within.append(apart.reshape(hearts, -1).sum(axis=1))
 
-    def shares(counts: np.ndarray) -> np.ndarray:
-        """(R, 1 + factors, 2) of draws (R, hearts)."""
+    def shares(some: np.ndarray) -> np.ndarray:
+        """Of some hearts, (1 + factors, 2)."""
+        n = len(some)
 
-        def form(matrix: np.ndarray) -> np.ndarray:
-            return np.einsum("ri,ij,rj->r", counts, matrix, counts) / hearts
+        def form(matrix: np.ndarray) -> float:
+            return float(matrix[np.ix_(some, some)].sum()) / n
 
-        total = counts @ whole.diagonal() - form(grand)
-        rows = []
-        main = counts @ grand.diagonal() - form(grand)
-        rows.append((main, counts @ whole.diagonal() - form(whole)))
+        def own(matrix: np.ndarray) -> float:
+            return float(matrix.diagonal()[some].sum())
+
+        total = own(whole) - form(grand)
+        if total <= TINY * max(float(whole.trace()), TINY):
+            return np.full((1 + len(shape), 2), np.nan)
+        rows = [(own(grand) - form(grand), own(whole) - form(whole))]
         for matrix, apart in zip(crossed, within, strict=True):
-            found = form(matrix)
-            interaction = counts @ matrix.diagonal() - found
-            rows.append((found - interaction / (hearts - 1), counts @ apart))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            made = np.array(rows) / total
-        made[:, :, total <= TINY * max(whole.trace(), TINY)] = np.nan
-        return made.transpose(2, 0, 1)
+            interaction = own(matrix) - form(matrix)
+            rows.append((form(matrix) - interaction / (n - 1), float(apart[some].sum())))
+        return np.array(rows) / total
 
-    values = shares(np.ones((1, hearts)))[0]
-    drawn = np.concatenate([shares(c) for c in resample_counts(hearts, resamples, seed)])
-    estimates = [
-        [Estimate(float(values[k, j]), *percentile_interval(drawn[:, k, j])) for j in range(2)]
-        for k in range(len(names))
-    ]
-    return {name: (first, total) for name, (first, total) in zip(names, estimates, strict=True)}
+    every = np.arange(hearts)
+    values = shares(every)
+    without = np.stack([shares(np.delete(every, i)) for i in every])
+    return {
+        name: (
+            jackknife_interval(values[k, 0], without[:, k, 0]),
+            jackknife_interval(values[k, 1], without[:, k, 1]),
+        )
+        for k, name in enumerate(names)
+    }

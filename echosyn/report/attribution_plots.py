@@ -37,8 +37,8 @@ def attribution_figure(
     maps = {f"{WORDS.get(n, n)}": maps_of(middle, n)[SHOWN] ** 0.5 for n in names}
     maps |= {f"{WORDS.get(n, n)}, gradient": gradient_maps(middle, n)[SHOWN] for n in design.varied}
     with mpl.rc_context({**STYLE, "font.size": 8}):
-        figure = Figure(figsize=(10, 5.4), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=(1, 1.25))
+        figure = Figure(figsize=(10, 4.4), layout="constrained")
+        above, below = figure.subfigures(2, 1, height_ratios=(1, 1.6))
         panels = above.subplots(1, 1 + len(maps))
         panels[0].imshow(middle["frames"][SHOWN, 0], cmap="gray", vmin=0, vmax=255)
         panels[0].set_title("end-diastole", size=8)
@@ -63,7 +63,7 @@ def attribution_figure(
 
 
 def _response(axes: Axes, answers: Mapping[float, Answers], design: Design) -> None:
-    axes.set_title("EF shown (%) by EF asked for (%)", size=8)
+    axes.set_title("EF shown by EF asked for (%)", size=8)
     if "ef" not in design.varied:
         return
     axis = design.axis("ef")
@@ -79,7 +79,7 @@ def _response(axes: Axes, answers: Mapping[float, Answers], design: Design) -> N
 
 
 def _bars(axes: Axes, shares: pd.DataFrame, names: Sequence[str]) -> None:
-    axes.set_title("share of the variance of motion: alone, and total (x)", size=8)
+    axes.set_title("share of motion's variance (x: total)", size=8)
     motion = shares[shares["outcome"] == "motion"]
     guidances = motion["guidance"].unique()
     width = 0.8 / len(guidances)
@@ -95,7 +95,7 @@ def _bars(axes: Axes, shares: pd.DataFrame, names: Sequence[str]) -> None:
 
 
 def _over_time(axes: Axes, answers: Answers, names: Sequence[str], fps: float) -> None:
-    axes.set_title("change of grey levels (sd) over seconds", size=8)
+    axes.set_title("change (sd) over seconds", size=8)
     for name, colour in zip(names[1:], (SYNTHETIC, REAL, *ARM_COLOURS[3:]), strict=False):
         change = answers[f"time/{name}"].mean(axis=0) ** 0.5
         axes.plot(np.arange(len(change)) / fps, change, color=colour, label=WORDS.get(name, name))
@@ -103,7 +103,7 @@ def _over_time(axes: Axes, answers: Answers, names: Sequence[str], fps: float) -
 
 
 def _over_steps(axes: Axes, answers: Mapping[float, Answers], design: Design) -> None:
-    axes.set_title("effect of a change in one third of denoising", size=8)
+    axes.set_title("effect by third of denoising", size=8)
     for name, style in zip(design.varied, ("-", "--", ":"), strict=False):
         for k, one in enumerate(answers.values()):
             label = WORDS.get(name, name) if k == 0 else None

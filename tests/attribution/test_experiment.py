@@ -84,7 +84,7 @@ def asked(request):
     each = [experiment.answer(i) for i in range(len(hearts))]
     answers = {name: np.stack([one[name] for one in each]) for name in each[0]}
     regions = np.stack([model.decode(torch.full((1, 4, 14, 14), 27.0))[0] > 200] * len(hearts))
-    shares = share_table(answers, DESIGN, 300, 0)
+    shares = share_table(answers, DESIGN)
     numbers = attribution_numbers(answers, shares, DESIGN, regions, 300, 0)
     return request.param, answers, shares, numbers, regions
 
