@@ -73,8 +73,8 @@ def real_hearts(
         found = Hearts(codec.encode(traced.frames[rows])[0], traced.masks[rows])
     if len(found) < 3:
         raise EchosynError(
-            f"{data}: {len(found)} hearts of TEST, but attribution compares three or more: put more "
-            "patients into TEST, or raise `hearts` under attribution in params.yaml"
+            f"{data}: {len(found)} hearts of TEST, but attribution compares three or more: put "
+            "more patients into TEST, or raise `hearts` under attribution in params.yaml"
         )
     return found
 

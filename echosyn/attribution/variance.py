@@ -22,8 +22,8 @@ def variance_shares(y: np.ndarray, names: list[str]) -> dict[str, tuple[Estimate
     effects of their own.
 
     Args:
-        y: (hearts, *levels, D), a full factorial of three hearts or more. names: of the factors, the
-            heart's first.
+        y: (hearts, *levels, D), a full factorial of three hearts or more.
+        names: of the factors, the heart's first.
 
     Returns:
         NaN for all where nothing varies.
