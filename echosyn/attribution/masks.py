@@ -17,7 +17,7 @@ EDGE = 1.2  # pixels: sd of the smoothing before the gradient
 ANGLES, REACH, STEP = 72, 50.0, 0.5  # rays, and pixels along them
 NEAREST = 5.0  # pixels from the seed, below which there is no contour
 JUMP = 6  # steps of radius from one ray to the next
-CROSSED = 0.125  # weight of the brightest place on the way, against the gradient's per pixel
+CROSSED = 0.25  # weight of the brightest place on the way, against the gradient's per pixel
 WALL = 0.9  # quantile of brightness along the rays that stands for wall
 PLAUSIBLE = (0.4, 1.8)  # of the median area, what a mask may have
 
@@ -45,7 +45,8 @@ def cavity(frame: np.ndarray, seed: tuple[int, int]) -> np.ndarray:
     """The chamber around `seed` (row, column) in a frame (H, W) without speckle, bool (H, W).
 
     Rays from the seed; dynamic programming finds the closed path of least cost over them, the
-    gradient's and that of brightness already passed, both in shares of the wall's brightness.
+    gradient's and that of brightness already passed, both in shares of the wall's brightness. The
+    mask is its convex hull, which muscles and leaflets do not dent.
     """
     smooth = cv2.GaussianBlur(np.asarray(frame, np.float32), (0, 0), EDGE)
     angles = np.arange(ANGLES) * 2 * np.pi / ANGLES
@@ -65,7 +66,8 @@ def cavity(frame: np.ndarray, seed: tuple[int, int]) -> np.ndarray:
     points = np.stack([seed[1] + np.cos(angles) * at, seed[0] + np.sin(angles) * at], axis=1)
     mask = np.zeros(smooth.shape, np.uint8)
     cv2.fillPoly(mask, [np.rint(points * 16).astype(np.int32)], 1, shift=4)
-    return mask > 0
+    inside = np.argwhere(mask)[:, ::-1].astype(np.int32)
+    return cv2.fillConvexPoly(mask, cv2.convexHull(inside), 1) > 0
 
 
 def _closed_path(cost: np.ndarray, jump: int) -> np.ndarray:
