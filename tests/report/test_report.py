@@ -226,6 +226,7 @@ def test_report_escapes_what_people_wrote():
     from echosyn.report.build import attribution_shown
     from echosyn.report.html import render
 
+    shown = attribution_shown("<q>", "<u>", b"", {"attribution/guidance_1/verdict": "<i>"})
     page = render(
         "report.html",
         title="<b>x</b>", subtitle="a & b", headlines=[], checks=[], loosened=["<q>"], since=None,
@@ -233,7 +234,7 @@ def test_report_escapes_what_people_wrote():
         numbers=tables({"quality/<u>": 1.0}), protocol={"<a>": "<s>"},
         others={"<s>": [("<u>", "<i>")]}, lineage={"data": {"<a>": "1"}}, settings={"k": "<em>"},
         seconds=[],
-        attributions=[attribution_shown("<q>", "<u>", b"", {"attribution/guidance_1/verdict": "<i>"})],
+        attributions=[shown],
     )  # fmt: skip
     assert "guidance 1" in page
     for raw in ("<b>x", "a & b", "<i>", "<u>", "<s>", "<a>", "<em>", "<q>"):
