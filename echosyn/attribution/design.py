@@ -135,7 +135,8 @@ def make_design(spec: ConditionSpec, train: LatentSet, cfg: AttributionConfig) -
 
 
 def _spread(values: np.ndarray, levels: int) -> tuple[float, ...]:
-    return tuple(np.linspace(*np.quantile(values, SPAN), levels).round(1).tolist())
+    low, high = (float(q) for q in np.quantile(values, SPAN))
+    return tuple(np.linspace(low, high, levels).round(1).tolist())
 
 
 def _fps(train: LatentSet) -> float:

@@ -59,7 +59,7 @@ def real_hearts(
         EchosynError: nothing is traced, or frames of another size than the VAE's, or one heart.
     """
     if not ventricle:
-        rows = np.unique(evenly_spaced(len(test), most)) if len(test) else []
+        rows = np.unique(evenly_spaced(len(test), min(most, len(test))))
         found = Hearts(torch.cat([test.hearts(int(i), 1) for i in rows]), None)
     else:
         traced = traced_frames(data, "TEST", most)
@@ -135,7 +135,7 @@ class Models:
 
             def make(rows: range, folder: Path) -> None:
                 for i in rows:
-                    np.savez(folder / FILE, **experiment.answer(i))
+                    np.savez(folder / FILE, **experiment.answer(i))  # type: ignore[arg-type]
 
             return make
 
@@ -277,7 +277,7 @@ class Experiment:
 
         primals, tangents = (tuple(x.to(device) for x in pair) for pair in (at, span))
         with sdpa_kernel(SDPBackend.MATH):  # the others have no forward derivative
-            out, change = torch.func.jvp(output, primals, tangents)
+            out, change = torch.func.jvp(output, primals, tangents)[:2]
         found = change[0].square().sum(dim=1).mean(dim=0).sqrt()  # over channels, then time
         return (found / out[0].square().sum(dim=1).mean().sqrt()).float().cpu().numpy()
 

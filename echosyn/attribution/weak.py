@@ -72,8 +72,9 @@ class PairMaker:
         def make(rows: range, folder: Path) -> None:
             made = [self._pairs(sampler, codec, paint, i) for i in rows]
             names = ("frames", "masks", "diastole", "heart", "seeds")
-            np.savez(folder / FILE, **dict(zip(names, map(np.concatenate, zip(*made, strict=True)),
-                                               strict=True)))  # fmt: skip
+            columns = [np.concatenate(column) for column in zip(*made, strict=True)]
+            arrays = dict(zip(names, columns, strict=True))
+            np.savez(folder / FILE, **arrays)  # type: ignore[arg-type]
 
         return make
 

@@ -16,7 +16,7 @@ from echosyn.segmentation.contour import largest_contour
 
 SHOWN = 1  # which heart's maps are drawn: the second, as any other
 WORDS = {"ef": "EF", "rate": "heart rate"}
-Answers = Mapping[str, np.ndarray]
+Answers = dict[str, np.ndarray]
 
 
 def attribution_figure(
@@ -38,7 +38,7 @@ def attribution_figure(
     maps |= {f"{WORDS.get(n, n)}, gradient": gradient_maps(middle, n)[SHOWN] for n in design.varied}
     with mpl.rc_context({**STYLE, "font.size": 8}):
         figure = Figure(figsize=(10, 4.4), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=(1, 1.6))
+        above, below = figure.subfigures(2, 1, height_ratios=(1, 1.6))  # type: ignore[misc]
         panels = above.subplots(1, 1 + len(maps))
         panels[0].imshow(middle["frames"][SHOWN, 0], cmap="gray", vmin=0, vmax=255)
         panels[0].set_title("end-diastole", size=8)
