@@ -21,7 +21,7 @@ def main(dataset: str) -> None:
     from echosyn.privacy.gate.requirements import AUDIT, Thresholds, hold_against
     from echosyn.release.manifest import MANIFEST, read_manifest
     from echosyn.release.store import published_before
-    from echosyn.report.build import build_report
+    from echosyn.report.build import attribution_shown, build_report
     from echosyn.runtime import timing
     from echosyn.runtime.config import build
     from echosyn.runtime.files import read_json, sha256_file, write_bytes, write_text
@@ -34,6 +34,10 @@ def main(dataset: str) -> None:
 
     settings, where = params.settings("privacy_audit")
     thresholds = build(Thresholds, settings.get("thresholds"), f"{where}: thresholds")
+    asked = {
+        name: params.entry("attribution", name)
+        for name in params.entries_of("attribution", dataset)
+    }
     names = ("all", dataset, f"{dataset}-*")
     found = sorted(path for name in names for path in Path("metrics").glob(f"*/{name}.json"))
     release = Path("releases", dataset)
@@ -59,6 +63,15 @@ def main(dataset: str) -> None:
         took=timing.kept(timing.folder()),
         previous=published_before(dataset, manifest),
         strangest=Path("privacy", dataset, "videos/strangest.npz"),
+        attributions=[
+            attribution_shown(
+                name,
+                entry["model"],
+                Path("attribution", name, "attribution.png").read_bytes(),
+                read_json(f"metrics/attribution/{name}.json"),
+            )
+            for name, entry in asked.items()
+        ],
     )
     out = Path("reports", dataset, "index.html")
     write_text(out, report.page)

@@ -114,23 +114,26 @@ class VideoSampler:
         self,
         noise: Tensor,
         hearts: Tensor,
-        condition: Tensor,
+        condition: Tensor | Sequence[Tensor],
         generators: Sequence[torch.Generator] | None = None,
     ) -> Tensor:
-        """Videos (B, T, 4, h, w) on the CPU from noise of that shape and condition rows (B, K)."""
+        """Videos (B, T, 4, h, w) on the CPU from noise of that shape and condition rows (B, K); or
+        from such rows for each of `evaluations`, but for windows 'continue'."""
         noise, hearts = noise.to(self.device), hearts.to(self.device)
-        condition = condition.to(self.device)
+        every = [condition] * self.evaluations if isinstance(condition, Tensor) else condition
+        rows = [row.to(self.device) for row in every]
 
         def window(noise: Tensor, given: Tensor | None, start: int) -> Tensor:
-            predict = self._predict(hearts, condition, given, start)
+            predict = self._predict(hearts, rows[0], given, start)
             return denoise(predict, noise, self._scheduler(), generators)
 
         with autocast(self.device, self.precision):
             if self.cfg.windows == "continue":
                 return continued(window, noise, self.model.window, self.cfg.overlap).cpu()
-            predict = self._predict(hearts, condition)
-            evaluations = len(self._scheduler().timesteps)
-            steps = [self.windowed(self._step_of(e), predict) for e in range(evaluations)]
+            steps = [
+                self.windowed(self._step_of(e), self._predict(hearts, row))
+                for e, row in enumerate(rows)
+            ]
             return denoise(steps, noise, self._scheduler(), generators).cpu()
 
     def warn(self, ef: Sequence[float] | np.ndarray) -> None:
@@ -150,12 +153,15 @@ class VideoSampler:
     def frame_passes(self) -> int:
         """Frames that go through the video network for one video, guidance included."""
         cfg = self.cfg
-        evaluations = sum(
-            self._step_of(e) not in cfg.image_steps for e in range(len(self._scheduler().timesteps))
-        )
+        evaluations = sum(self._step_of(e) not in cfg.image_steps for e in range(self.evaluations))
         passes = 1 if self.student else guidance_passes(cfg.guidance, cfg.heart_guidance)
         window, overlap = self.model.window, cfg.overlap
         return passes * frame_passes(cfg.windows, cfg.frames, window, overlap, evaluations)
+
+    @property
+    def evaluations(self) -> int:
+        """Times that the model is asked for a whole video."""
+        return len(self._scheduler().timesteps)
 
     def _scheduler(self) -> Any:
         return self.objective.scheduler(self.cfg.sampler, self.cfg.steps)

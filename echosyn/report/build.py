@@ -1,6 +1,6 @@
 """From the folders and tables of a dataset to its report page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,22 @@ CAPTIONS = {
     "privacy": "How alike the most alike training video is. Hearts right of the dashed line were "
     "thrown out.",
 }
+ATTRIBUTED = {  # of the numbers of attribution, those that a page begins with
+    "verdict": "The model",
+    "ef/slope": "Points of EF shown per point asked for",
+    "ef/monotone": "Response curves that rise at every EF",
+    "ef/monotone_chance": "the same by chance",
+    "ef/shown_ef": "Variance of EF shown that EF asked for explains",
+    "ef/motion": "Variance of motion that EF explains",
+    "class/motion": "that the class explains",
+    "rate/motion": "that the heart rate explains",
+    "heart/motion": "that the heart explains",
+    "noise/motion": "that the noise explains",
+    "ef/pointing": "Maps of EF that point into the ventricle",
+    "ef/pointing_chance": "the same by chance",
+    "ef/iou": "Intersection over union of map and ventricle",
+    "ef/iou_chance": "the same by chance",
+}
 PANELS = ("predictions", "bland_altman", "residuals_by_band")
 
 
@@ -71,6 +87,7 @@ def build_report(
     took: Mapping[str, Seconds],
     previous: Mapping[str, Any] | str,
     strangest: Path | None = None,
+    attributions: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
     """The page. A table that is None (nothing of the kind was measured) has no figure.
 
@@ -85,6 +102,7 @@ def build_report(
             why there is none.
         gate: what the audits gave, held against `thresholds`.
         took: what each stage took on this machine, by its name, where that was kept.
+        attributions: of `attribution_shown`, one for each model that was asked.
 
     Raises:
         EchosynError: a FileList or a video cannot be read; `previous` is of another dataset.
@@ -102,6 +120,7 @@ def build_report(
         mosaics=mosaics,
         clips=clips,
         strange=strange_section(strangest, metrics),
+        attributions=attributions,
         privacy=privacy_sentences(metrics, manifest["videos"]),
         privacy_plot=_privacy_plot(scores, metrics),
         plots=_ef_plots(label, real, samples, requested, predictions, metrics),
@@ -134,6 +153,28 @@ def since(previous: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str,
         "headlines": [c for c in found if c.key in first],
         "others": [c for c in found if c.key not in first],
     }
+
+
+def attribution_shown(
+    name: str, model: str, picture: bytes, metrics: Mapping[str, float | str]
+) -> dict[str, Any]:
+    """What the page shows of an entry of section `attribution`: a column a guidance.
+
+    Args:
+        picture: PNG. metrics: attribution/guidance_<g>/<key>, flat.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for key, number in {**collect(metrics), **texts(metrics)}.items():
+        _, guidance, rest = key.split("/", 2)
+        found.setdefault(rest, {})[guidance] = number
+    guidances = sorted({g for of in found.values() for g in of}, key=lambda g: float(g[9:]))
+    rows = [
+        (words, *(str(found[key].get(g, "")) for g in guidances))
+        for key, words in ATTRIBUTED.items()
+        if key in found
+    ]
+    head = ("", *(g.replace("_", " ") for g in guidances))
+    return {"name": name, "model": model, "picture": picture, "rows": [head, *rows] if rows else []}
 
 
 def _rows(metrics: Mapping[str, float]) -> list[tuple[Any, ...]]:

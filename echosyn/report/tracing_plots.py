@@ -15,7 +15,7 @@ from echosyn.data.video import read_video
 from echosyn.models.segmenter import Segmenter, probabilities
 from echosyn.report.plots import REAL, STYLE, SYNTHETIC
 from echosyn.segmentation.contour import largest_contour, outline
-from echosyn.segmentation.task import traced_frames
+from echosyn.segmentation.task import TracedFrames, traced_frames
 from echosyn.segmentation.trace import Tracing
 
 PICTURES = 6  # videos in a row
@@ -64,6 +64,24 @@ def real_rows(data: Path, net: Segmenter) -> list[list[TracedFrame]]:
         true = largest_contour(mask.astype(np.float32))
         title = f"real TEST, {PHASES[not diastole]}"
         rows[not diastole].append(TracedFrame(title, frame, found, true))
+    return [row for row in rows if row]
+
+
+def mask_rows(pairs: TracedFrames) -> list[list[TracedFrame]]:
+    """End-diastole, then end-systole, of some synthetic frames and the masks made for them."""
+    rows = []
+    for k, name in enumerate(PHASES):
+        at = np.flatnonzero(pairs.diastole == (k == 0))
+        chosen = at[np.unique(evenly_spaced(len(at), PICTURES))] if len(at) else at
+        rows.append(
+            [
+                TracedFrame(
+                    f"synthetic, {name}", pairs.frames[i],
+                    largest_contour(pairs.masks[i].astype(np.float32)),
+                )
+                for i in chosen
+            ]
+        )  # fmt: skip
     return [row for row in rows if row]
 
 

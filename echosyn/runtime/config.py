@@ -47,6 +47,8 @@ SECTIONS = (
     "ef_arms",
     "evaluate",
     "canary",
+    "attribution",
+    "weak_segmentation",
     "classify",
     "release",
     "cluster",
@@ -270,14 +272,21 @@ class Params:
     def _users(self, name: str) -> list[str]:
         """The entries of other sections that ask for a dataset of that name."""
         found = ["generate"] if name in self._names("generate") else []
-        for section in ("animate", "anomaly", "canary", "ef_arms"):
+        for section in ("animate", "anomaly", "canary", "ef_arms", "weak_segmentation"):
             if name in self._names(section):
                 found.append(f"{section}.{name}")
-        tasks = self.raw.get("classify")
-        for task, entry in tasks.items() if isinstance(tasks, dict) else ():
-            if isinstance(entry, dict) and entry.get("dataset") == name:
-                found.append(f"classify.{task}")
+        for section in ("classify", "attribution"):
+            found += [f"{section}.{entry}" for entry in self.entries_of(section, name)]
         return found
+
+    def entries_of(self, section: str, dataset: str) -> list[str]:
+        """The entries of a section whose setting `dataset` is this one."""
+        entries = self.raw.get(section)
+        return [
+            name
+            for name, entry in (entries.items() if isinstance(entries, dict) else ())
+            if isinstance(entry, dict) and entry.get("dataset") == dataset
+        ]
 
     def _names(self, section: str) -> list[str]:
         """The names of a section's entries; none where it is no mapping or list of them."""

@@ -85,8 +85,8 @@ def test_a_closure_follows_imports_and_leaves_out_what_runs_records_and_draws(pa
 # From what all use to what uses all; a package imports only those before it.
 PACKAGES = [
     *("runtime", "arithmetic", "data", "models", "metrics", "encoding", "diffusion", "privacy"),
-    *("tracking", "training", "beat", "segmentation", "anomaly", "evaluation", "report"),
-    *("validation", "synthesis", "app", "release", "project", "cluster"),
+    *("tracking", "training", "beat", "segmentation", "anomaly", "evaluation", "attribution"),
+    *("report", "validation", "synthesis", "app", "release", "project", "cluster"),
 ]
 PRIVACY = ["detectors", "attacks", "filters", "coverage", "gate"]
 
@@ -150,14 +150,17 @@ EDITS = {
     "echosyn/data/phantom/speckle.py": "phantom train_anomaly",
     "echosyn/anomaly/kinds.py": "train_anomaly",
     "echosyn/models/discriminator.py": "train_vae",
-    "echosyn/models/speckle.py": "filter_videos privacy_audit privacy_page sample_videos speckle",
+    "echosyn/models/speckle.py": "filter_videos privacy_audit privacy_page sample_videos speckle "
+    "weak_segmentation",
     "echosyn/training/reid.py": "train_reid",
     "echosyn/synthesis/replace.py": "filter_videos",
     "echosyn/privacy/coverage/learned_fraction.py": "privacy_audit privacy_page",
     "echosyn/metrics/frechet.py": "evaluate",
     "echosyn/training/folds.py": "classify",
-    "echosyn/metrics/roc.py": "animate classify evaluate filter_videos privacy_audit "
-    "privacy_page sample_videos trace train_anomaly train_reid",
+    "echosyn/metrics/roc.py": "animate attribution classify evaluate filter_videos privacy_audit "
+    "privacy_page sample_videos trace train_anomaly train_reid weak_segmentation",
+    "echosyn/attribution/variance.py": "attribution",
+    "echosyn/attribution/masks.py": "weak_segmentation",
     "echosyn/release/card.py": "release",
     "echosyn/validation/expectations/camus.yaml": "validate_latents validate_raw validate_release",
     "echosyn/metrics/i3d_rgb_scratch.json": "evaluate",
@@ -184,7 +187,8 @@ def test_declared_files_exist_and_params_are_tracked(stage):
         if (ROOT / "conf" / scale / f"{name}.yaml").is_file():
             assert f"conf/${{scale}}/{name}.yaml" in confs
     sections = yaml.safe_load((ROOT / "params.yaml").read_text())
-    if name in sections and name not in ("animate", "classify", "canary", "phantom"):
+    entries = ("animate", "classify", "canary", "attribution", "weak_segmentation", "phantom")
+    if name in sections and name not in entries:
         assert name in spec["params"], f"{stage} reads params section {name} without tracking it"
 
 

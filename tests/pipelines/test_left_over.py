@@ -55,6 +55,8 @@ def test_a_folder_that_is_left_over_is_named(tmp_path, monkeypatch, stage):
         ({"generate": ["a", "t"]}, "generate"),
         ({"animate": {"t": {}}}, "animate.t"),
         ({"canary": {"t": None}}, "canary.t"),
+        ({"weak_segmentation": {"t": {}}}, "weak_segmentation.t"),
+        ({"attribution": {"a": {"dataset": "t"}}}, "attribution.a"),
         ({"ef_arms": {"t": {}}}, "ef_arms.t"),
         ({"classify": {"pah": {"dataset": "t"}}}, "classify.pah"),
         ({"generate": ["t"], "animate": {"t": {}}}, "generate and animate.t"),

@@ -222,8 +222,10 @@ def test_report_shows_videos_figures_and_every_number(report):
 
 
 def test_report_escapes_what_people_wrote():
+    from echosyn.report.build import attribution_shown
     from echosyn.report.html import render
 
+    shown = attribution_shown("<q>", "<u>", b"", {"attribution/guidance_1/verdict": "<i>"})
     page = render(
         "report.html",
         title="<b>x</b>", subtitle="a & b", headlines=[], checks=[], loosened=["<q>"],
@@ -233,6 +235,8 @@ def test_report_escapes_what_people_wrote():
         numbers=tables({"quality/<u>": 1.0}), protocol={"<a>": "<s>"},
         others={"<s>": [("<u>", "<i>")]}, lineage={"data": {"<a>": "1"}}, settings={"k": "<em>"},
         seconds=[],
+        attributions=[shown],
     )  # fmt: skip
+    assert "guidance 1" in page
     for raw in ("<b>x", "a & b", "<i>", "<u>", "<s>", "<a>", "<em>", "<q>"):
         assert raw not in page

@@ -45,7 +45,8 @@ def run(project, *command, ok=True, warm=None):
 
 def new_project(folder, **params):
     """The tracked sources in a repository of their own, with some params replaced."""
-    for name in ("conf", "echosyn", "pipelines", "weights", "detectors", ".dvc"):
+    folders = ("conf", "echosyn", "pipelines", "weights", "detectors", "attribution", ".dvc")
+    for name in folders:
         ignore = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):

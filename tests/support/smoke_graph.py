@@ -36,6 +36,8 @@ def start(folder, guests, warm):
         classify={"reduced_ef": {"dataset": "phantom", "ef_below": 50}},
         canary={"phantom": {}},
         anomaly={"phantom": {}},
+        attribution={"lvdm": {"dataset": "phantom", "model": "lvdm"}},
+        weak_segmentation={"phantom": {}},
         distill={"fast": {}},
     )
     command = [sys.executable, __file__, str(folder)]
