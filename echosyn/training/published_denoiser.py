@@ -21,7 +21,6 @@ from echosyn.models.published_image import (
     load_image,
 )
 from echosyn.models.published_video import PublishedVideoDenoiser, is_own, load_video
-from echosyn.models.vae import LATENT_CHANNELS
 from echosyn.models.video import VideoDenoiser
 from echosyn.runtime.config import Params
 from echosyn.runtime.errors import EchosynError
@@ -65,20 +64,15 @@ class PublishedLidm(Untrained, LidmTask):
         """Raises EchosynError: no image model, or one that the settings or latents do not fit."""
         folder = self.folder
         own = is_own_image(folder)
-        facts = {} if own else published_config(folder, "UNet2DModel")
+        if not own:
+            published_config(folder, "UNet2DModel")
         _check_objective(folder, self.cfg.objective, "train_lidm")
         _check_layout(folder, own, self.cfg.layout, "train_lidm")
-        channels = facts.get("in_channels", 3), facts.get("out_channels", 3)
-        if facts and channels != (LATENT_CHANNELS, LATENT_CHANNELS):
-            raise EchosynError(
-                f"{folder}: a network of {channels[0]} channels to {channels[1]}, but latents have "
-                f"{LATENT_CHANNELS}: choose one that was trained on latents of this VAE"
-            )
         model = load_image(folder)
         _check_condition(
             folder, model.spec, self.spec, "set `condition` of train_lidm to what it knows"
         )
-        _fit_size(folder, model, self.frame_size)
+        fit_size(folder, model, self.frame_size)
         return model
 
 
@@ -108,7 +102,7 @@ class PublishedLvdm(Untrained, LvdmTask):
                 f"{folder}: a network that is {'' if model.continues else 'not '}given frames: set "
                 f"continues of train_lvdm {'above' if model.continues else 'to'} 0"
             )
-        _fit_size(folder, model, self.frame_size)
+        fit_size(folder, model, self.frame_size)
         return model
 
 
@@ -160,7 +154,7 @@ def _named(spec: ConditionSpec) -> str:
     return ", ".join([*names, *(f"class {c}" for c in spec.classes)]) or "nothing"
 
 
-def _fit_size(folder: Path, model: nn.Module, size: int) -> None:
+def fit_size(folder: Path, model: nn.Module, size: int) -> None:
     """Latents of `size` are what the model is for; a UNet may name the size that they are padded
     to."""
     if not isinstance(model, PublishedImageDenoiser | PublishedVideoDenoiser):
