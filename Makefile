@@ -57,4 +57,4 @@ bench: install  ## run every benchmark of speed, after make demo; its last line,
 		python -m benchmarks.$$(basename $$file .py); done
 
 chaos: install  ## kill parts of a local cluster for minutes; the log goes to docs/results/chaos.md
-	@python tests/chaos.py --minutes 6 --log docs/results/chaos.md
+	@python tests/support/chaos.py --minutes 6 --log docs/results/chaos.md

@@ -146,4 +146,4 @@ class LatentSet:
     def frames(self, i: int, k: int) -> Tensor:
         """k frames spread evenly over video i, posterior means (k, 4, h, w)."""
         whole = self.mean(i)
-        return whole[torch.linspace(0, len(whole) - 1, k).round().long()]
+        return whole[evenly_spaced(len(whole), k)]

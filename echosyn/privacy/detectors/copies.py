@@ -74,13 +74,12 @@ def first_best(scores: np.ndarray, videos: np.ndarray) -> np.ndarray:
 def frame_rows(frames: FrameSet, count: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Rows of `frames.data` and the video of each: all, or `count` evenly spread per video.
 
-    The very frames that `LatentSet.frames` takes, of which an even spread may meet halves.
+    The very frames that `LatentSet.frames` takes.
     """
     rows = []
     for start, length in zip(frames.starts, frames.lengths, strict=True):
         n = int(length)
-        spread = torch.linspace(0, n - 1, count).round().long().numpy() if count else np.arange(n)
-        rows.append(start + spread)
+        rows.append(start + (evenly_spaced(n, count) if count else np.arange(n)))
     videos = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
     return np.concatenate(rows).astype(np.int64), videos
 

@@ -1,0 +1,62 @@
+"""A project of its own in a temporary folder, run as a user runs it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+def environment(project, warm=None):
+    """warm: the folder of warm.py's `python`, which starts stages; else each imports for itself."""
+    folders = [*([warm / "bin"] if warm else []), Path(sys.executable).parent]
+    path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
+    git = {f"GIT_{role}_{k}": "test" for role in ("AUTHOR", "COMMITTER") for k in ("NAME", "EMAIL")}
+    own = {
+        "PATH": path,
+        "PYTHONPATH": str(project),
+        "ECHOSYN_THREADS": "1",
+        "DVC_NO_ANALYTICS": "1",
+    }
+    # What is compiled once serves all stages of a project.
+    dropped = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "PYTHONDONTWRITEBYTECODE")
+    return {**{k: v for k, v in os.environ.items() if k not in dropped}, **git, **own}
+
+
+def run(project, *command, ok=True, warm=None):
+    done = subprocess.run(
+        command, cwd=project, env=environment(project, warm), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    text = done.stdout + done.stderr
+    assert not ok or done.returncode == 0, text[-6000:]
+    return done.returncode, text
+
+
+def new_project(folder, **params):
+    """The tracked sources in a repository of their own, with some params replaced."""
+    for name in ("conf", "echosyn", "pipelines", "weights", ".dvc"):
+        ignore = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    edit(folder / "params.yaml", scale="smoke", **params)
+    run(folder, "git", "init", "-q")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-q", "-m", "start")
+    return folder
+
+
+def edit(path, **values):
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **values}, sort_keys=False))
+
+
+def lock(project):
+    """Outputs and their hashes; but for the loss curves, which hold seconds."""
+    stages = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
+    outs = {out["path"]: out["md5"] for s in stages.values() for out in s.get("outs", [])}
+    return {path: md5 for path, md5 in outs.items() if not path.startswith("curves/")}
