@@ -62,7 +62,7 @@ def _add_test(actions: argparse._SubParsersAction) -> None:
         )  # fmt: skip
     test.add_argument(
         "--regressor", type=Path, metavar="FOLDER",
-        help="real-trained EF regressors, e.g. models/ef/dynamic/real: EF asked for against measured",
+        help="EF regressors, e.g. models/ef/dynamic/real, to measure the EF that was asked for",
     )  # fmt: skip
     test.add_argument(
         "--evaluated", type=Path, metavar="FILE",

@@ -1,8 +1,8 @@
-"""A folder of generators in the layout in which the reference publishes its own: what is in it, what
-is missing, and whether it can be sampled from; and a project's networks written in that layout.
+"""A folder of generators in the layout in which the reference publishes its own: what is in it,
+what is missing, and whether it can be sampled from; and a project's networks written so.
 
     vae/              AutoencoderKL
-    lidm_<dataset>/   UNet2DModel                       (or lidm/<dataset>, as in a project's weights/)
+    lidm_<dataset>/   UNet2DModel     (or lidm/<dataset>, as in a project's weights/)
     lvdm/             UNetSpatioTemporalConditionModel
 
 Each has config.json and diffusion_pytorch_model.safetensors as diffusers writes them; the denoisers
@@ -125,7 +125,9 @@ def export(models: Path, dataset: str, out: Path) -> list[str]:
                 f"'{DdpmV.name}': train it with `echosyn preset reference`"
             )
     schedule = {
-        k: v for k, v in DdpmV().scheduler("ddpm", 1).config.items() if v is not None and k[0] != "_"
+        k: v
+        for k, v in DdpmV().scheduler("ddpm", 1).config.items()
+        if v is not None and k[0] != "_"
     }
     text = yaml.safe_dump({"noise_scheduler": {"_class_name": "DDPMScheduler", **schedule}})
     with atomic_dir(out) as tmp:

@@ -1,5 +1,5 @@
-"""The test of a folder of published generators: sample by the reference's protocol, measure, and say
-which of the published figures lie inside the intervals of what was measured.
+"""The test of a folder of published generators: sample by the reference's protocol, measure, and
+say which of the published figures lie inside the intervals of what was measured.
 
 People who loaded the reference's weights could not reproduce its numbers (EchoNet-Synthetic, issue
 5). The protocol is that of its lidm/README.md and lvdm/README.md: 64 ancestral steps without
@@ -259,7 +259,7 @@ class _Test:
         return FrameSet(data, table, np.arange(len(data)), np.ones(len(data), np.int64), FPS)
 
     def _published(self, prefix: str, sets: Sets[FrameSet], i3d: Path | None) -> None:
-        """FID, IS and FVD under the names that they may carry; of hearts too, if they were drawn."""
+        """FID, IS and FVD under the names that they may carry; of hearts too, if any were drawn."""
         request = self.request
         of = {prefix: sets}
         if request.hearts_from == "lidm":
@@ -285,7 +285,9 @@ class _Test:
     def _pictures(self, test: FrameSet, images: FrameSet) -> None:
         """Distances of hearts from frames of real TEST that need no download."""
         per_video = min(PER_VIDEO, max(1, len(images) // max(len(test), 1)))
-        frames = [test.video(v)[evenly_spaced(int(n), per_video)] for v, n in enumerate(test.lengths)]
+        frames = [
+            test.video(v)[evenly_spaced(int(n), per_video)] for v, n in enumerate(test.lengths)
+        ]
         n = min(len(images), per_video * len(test))
         groups = np.repeat(np.arange(len(test)), per_video)[:n]
         space = RandomFeatures2d()
@@ -310,8 +312,8 @@ class _Test:
             found.faithfulness(request.regressor, videos)
             self._keep("", found.numbers)
         need = (
-            "regressors are trained on all samples: run the pipeline with `echosyn preset reference "
-            f"--weights`, and give --evaluated metrics/evaluate/{request.dataset}.json"
+            "regressors are trained on all samples: run the pipeline with `echosyn preset "
+            f"reference --weights`, and give --evaluated metrics/evaluate/{request.dataset}.json"
         )
         self.why |= {f"{REFERENCE_EF}/{key}": need for key in ("r2", "mae")}
         if request.evaluated is not None:

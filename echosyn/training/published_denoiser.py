@@ -5,8 +5,10 @@ Folders have diffusers' layout, as the reference publishes its own: the UNet in 
 `unet` or in the folder itself, its noise schedule in `scheduler`, which the reference leaves out.
 """
 
+import sys
 from pathlib import Path
 
+import numpy as np
 from diffusers import DDPMScheduler
 from torch import nn
 
@@ -37,6 +39,7 @@ def prepare_lidm(params: Params, cfg: TrainLidmConfig, dataset: str) -> tuple[Li
     fit, held_out = (LatentSet(latents, split, beats) for split in ("TRAIN", "VAL"))
     if cfg.weights == "none":
         return LidmTask(cfg, fit, held_out), [latents, beats]
+    _warn_of_hearts(cfg.layout, params.settings("train_lvdm")[0].get("weights", "none"), [fit])
     task = PublishedLidm(cfg, fit, held_out, dataset)
     return task, [latents, beats, task.folder]
 
@@ -46,6 +49,9 @@ def prepare_lvdm(params: Params, cfg: TrainLvdmConfig) -> tuple[LvdmTask, list[P
     folders = [*subfolders(params, "latents/train"), *subfolders(params, "beats/train")]
     fit, held_out = trained_on(params, "TRAIN"), trained_on(params, "VAL")
     if cfg.weights == "none":
+        image = params.settings("train_lidm")[0]
+        if image.get("weights", "none") != "none":
+            _warn_of_hearts(image.get("layout", "own"), cfg.weights, fit)
         return LvdmTask(cfg, fit, held_out), folders
     task = PublishedLvdm(cfg, fit, held_out)
     return task, [*folders, task.folder]
@@ -104,6 +110,19 @@ class PublishedLvdm(Untrained, LvdmTask):
             )
         fit_size(folder, model, self.frame_size)
         return model
+
+
+def _warn_of_hearts(layout: str, video_weights: str, sets: list[LatentSet]) -> None:
+    """A published image model draws frames of any moment of the beat, a video model that is trained
+    here starts from end-diastolic ones: neither can tell that the other does not."""
+    known = any(np.isfinite(latents.beats).any() for latents in sets)
+    if layout == "published" and video_weights == "none" and known:
+        print(
+            "warning: train_lidm uses published weights, which draw hearts of any moment of the "
+            "beat, but train_lvdm learns from end-diastolic ones: videos will contract too little. "
+            "Set `weights` of train_lvdm too, or weights: none of train_lidm",
+            file=sys.stderr,
+        )
 
 
 def _check_objective(folder: Path, wanted: str, stage: str) -> None:
