@@ -58,3 +58,6 @@ bench: install  ## run every benchmark of speed, after make demo; its last line,
 
 chaos: install  ## kill parts of a local cluster for minutes; the log goes to docs/results/chaos.md
 	@python tests/support/chaos.py --minutes 6 --log docs/results/chaos.md
+
+sources: install  ## run the whole graph on small files of each kind of source: 5 minutes or more
+	@python -m pytest -q --all-sources tests/pipelines/test_every_source.py $(ARGS)

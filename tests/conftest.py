@@ -35,6 +35,11 @@ LAST = ("test_killed_stage", "test_pipeline", "test_real_input")
 
 def pytest_addoption(parser):
     parser.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in another order")
+    parser.addoption(
+        "--all-sources",
+        action="store_true",
+        help="the whole graph for each kind of source: minutes",
+    )
 
 
 def pytest_collection_modifyitems(config, items):

@@ -1,7 +1,7 @@
 """Published figures of generators, or those of an earlier test, beside what was measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from echosyn.runtime.files import read_json
 
 ISSUE = "quoted from the paper in EchoNet-Synthetic's issue 5"
 SECOND = "second hand: a summary of the paper"
+REAL_ALONE = ("_floor", "_real")  # endings of numbers that no generator changes
 REFERENCE_EF = "ef/synthetic_reference"  # of the pipeline's own evaluation
 
 
@@ -59,8 +60,8 @@ PUBLISHED = {
 
 
 def figures_of(result: Path) -> tuple[tuple[Figure, ...], dict[str, Any], dict[str, str]]:
-    """The numbers of an earlier test that have an interval, its protocol, and the sha256 of the
-    files that it tested.
+    """The numbers of an earlier test that have an interval and are not of real data alone, its
+    protocol, and the sha256 of the files that it tested.
 
     Raises:
         EchosynError: no such file, or not one that a test wrote.
@@ -72,8 +73,9 @@ def figures_of(result: Path) -> tuple[tuple[Figure, ...], dict[str, Any], dict[s
         raise EchosynError(
             f"{result}: not the result.json of an earlier `echosyn weights test`: {e!r}"
         ) from None
-    source = f"{result}"
-    made = [Figure(k, k, v, source) for k, v in numbers.items() if f"{k}_lo" in numbers]
+    source = str(result)
+    stated = [k for k in numbers if f"{k}_lo" in numbers and not k.endswith(REAL_ALONE)]
+    made = [Figure(k, k, numbers[k], source) for k in stated]
     return tuple(made), protocol, files
 
 
@@ -131,7 +133,3 @@ def table(rows: Sequence[Compared]) -> str:
     for why in dict.fromkeys(r.why for r in rows if r.verdict == "not comparable"):
         lines.append(f"not comparable: {why}")
     return "\n".join(lines)
-
-
-def as_json(rows: Sequence[Compared]) -> list[dict[str, Any]]:
-    return [asdict(row) for row in rows]

@@ -9,6 +9,7 @@ Each has config.json and diffusion_pytorch_model.safetensors as diffusers writes
 have config.yaml too, whose `noise_scheduler` is the schedule that they were trained with.
 """
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from echosyn.diffusion.objectives import DdpmV, load_objective
 from echosyn.models.published_image import PublishedImageDenoiser, is_own_image
 from echosyn.models.published_video import PublishedVideoDenoiser, is_own
 from echosyn.models.store import CONFIG, read_weights, unet_folder
-from echosyn.models.vae import FRAME_SIZE, Vae
+from echosyn.models.vae import FRAME_SIZE
 from echosyn.runtime.config import read_yaml
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import atomic_dir, sha256_file, write_text
@@ -119,6 +120,7 @@ def export(models: Path, dataset: str, out: Path) -> list[str]:
         if not source.is_dir():
             raise EchosynError(f"{source}: no such model: run the stage train_{part}")
         _check_layout(part, source)
+        published_config(source, KINDS[part])
         if part != "vae" and (found := load_objective(source).name) != DdpmV.name:
             raise EchosynError(
                 f"{source}: trained with objective '{found}', but this layout is of "
@@ -131,11 +133,14 @@ def export(models: Path, dataset: str, out: Path) -> list[str]:
     }
     text = yaml.safe_dump({"noise_scheduler": {"_class_name": "DDPMScheduler", **schedule}})
     with atomic_dir(out) as tmp:
-        Vae.load(sources["vae"]).save(tmp / "vae")
-        for part, name in (("lidm", f"lidm_{dataset}"), ("lvdm", "lvdm")):
-            network = PublishedImageDenoiser if part == "lidm" else PublishedVideoDenoiser
-            network.load(sources[part]).net.save_pretrained(tmp / name)
-            write_text(tmp / name / SCHEDULE, text)
+        for part, source in sources.items():
+            made = tmp / (f"lidm_{dataset}" if part == "lidm" else part)
+            made.mkdir()
+            at = source if part == "vae" else unet_folder(source)
+            for name in (CONFIG, WEIGHTS):
+                shutil.copyfile(at / name, made / name)
+            if part != "vae":
+                write_text(made / SCHEDULE, text)
     return sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
 
 

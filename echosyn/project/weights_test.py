@@ -7,7 +7,7 @@ guidance, 50,000 hearts, 2,048 videos of 192 frames at 32 a second, EFs drawn ev
 windows overlapping by half, against the real TRAIN videos.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ from echosyn.privacy.filters.hearts import AcceptedHearts
 from echosyn.project.weights_figures import (
     PUBLISHED,
     REFERENCE_EF,
-    as_json,
+    Figure,
     compare,
     differences,
     figures_of,
@@ -143,6 +143,7 @@ def weights_test(request: Request, run_shards: RunShards, map_rows: Callable) ->
             dataset that is too small.
     """
     request.check()
+    stated = _stated(request)
     contents = examine(request.folder, request.dataset, request.parts)
     if contents.missing:
         raise EchosynError("missing:\n" + "\n".join(contents.missing))
@@ -150,7 +151,9 @@ def weights_test(request: Request, run_shards: RunShards, map_rows: Callable) ->
     code = [code_digest(stage) for stage in ("encode", "sample_videos", "evaluate")]
     inputs = [request.real / "FileList.csv", *contents.folders.values()]
     work = work_dir(state_root(), STAGE, request.dataset, [settings, code], inputs)
-    made = _Test(request, contents, work, run_shards, map_rows).run()
+    test = _Test(request, contents, work, run_shards, map_rows)
+    test.run()
+    made = _result(test, *stated)
     write_json(request.out / "result.json", made)
     finish(work)
     return made
@@ -170,7 +173,8 @@ class _Test:
         self.numbers: dict[str, float] = {}
         self.why: dict[str, str] = {}
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> None:
+        """Fill `numbers`, and `why` with what those need that were not measured."""
         request = self.request
         splits = ("TRAIN", "TEST")
         frames = state_root() / "frames"
@@ -185,7 +189,6 @@ class _Test:
         self._published(prefix, sets, request.i3d)
         self._quality(prefix, sets)
         self._ef(samples)
-        return self._result()
 
     def _encoded(self, train: FrameSet) -> tuple[LatentSet, FrameSet]:
         """Latents and reconstructions of as many TRAIN videos as are sampled."""
@@ -326,30 +329,39 @@ class _Test:
             f"{prefix}/{k}" if prefix else k: v for k, v in plain.items() if not isinstance(v, str)
         }
 
-    def _result(self) -> dict[str, Any]:
-        request, contents = self.request, self.contents
-        figures, protocol = PUBLISHED.get(request.dataset, ()), Request(*[Path()] * 3).protocol
-        notes = list(contents.notes)
-        if request.figures is not None:
-            figures, protocol, files = figures_of(request.figures)
-            notes += [
-                f"{name} is not the file that the figures are of"
-                for name, sha256 in contents.files.items()
-                if files.get(name, sha256) != sha256
-            ]
-        other = "the other kind of hearts was animated: --hearts-from"
-        self.why = {f.key: other for f in figures if f.key.startswith("l")} | self.why
-        rows = compare(figures, self.numbers, differences(request.protocol, protocol), self.why)
-        return {
-            "dataset": request.dataset,
-            "seed": request.seed,
-            "counts": {"hearts": request.hearts, "videos": request.videos},
-            "protocol": request.protocol,
-            "files": dict(contents.files),
-            "notes": notes,
-            "figures": as_json(rows),
-            "numbers": self.numbers,
-        }
+
+Stated = tuple[tuple[Figure, ...], Mapping[str, Any], Mapping[str, str]]
+
+
+def _stated(request: Request) -> Stated:
+    """The figures to compare with, the protocol and the files that they are of, where known."""
+    if request.figures is not None:
+        return figures_of(request.figures)
+    return PUBLISHED[request.dataset], Request(Path(), Path(), Path()).protocol, {}
+
+
+def _result(
+    test: _Test, figures: Sequence[Figure], protocol: Mapping[str, Any], files: Mapping[str, str]
+) -> dict[str, Any]:
+    request, contents = test.request, test.contents
+    others = [
+        f"{name} is not the file that the figures are of"
+        for name, sha256 in contents.files.items()
+        if files.get(name, sha256) != sha256
+    ]
+    other_hearts = "the other kind of hearts was animated: --hearts-from"
+    why = {f.key: other_hearts for f in figures if f.key.startswith("l")} | test.why
+    rows = compare(figures, test.numbers, differences(request.protocol, protocol), why)
+    return {
+        "dataset": request.dataset,
+        "seed": request.seed,
+        "counts": {"hearts": request.hearts, "videos": request.videos},
+        "protocol": request.protocol,
+        "files": dict(contents.files),
+        "notes": [*contents.notes, *others],
+        "figures": [asdict(row) for row in rows],
+        "numbers": test.numbers,
+    }
 
 
 def _mean(values: np.ndarray, seed: int) -> Estimate:
