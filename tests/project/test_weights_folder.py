@@ -27,14 +27,14 @@ from echosyn.project.weights_test import Request
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 UNET = UnetConfig(widths=(32, 32), layers=1, attention=(False, True), heads=(4, 4))
 WINDOW = 16
-COUNTS = ["--hearts", "12", "--videos", "10", "--frames", "16", "--steps", "2"]
+COUNTS = ["--hearts", "8", "--videos", "8", "--frames", "16", "--steps", "2"]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A project with networks of the published layout in models/, and real videos."""
     root = tmp_path_factory.mktemp("weights")
-    write_dataset(root / "real", PhantomConfig(train=10, val=1, test=10, frames=20), 0, 1)
+    write_dataset(root / "real", PhantomConfig(train=8, val=1, test=8, frames=16), 0, 1)
     torch.manual_seed(0)
     Vae.create(VaeConfig(widths=(8, 8, 8, 8), patch=1, colours=3)).save(root / "models/vae")
     for folder, model in (
@@ -83,11 +83,6 @@ def changed(folder, name, change):
     save_file(weights, path, {"format": "pt"})
 
 
-def permuted(tensor):
-    order = torch.randperm(tensor.numel(), generator=torch.Generator().manual_seed(0))
-    return tensor.flatten()[order].reshape(tensor.shape)
-
-
 # ---- the test itself
 
 
@@ -109,22 +104,21 @@ def test_what_was_exported_scores_as_the_original(exported, original, tmp_path, 
     assert ours["numbers"] == known["numbers"]
     assert {row["verdict"] for row in ours["figures"]} <= {"the same"}
     keys = {row["key"] for row in ours["figures"]}
-    assert {"vae/psnr_db", "lidm/fd_rand2d_n12x12", "lvdm/kd_rand3d_16f_n10x10"} <= keys
-    assert len(list((tmp_path / "out/samples/Videos").iterdir())) == 10
+    assert {"vae/psnr_db", "lidm/fd_rand2d_n8x8", "lvdm/kd_rand3d_16f_n8x8"} <= keys
+    assert len(list((tmp_path / "out/samples/Videos").iterdir())) == 8
     said = capsys.readouterr().out
     assert f"{len(keys)} of {len(keys)} figures that can be compared lie inside" in said
-    # Files are compared byte by byte where both have them under one name: there the VAE's.
-    assert [n for n in ours["notes"] if "is not the file" in n] == []
+    assert ours["notes"] == []  # the VAE's files, of the same name in both, are the same
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["lvdm"])
-def test_a_damaged_copy_is_found(exported, original, tmp_path, capsys, part):
-    changed(exported / part, "conv_in.weight", permuted)
+def test_a_damaged_copy_is_found(exported, original, tmp_path, capsys):
+    """Of networks that never learned, no other damage can be seen: any weights are as good."""
+    changed(exported / "lvdm", "conv_norm_out.weight", torch.zeros_like)
     assert run_test(exported, "--figures", original / "result.json", out=tmp_path / "out") == 1
     verdicts = {row["key"]: row["verdict"] for row in result(tmp_path / "out")["figures"]}
-    assert verdicts["vae/psnr_db"] == verdicts["lidm/fd_rand2d_n12x12"] == "the same"
-    assert [v for k, v in verdicts.items() if k.startswith(part)].count("outside") > 2
+    assert verdicts["vae/psnr_db"] == verdicts["lidm/fd_rand2d_n8x8"] == "the same"
+    assert verdicts["lvdm/us/high_share"] == verdicts["lvdm/us/temporal_mean"] == "outside"
     assert "outside" in capsys.readouterr().out
 
 
