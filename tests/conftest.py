@@ -125,11 +125,12 @@ def start_graph(config):
     wanted = {name for name in ("guests", "no guests") if (shared(config) / name).exists()}
     if wanted and GRAPH not in config.stash:
         import smoke_graph
-        import warm
+
+        from echosyn.project import prefork
 
         server = warm_folder(config)
         if server:
-            config.stash[WARM] = warm.start(server)
+            config.stash[WARM] = prefork.start(server, {})
         folder = shared(config) / "smoke"
         config.stash[GRAPH] = smoke_graph.start(folder, "guests" in wanted, server)
 
@@ -140,9 +141,9 @@ def pytest_unconfigure(config):
 
         smoke_graph.stop(config.stash[GRAPH])
     if WARM in config.stash:
-        import warm
+        from echosyn.project import prefork
 
-        warm.stop(config.stash[WARM])
+        prefork.stop(config.stash[WARM])
 
 
 def warm_folder(config):

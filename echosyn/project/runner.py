@@ -5,10 +5,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from echosyn.project import graph
+from echosyn.project.prefork import prefork
 from echosyn.project.side_by_side import LOGS, Running, Watcher, environment, run_stages
 from echosyn.report.progress import write_progress
 from echosyn.runtime import timing
@@ -18,6 +19,8 @@ from echosyn.runtime.process import cores, end_with_parent
 from echosyn.tracking import CARRIED
 
 LINE_EVERY = 30.0  # seconds between lines about what runs, in a log file
+PREFORK = Path(".echosyn/prefork")
+FEWEST = 4  # stages for which a process that has imported, which takes as long as two, is started
 
 
 def run(root: Path, targets: list[str], jobs: int) -> None:
@@ -39,18 +42,24 @@ def run(root: Path, targets: list[str], jobs: int) -> None:
         print("Everything is up to date.")
         return
     needs = {s: needs[s] & stale for s in stale}
-    jobs = jobs or (1 if pick_device().type != "cpu" else min(cores(), 2))
+    on_cpu = pick_device().type == "cpu"
+    jobs = jobs or (min(cores(), 2) if on_cpu else 1)
     expected = _expected(params, needs, jobs)
     print(f"{len(stale)} stages, {jobs} at a time. {_forecast(needs, expected, jobs)}", flush=True)
     page = root / "reports" / "index.html"
     write_progress(root, params, page, stale)
     print(f"as it comes: {page.as_uri()}", flush=True)
     env = environment(jobs)
-    with _Carrier(root) as carrier, _rehearsal(root, env):
+    # Drivers of GPUs do not bear a fork.
+    many = on_cpu and len(stale) >= FEWEST
+    ready: AbstractContextManager[dict[str, str]] = (
+        prefork(root / PREFORK, env) if many else nullcontext({})
+    )
+    with ready as asking, _Carrier(root) as carrier, _rehearsal(root, env):
         view = _View(root, params, needs, page, carrier)
         try:
             watcher = Watcher(view.start, view.end, view.tick)
-            run_stages(root, needs, expected, jobs, watcher, {**env, CARRIED: "1"})
+            run_stages(root, needs, expected, jobs, watcher, {**env, **asking, CARRIED: "1"})
         finally:
             view.close()
     write_progress(root, params, page, stale, view.seconds)

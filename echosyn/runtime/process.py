@@ -24,6 +24,8 @@ QUIET = {
     "OPENCV_LOG_LEVEL": "SILENT",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+# Number of the process that stands for this one where DVC looks (echosyn.project.prefork).
+STAND_IN = "ECHOSYN_STAND_IN"
 
 
 def threads() -> int:
@@ -159,7 +161,7 @@ def _end_with_dvc(stage: str) -> None:
     if sys.platform != "linux":
         return
     mark = f"DVC_STAGE={stage}".encode()
-    child, pid = os.getpid(), os.getppid()
+    child, pid = os.getpid(), int(os.environ.get(STAND_IN) or os.getppid())
     try:
         while pid and mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
             child, pid = pid, _parent(pid)

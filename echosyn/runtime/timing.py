@@ -20,7 +20,8 @@ from echosyn.runtime.process import state_root
 @dataclass(frozen=True)
 class Seconds:
     """Of one run of a stage. wall: of its process; cpu: of all its threads and children; dvc: what
-    DVC spent around it, hashing and locking; peak_mib: most memory that one process held.
+    DVC spent around it, hashing and locking; peak_mib: most memory that one process
+    held, with what it shares with the one that it was forked from.
     """
 
     wall: float

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import yaml
 
+from echosyn.project.prefork import WITHIN
+
 ROOT = Path(__file__).parents[2]
 
 
 def environment(project, warm=None):
-    """warm: the folder of warm.py's `python`, which starts stages; else each imports for itself."""
-    folders = [*([warm / "bin"] if warm else []), Path(sys.executable).parent]
-    path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
+    """warm: the folder of a prefork, which starts stages; else each imports for itself."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     git = {f"GIT_{role}_{k}": "test" for role in ("AUTHOR", "COMMITTER") for k in ("NAME", "EMAIL")}
     own = {
         "PATH": path,
@@ -24,7 +25,10 @@ def environment(project, warm=None):
     }
     # What is compiled once serves all stages of a project.
     dropped = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "PYTHONDONTWRITEBYTECODE")
-    return {**{k: v for k, v in os.environ.items() if k not in dropped}, **git, **own}
+    made = {**{k: v for k, v in os.environ.items() if k not in dropped}, **git, **own}
+    if warm:
+        made |= {WITHIN: str(warm), "PATH": os.pathsep.join([str(warm / "bin"), path])}
+    return made
 
 
 def run(project, *command, ok=True, warm=None):

@@ -2,7 +2,7 @@
 
 python smoke_graph.py FOLDER [GUESTS.yaml]: `dvc repro` in FOLDER/project; then, in a copy of it, of
 guests that are added to its params. One process starts it; any number may wait for it. Its stages
-are forked from one process that has imported: see warm.py.
+are forked from one process that has imported: see echosyn.project.prefork.
 """
 
 import os

@@ -2,9 +2,11 @@
 
 Stages stay what they are, processes with their own arguments, folder, environment, output and exit
 status, and import this project's modules themselves; only what they import of others is there
-already. `python` in FOLDER/bin asks for one for `-m pipelines.STAGE`; else it is the real one.
+already. `python` in FOLDER/bin asks for one for `-m pipelines.STAGE`; until the process has
+imported, and for everything else, it is the real one. Linux only.
 
-python warm.py, with a listening socket as standard input: import, then fork what is asked for.
+python -m echosyn.project.prefork, with a listening socket as standard input: import, then fork what
+is asked for.
 """
 
 import ast
@@ -15,20 +17,26 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from echosyn.runtime.process import QUIET, end_with_parent
+from echosyn.runtime.files import write_text
+from echosyn.runtime.process import STAND_IN, end_with_parent, prepare
 
 HERE = Path(__file__)
-SIZE = struct.Struct("!I")
-# Our own modules are those of the project that asks; the others no stage of a test needs.
-NOT_WARMED = {"dvc", "echosyn", "nibabel", "pipelines", "pydicom", "ray"}
+SIZE, CREDENTIALS = struct.Struct("!I"), struct.Struct("3i")
+READY = "ready"  # file in the folder, once everything is imported
+WITHIN = "ECHOSYN_PREFORK"  # its folder, in the environment of what may ask it
+# Our own modules are those of the project that asks; the others no stage needs.
+NOT_IMPORTED = {"datasets", "dvc", "echosyn", "gto", "nibabel", "pipelines", "pydicom", "ray"}
 # What others import at their first use.
 AT_FIRST_USE = (
     "mlflow.store.db.utils",
@@ -38,14 +46,39 @@ AT_FIRST_USE = (
 )
 
 
-def start(folder):
-    """Make FOLDER/bin/python and the process that it asks."""
+@contextmanager
+def prefork(folder: Path, env: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Within the block there is such a process in `folder`; yields what the environment of those
+    who may ask it has, over `env`; nothing where this process is itself within such a block, or
+    not on Linux."""
+    if WITHIN in os.environ or sys.platform != "linux":
+        yield {}
+        return
+    process = start(folder, env)
+    try:
+        yield asking(folder)
+    finally:
+        stop(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def asking(folder: Path) -> dict[str, str]:
+    """What the environment has of those who may ask the process in `folder`."""
+    folder = folder.absolute()
+    path = os.pathsep.join([str(folder / "bin"), os.environ.get("PATH", os.defpath)])
+    return {"PATH": path, WITHIN: str(folder)}
+
+
+def start(folder: Path, env: Mapping[str, str]) -> subprocess.Popen:
+    """Make FOLDER/bin/python and the process that it asks; `env`: over this process's own."""
+    folder = folder.absolute()
+    shutil.rmtree(folder, ignore_errors=True)
     (folder / "bin").mkdir(parents=True)
     python = folder / "bin/python"
-    words = (sys.executable, HERE.with_name("warm_client.py"), folder, sys.executable)
+    words = (sys.executable, HERE.with_name("prefork_client.py"), folder, sys.executable)
     python.write_text('#!/bin/sh\nexec "{}" -IS "{}" "{}" "{}" "$@"\n'.format(*words))
     python.chmod(0o755)
-    own = {**os.environ, **QUIET, "OMP_NUM_THREADS": "1"}
+    own = {**os.environ, **env, WITHIN: str(folder)}
     own.pop("PYTHONDONTWRITEBYTECODE", None)  # read when Python starts, so not of who asks
     place = os.open(folder, os.O_RDONLY)
     with socket.socket(socket.AF_UNIX) as listener, (folder / "log").open("w") as log:
@@ -53,19 +86,19 @@ def start(folder):
         listener.listen(64)
         os.close(place)
         return subprocess.Popen(
-            [sys.executable, HERE], env=own, stdin=listener, stdout=log, stderr=log,
-            start_new_session=True, preexec_fn=end_with_parent,  # noqa: PLW1509
+            [sys.executable, "-m", __name__], env=own, stdin=listener.fileno(), stdout=log,
+            stderr=log, start_new_session=True, preexec_fn=end_with_parent,  # noqa: PLW1509
         )  # fmt: skip
 
 
-def stop(process):
+def stop(process: subprocess.Popen) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def imports():
+def imports() -> list[tuple[str, tuple[str, ...]]]:
     """What this project's modules import of others, at module level or inside functions."""
-    found = set()
+    found: set[tuple[str, tuple[str, ...]]] = set()
     root = HERE.parents[2]
     for file in [*root.glob("echosyn/**/*.py"), *root.glob("pipelines/*.py")]:
         for node in ast.walk(ast.parse(file.read_text())):
@@ -73,10 +106,10 @@ def imports():
                 found.add((node.module, tuple(a.name for a in node.names)))
             elif isinstance(node, ast.Import):
                 found |= {(a.name, ()) for a in node.names}
-    return sorted(f for f in found if f[0].split(".")[0] not in NOT_WARMED)
+    return sorted(f for f in found if f[0].split(".")[0] not in NOT_IMPORTED)
 
 
-def warm():
+def import_all() -> None:
     for module, names in [*imports(), *((m, ()) for m in AT_FIRST_USE)]:
         with contextlib.suppress(ImportError):  # optional, as it is for the code
             imported = importlib.import_module(module)
@@ -87,7 +120,7 @@ def warm():
     gc.freeze()
 
 
-def serve():
+def serve() -> tuple[list[str], str, dict[str, str], int]:
     """Fork for each client; returns what it asks for, in the process that shall do it."""
     with socket.socket(fileno=0) as listener:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -99,32 +132,42 @@ def serve():
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     head, descriptors, *_ = socket.recv_fds(client, SIZE.size, 3)
     with client.makefile("rb") as rest:
-        asked = json.loads(rest.read(*SIZE.unpack(head)))
+        arguments, folder, environment, umask = json.loads(rest.read(*SIZE.unpack(head)))
+    asker = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    environment[STAND_IN] = str(CREDENTIALS.unpack(asker)[0])
     stage = os.fork()
     if stage:
         watch(client, stage)
         os._exit(0)
+    os.setsid()
     client.close()
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    return asked
+    return arguments, folder, environment, umask
 
 
-def watch(client, stage):
-    """Hand on the status of the stage when it has ended; end it when its client has."""
+def watch(client: socket.socket, stage: int) -> None:
+    """Hand on the status of the stage when it has ended, and to it the signals of its client; when
+    that has ended, the stage is asked to."""
     end_with_parent(signal.SIGKILL)
     ended = os.pidfd_open(stage)
-    if ended not in select.select([client, ended], [], [])[0]:
-        os.kill(stage, signal.SIGKILL)
+    listening = [client.fileno()]
+    while ended not in select.select([*listening, ended], [], [])[0]:
+        number = client.recv(1)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(stage, number[0] if number else signal.SIGTERM)
+        if not number:
+            listening = []
     code = os.waitstatus_to_exitcode(os.waitpid(stage, 0)[1])
     with contextlib.suppress(OSError):
         client.send(bytes([code if code >= 0 else 128 - code]))
 
 
-def main():
-    own = [p for p in sys.path if p != str(HERE.parent)]
-    warm()
+def main() -> None:
+    prepare()
+    import_all()
+    write_text(Path(os.environ[WITHIN]) / READY, "")
     arguments, folder, environment, umask = serve()
     for name in [m for m in sys.modules if m.split(".")[0] == "echosyn"]:
         del sys.modules[name]
@@ -134,7 +177,7 @@ def main():
     os.environ.clear()
     os.environ.update(environment)
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:] = [folder, *filter(None, given), *own]
+    sys.path[:] = [folder, *filter(None, given), *(p for p in sys.path if p)]
     sys.argv = arguments
     runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
 
