@@ -104,7 +104,8 @@ def _test(args: argparse.Namespace) -> int:
     from echosyn.cluster import map_rows, run_shards
     from echosyn.metrics.weights import KNOWN, cached, locate
     from echosyn.project.weights_figures import Compared, table
-    from echosyn.project.weights_test import Request, weights_test
+    from echosyn.project.weights_request import Request
+    from echosyn.project.weights_selftest import self_test
     from echosyn.runtime.device import set_threads
 
     set_threads(threads())
@@ -112,7 +113,7 @@ def _test(args: argparse.Namespace) -> int:
         given = getattr(args, name) or (path if (path := cached(name)).is_file() else None)
         setattr(args, name, locate(name, given) if given else None)
     asked = {f.name: getattr(args, f.name) for f in fields(Request)}
-    made = weights_test(Request(**asked), run_shards, map_rows)
+    made = self_test(Request(**asked), run_shards, map_rows)
     rows = [Compared(**row) for row in made["figures"]]
     print(table(rows))
     for note in made["notes"]:

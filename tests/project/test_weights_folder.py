@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -12,8 +13,10 @@ from repro import ROOT
 from safetensors.torch import load_file, save_file
 
 from echosyn.cli import main as echosyn
+from echosyn.data.frames import FrameSet
 from echosyn.data.phantom import PhantomConfig, write_dataset
 from echosyn.diffusion.objectives import DdpmV, Flow
+from echosyn.evaluation.quality import Sets
 from echosyn.metrics.interval import Estimate
 from echosyn.models.condition import ConditionSpec
 from echosyn.models.image import ImageConfig, ImageDenoiser
@@ -22,7 +25,8 @@ from echosyn.models.published_video import PublishedVideoDenoiser
 from echosyn.models.vae import Vae, VaeConfig
 from echosyn.project.preset import find_preset
 from echosyn.project.weights_figures import PUBLISHED, Figure, compare, differences
-from echosyn.project.weights_test import Request
+from echosyn.project.weights_request import Request
+from echosyn.project.weights_selftest import _Test
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 UNET = UnetConfig(widths=(32, 32), layers=1, attention=(False, True), heads=(4, 4))
@@ -157,6 +161,56 @@ def test_verdicts_follow_the_interval_and_say_what_is_missing():
     rows = compare(figures, numbers, "steps 8 (there 64)", {})
     assert [row.verdict for row in rows[:3]] == ["not comparable", "not comparable", "the same"]
     assert rows[0].why == "steps 8 (there 64)"
+
+
+class Frames:
+    """Two numbers of a frame, as Inception is used."""
+
+    name, clip, sha256, width, classes, published = "inception", "", "a" * 64, 2, 2, True
+
+    def __call__(self, frames):
+        x = frames.astype(np.float32) / 255
+        return np.stack([x[:, 0, 0], x.mean((1, 2))], 1)
+
+    def probabilities(self, features):
+        return np.stack([features[:, 0], 1 - features[:, 0]], 1).astype(np.float64)
+
+
+class Clips(Frames):
+    """The same of a clip's middle frame, as I3D is used."""
+
+    name = "i3d"
+
+    def __init__(self, clip):
+        self.clip = clip
+
+    def __call__(self, clips):
+        return super().__call__(clips[:, clips.shape[1] // 2])
+
+
+def test_numbers_carry_published_names_only_at_the_published_counts():
+    rng = np.random.default_rng(0)
+    names = pd.DataFrame({"FileName": [f"v{i}" for i in range(4)]})
+    four = [
+        FrameSet(rng.integers(0, 255, (80, 8, 8), np.uint8), names, np.arange(4) * 20,
+                 np.full(4, 20), 32.0)
+        for _ in range(4)
+    ]  # fmt: skip
+    test = _Test.__new__(_Test)
+    test.request = Request(*[ROOT] * 3, hearts_from="real", inception=Frames)
+    test.numbers, test.why = {}, {}
+    test.over = lambda name, n, worker: worker()(range(n))
+    test._published("lvdm_real_hearts", Sets(*four), Clips)
+    assert {"lvdm_real_hearts/fd_inception_n80x80", "lvdm_real_hearts/fd_i3d_16f_n4x4_lo"} <= set(
+        test.numbers
+    )
+    assert not any("fid50k" in key or "fvd" in key for key in test.numbers)
+    figures = PUBLISHED["dynamic"]
+    rows = {row.key: row for row in compare(figures, test.numbers, "", test.why)}
+    why = rows["lvdm_real_hearts/fid50k_full"].why
+    assert why == "fid50k_full needs 50,000 synthetic frames, there are 80"
+    assert "128f needs videos of 128 frames" in test.why["lvdm_real_hearts/fvd2048_128f"]
+    assert "2,048 real videos" in test.why["lvdm_real_hearts/fvd2048_16f"]
 
 
 def test_protocols_differ_in_words():

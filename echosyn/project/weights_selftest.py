@@ -1,14 +1,9 @@
 """The test of a folder of published generators: sample by the reference's protocol, measure, and
 say which of the published figures lie inside the intervals of what was measured.
-
-People who loaded the reference's weights could not reproduce its numbers (EchoNet-Synthetic, issue
-5). The protocol is that of its lidm/README.md and lvdm/README.md: 64 ancestral steps without
-guidance, 50,000 hearts, 2,048 videos of 192 frames at 32 a second, EFs drawn evenly from 10 to 90,
-windows overlapping by half, against the real TRAIN videos.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +18,6 @@ from echosyn.data.spaced import evenly_spaced
 from echosyn.diffusion.generate import VideoSampler
 from echosyn.diffusion.heart_file import HEARTS, Hearts
 from echosyn.diffusion.hearts import HeartSampler, read_shards
-from echosyn.diffusion.settings import SampleHeartsConfig, SampleVideosConfig
 from echosyn.encoding.codec import VideoCodec
 from echosyn.encoding.encode import encode_shard, finish_encoding
 from echosyn.evaluation.config import EvaluateConfig
@@ -48,6 +42,7 @@ from echosyn.project.weights_figures import (
     figures_of,
 )
 from echosyn.project.weights_folder import Contents, examine, prepare
+from echosyn.project.weights_request import FPS, Request
 from echosyn.runtime.code import code_digest
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import read_json, write_json
@@ -55,73 +50,10 @@ from echosyn.runtime.process import state_root
 from echosyn.runtime.shards import Make, finish, work_dir
 from echosyn.synthesis.samples import finish_samples, plan_samples, sample_shard
 
-FPS = 32.0
 STAGE = "weights_test"
 IMAGES = "images.npy"
 PER_VIDEO = 4  # frames of a real video that hearts are compared with
 NETWORKS = {"inception": ("fid50k_full", "is50k"), "i3d": ("fvd2048_16f", "fvd2048_128f")}
-
-
-@dataclass(frozen=True)
-class Request:
-    """What `echosyn weights test` is asked for; its --help says what each is."""
-
-    folder: Path
-    real: Path
-    out: Path
-    dataset: str = "dynamic"
-    hearts: int = 50_000
-    videos: int = 2_048
-    frames: int = 192
-    steps: int = 64
-    hearts_from: str = "lidm"  # or real
-    inception: Path | None = None
-    i3d: Path | None = None
-    regressor: Path | None = None
-    evaluated: Path | None = None
-    figures: Path | None = None
-    seed: int = 0
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The networks that are needed."""
-        return ("vae", "lidm", "lvdm") if self.hearts_from == "lidm" else ("vae", "lvdm")
-
-    @property
-    def hearts_config(self) -> SampleHeartsConfig:
-        return SampleHeartsConfig(
-            hearts=max(self.hearts, self.videos), steps=self.steps, sampler="ddpm", shard=256
-        )
-
-    @property
-    def videos_config(self) -> SampleVideosConfig:
-        return SampleVideosConfig(
-            train=self.videos, val=0, test=0, frames=self.frames, windows="discard",
-            steps=self.steps, sampler="ddpm", guidance=1.0, speckle=False, ef="uniform", batch=8,
-        )  # fmt: skip
-
-    @property
-    def protocol(self) -> dict[str, Any]:
-        """How videos are made: numbers of two protocols cannot be compared."""
-        cfg = self.videos_config
-        kept = ("frames", "windows", "steps", "sampler", "guidance", "ef")
-        return {k: getattr(cfg, k) for k in kept} | {"fps": FPS}
-
-    def check(self) -> None:
-        """Raises EchosynError for what can be seen to be wrong before anything is loaded."""
-        for name in ("hearts", "videos", "steps"):
-            if getattr(self, name) < 1 + (name != "steps"):
-                raise EchosynError(f"--{name} {getattr(self, name)}: too few to measure anything")
-        if not (self.real / "FileList.csv").is_file():
-            raise EchosynError(
-                f"{self.real}: no FileList.csv: give a real dataset as `dvc repro ingest@NAME` "
-                "leaves it in data/train/NAME; without one nothing can be compared"
-            )
-        if self.figures is None and self.dataset not in PUBLISHED:
-            raise EchosynError(
-                f"no published figures are known of dataset '{self.dataset}', only of "
-                f"{', '.join(PUBLISHED)}: give --figures with the result.json of an earlier test"
-            )
 
 
 class RunShards(Protocol):
@@ -133,7 +65,7 @@ class RunShards(Protocol):
     ) -> list[Path]: ...  # fmt: skip
 
 
-def weights_test(request: Request, run_shards: RunShards, map_rows: Callable) -> dict[str, Any]:
+def self_test(request: Request, run_shards: RunShards, map_rows: Callable) -> dict[str, Any]:
     """Do it all; writes result.json and samples/ into `request.out`, and returns the former.
 
     Interrupted, the same request goes on where it was.
@@ -275,15 +207,20 @@ class _Test:
                 if networks[network] is None:
                     need = f"needs the network of {network}: `echosyn weights fetch {network}`"
                     self.why |= {f"{name}/{key}": need for key in keys}
+
+            def over(label: str, *rest: Any, name: str = name) -> np.ndarray:
+                of_real = "-train-" in label  # the same frames for hearts and for videos
+                return self.over(label if of_real else f"{name}-{label}", *rest)
+
             found = ProtocolEvaluation(
-                networks["inception"], networks["i3d"], False, request.seed,
-                lambda label, *rest, name=name: self.over(f"{name}-{label}", *rest),
-            )  # fmt: skip
+                networks["inception"], networks["i3d"], False, request.seed, over
+            )
             found.measure(**vars(some))
             self._keep(name, found.numbers)
             for entry in found.protocol.values():
-                reason = entry.get("not_published_because") or entry.get("skipped", "")
-                self.why[f"{name}/{reason.split(' ')[0]}"] = reason
+                skipped, short = entry.get("skipped"), entry.get("not_published_because", "")
+                key = f"fvd2048_{entry.get('clip')}" if skipped else short.split(" ")[0]
+                self.why[f"{name}/{key}"] = skipped or short
 
     def _pictures(self, test: FrameSet, images: FrameSet) -> None:
         """Distances of hearts from frames of real TEST that need no download."""
