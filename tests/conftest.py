@@ -29,7 +29,7 @@ hypothesis.settings.load_profile("repeats")
 
 GRAPH, WARM = pytest.StashKey(), pytest.StashKey()
 # What takes longest goes first, so that workers end together; what waits for the graph goes last.
-FIRST = ("test_cluster", "test_submit", "test_outbox", "test_tune")
+FIRST = ("test_cluster", "test_submit", "test_outbox", "test_tune", "test_every_source")
 LAST = ("test_killed_stage", "test_pipeline", "test_real_input")
 
 

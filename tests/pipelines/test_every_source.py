@@ -28,7 +28,7 @@ CONF = {
     "train_lvdm": {"loop": {**STEP, "batch": 2, "lr": 1.0e-3, "ema": 0.9}},
     "train_reid": {"loop": {**STEP, "batch": 4, "lr": 1.0e-3}},
     "sample_hearts": {"hearts": 16, "steps": 1},
-    "sample_videos": {"train": 3, "val": 2, "test": 1, "frames": 8, "steps": 1},
+    "sample_videos": {"train": 4, "val": 2, "test": 2, "frames": 8, "steps": 1},
     "train_ef": {"loop": {**STEP, "batch": 2, "lr": 1.0e-3, "validate_every": 2, "select": "best"},
                  "test_clips": 1, "seeds": 1},
     "classify": {"loop": {**STEP, "batch": 2, "lr": 1.0e-3, "validate_every": 2, "select": "best"},
@@ -82,7 +82,7 @@ def test_a_source_ends_in_a_release(project, source):
     release = project / "releases" / source
     assert verify(release) == []
     made = read_filelist(release / "FileList.csv", label)
-    assert made["Split"].value_counts().to_dict() == {"TRAIN": 3, "VAL": 2, "TEST": 1}
+    assert made["Split"].value_counts().to_dict() == {"TRAIN": 4, "VAL": 2, "TEST": 2}
     assert made["EF"].notna().all() == (label == "ef")
     assert ("Class" in made) == (label == "class")
     real = read_filelist(project / f"data/train/{source}/FileList.csv", label)["FileName"]
