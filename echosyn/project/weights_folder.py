@@ -42,8 +42,8 @@ KINDS = {
 class Contents:
     """What a folder of weights holds.
 
-    folders: of each network; files: sha256 by name, relative to the folder; missing: what a test
-    needs and is not there; notes: what is unusual, or missing and can be done without.
+    folders: of each network; files: sha256 by network and name, wherever the file lies; missing:
+    what a test needs and is not there; notes: what is unusual, or missing and can be done without.
     """
 
     folders: Mapping[str, Path]
@@ -70,19 +70,17 @@ def examine(folder: Path, dataset: str, parts: tuple[str, ...] = tuple(KINDS)) -
         for name in (CONFIG, WEIGHTS):
             path = at / name
             if path.is_file():
-                files[str(path.relative_to(folder))] = sha256_file(path)
+                files[f"{part}/{name}"] = sha256_file(path)
+                notes += _looked_at(path) if name == WEIGHTS else []
             else:
                 missing.append(f"{path} ({KINDS[part]}){_in_its_place(at)}")
         if part == "vae":
             continue
         if (schedule := place / SCHEDULE).is_file():
-            files[str(schedule.relative_to(folder))] = sha256_file(schedule)
+            files[f"{part}/{SCHEDULE}"] = sha256_file(schedule)
             _check_schedule(schedule)
         elif place.is_dir():
             notes.append(f"{schedule} is missing: the reference's noise schedule is taken to hold")
-    for name in files:
-        if name.endswith(WEIGHTS):
-            notes += _looked_at(folder / name)
     return Contents(folders, files, tuple(missing), tuple(notes))
 
 

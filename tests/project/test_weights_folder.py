@@ -48,6 +48,7 @@ def place(tmp_path_factory):
         model.save(root / "models" / folder)
         DdpmV().save(root / "models" / folder)
     (root / "params.yaml").write_text("scale: smoke\n")
+    (root / "none.json").write_text('{"numbers": {}, "protocol": {}, "files": {}}')
     return root
 
 
@@ -95,9 +96,7 @@ def original(place):
     """The result of a test of the project's own models/."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        figures = place / "none.json"
-        figures.write_text('{"numbers": {}, "protocol": {}, "files": {}}')
-        assert run_test("models", "--figures", figures, out=place / "original") == 0
+        assert run_test("models", "--figures", "none.json", out=place / "original") == 0
     return place / "original"
 
 
@@ -112,7 +111,7 @@ def test_what_was_exported_scores_as_the_original(exported, original, tmp_path, 
     assert len(list((tmp_path / "out/samples/Videos").iterdir())) == 8
     said = capsys.readouterr().out
     assert f"{len(keys)} of {len(keys)} figures that can be compared lie inside" in said
-    assert ours["notes"] == []  # the VAE's files, of the same name in both, are the same
+    assert ours["notes"] == []  # every file that both have is the same
 
 
 @pytest.mark.slow
@@ -123,7 +122,10 @@ def test_a_damaged_copy_is_found(exported, original, tmp_path, capsys):
     verdicts = {row["key"]: row["verdict"] for row in result(tmp_path / "out")["figures"]}
     assert verdicts["vae/psnr_db"] == verdicts["lidm/fd_rand2d_n8x8"] == "the same"
     assert verdicts["lvdm/us/high_share"] == verdicts["lvdm/us/temporal_mean"] == "outside"
-    assert "outside" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "outside" in said
+    assert f"note: lvdm/{WEIGHTS} is not the file that the figures are of" in said
+    assert "lidm" not in said.partition("note: ")[2]
 
 
 def test_the_protocol_is_that_of_the_preset():
@@ -288,9 +290,13 @@ def test_what_is_odd_but_can_be_sampled_is_noted(exported):
     assert first.endswith("config.yaml is missing: the reference's noise schedule is taken to hold")
     assert second.endswith("weight 'conv_out.weight' is zero throughout")
     assert set(contents.files) == {
-        f"{part}/{name}" for part in ("vae", "lidm_phantom", "lvdm")
-        for name in ("config.json", WEIGHTS, "config.yaml")
-    } - {"vae/config.yaml", "lidm_phantom/config.yaml"}  # fmt: skip
+        *(
+            f"{part}/{name}"
+            for part in ("vae", "lidm", "lvdm")
+            for name in ("config.json", WEIGHTS)
+        ),
+        "lvdm/config.yaml",
+    }
 
 
 def test_what_a_test_cannot_do_without(exported, capsys):
