@@ -10,13 +10,16 @@ def add_pack(commands: argparse._SubParsersAction) -> None:
     """Add both commands; each sets `run`, which gives the exit status."""
     pack = commands.add_parser(
         "pack",
-        help="WebDataset shards and Parquet tables of a release, for bulk users",
-        description="Write a release as a few large archives and Parquet tables "
-        "(docs/loading.md). Every byte is compared with the manifest. The same release gives the "
-        "same bytes, and `unpack` makes it again.",
+        help="a release as WebDataset shards and Parquet tables, or as DICOM files",
+        description="Write a release in another form (docs/loading.md): as a few large archives "
+        "and Parquet tables, or as a DICOM file a video. Every byte is compared with the manifest. "
+        "The same release gives the same bytes, and `unpack` makes it again.",
     )
-    pack.add_argument("folder", type=Path, metavar="DIR", help="a release")
+    pack.add_argument(
+        "release", metavar="NAME|DIR", help="releases/NAME, NAME@VERSION, or a release's folder"
+    )
     pack.add_argument("out", type=Path, metavar="OUT", help="a folder that is not there yet")
+    pack.add_argument("--format", choices=("webdataset", "dicom"), default="webdataset")
     pack.add_argument(
         "--shard-mb", type=_size, default=256, metavar="MB", help="largest shard (default: 256)"
     )
@@ -40,10 +43,17 @@ def _size(text: str) -> int:
 
 def _pack(args: argparse.Namespace) -> int:
     from echosyn.release.pack import SUMS, pack
+    from echosyn.release.store import locate
     from echosyn.runtime.files import sha256_file
 
-    shards = pack(args.folder, args.out, args.shard_mb * MB)
-    print(f"{args.out}: {len(shards)} shard{'s' * (len(shards) != 1)}")
+    folder = locate(args.release)
+    if args.format == "dicom":
+        from echosyn.release.dicom import pack_dicom
+
+        count, what = pack_dicom(folder, args.out), "DICOM file"
+    else:
+        count, what = len(pack(folder, args.out, args.shard_mb * MB)), "shard"
+    print(f"{args.out}: {count} {what}{'s' * (count != 1)}")
     print(f"{SUMS} sha256 {sha256_file(args.out / SUMS)}")
     return 0
 

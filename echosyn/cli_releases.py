@@ -81,6 +81,7 @@ def _add_bytes(actions: argparse._SubParsersAction, place: argparse.ArgumentPars
     )
     fetch.add_argument("spec", metavar="NAME@VERSION")
     fetch.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    fetch.add_argument("--key", type=Path, help="public key that its manifest must be signed with")
     fetch.add_argument("--withdrawn", action="store_true", help="though the version was withdrawn")
     fetch.set_defaults(run=_fetch)
     verify = actions.add_parser("verify", help="compare every file of a release with its manifest")
@@ -191,8 +192,11 @@ def _fetch(args: argparse.Namespace) -> int:
 
     with open_store(args.where) as store:
         version = _named(store, args.spec)
-        out = store.fetch(version, args.out, args.withdrawn)
-    print(f"{version} is in {out}, {version.stage or 'of no stage'}; every byte as published")
+        out = store.fetch(version, args.out, args.withdrawn, args.key)
+    signed = f", signed with the key in {args.key}" if args.key else ""
+    print(
+        f"{version} is in {out}, {version.stage or 'of no stage'}; every byte as published{signed}"
+    )
     return 0
 
 

@@ -15,7 +15,7 @@ from echosyn.runtime.stage import command, torch_params
 
 def main(dataset: str) -> None:
     from echosyn.cluster import run_shards
-    from echosyn.diffusion.settings import SampleVideosConfig
+    from echosyn.diffusion.settings import sampling_of
     from echosyn.encoding.codec import EncodeConfig
     from echosyn.privacy.filters.video_scores import VideoFilterConfig
     from echosyn.runtime.files import atomic_dir
@@ -27,7 +27,7 @@ def main(dataset: str) -> None:
 
     params = torch_params()
     cfg = params.stage("filter_videos", VideoFilterConfig)
-    sampling = params.stage("sample_videos", SampleVideosConfig)
+    sampling = sampling_of(params, dataset)
     encoding = params.stage("encode", EncodeConfig)
     models, train = VideoModels.of(sampling, Path("models"), dataset), Path("train") / dataset
     sources = Sources(

@@ -18,7 +18,7 @@ def main(dataset: str) -> None:
     from echosyn.diffusion.heart_file import Hearts
     from echosyn.diffusion.hearts import HeartSampler, load_hearts, read_shards
     from echosyn.diffusion.moments import MomentMap
-    from echosyn.diffusion.settings import SampleHeartsConfig, SampleVideosConfig
+    from echosyn.diffusion.settings import SampleHeartsConfig, sampling_of
     from echosyn.privacy.detectors.embedding import HeartEncoder
     from echosyn.privacy.filters.hearts import PrivacyConfig, filter_hearts
     from echosyn.report.plots import privacy_histogram
@@ -30,7 +30,7 @@ def main(dataset: str) -> None:
     params = torch_params()
     cfg = params.stage("privacy_filter", PrivacyConfig)
     sampling = params.stage("sample_hearts", SampleHeartsConfig)
-    wanted = sum(params.stage("sample_videos", SampleVideosConfig).counts.values())
+    wanted = sum(sampling_of(params, dataset).counts.values())
     hearts, latents = Path("hearts") / dataset, Path("latents/train") / dataset
     model, generator = Path("models/reid") / dataset, Path("models/lidm") / dataset
     out, inputs = Path("privacy") / dataset / "hearts", [hearts, latents, model, generator]

@@ -15,7 +15,7 @@ from echosyn.runtime.stage import command, torch_params
 def main(dataset: str) -> None:
     from echosyn.cluster import run_shards
     from echosyn.data.latents import LatentSet
-    from echosyn.diffusion.settings import SampleVideosConfig
+    from echosyn.diffusion.settings import sampling_of
     from echosyn.privacy.filters.hearts import AcceptedHearts
     from echosyn.runtime.process import state_root
     from echosyn.runtime.shards import Make, finish, work_dir
@@ -29,7 +29,7 @@ def main(dataset: str) -> None:
     from echosyn.tracking import stage_run
 
     params = torch_params()
-    cfg = params.stage("sample_videos", SampleVideosConfig)
+    cfg = sampling_of(params, dataset)
     hearts, latents = Path("privacy") / dataset / "hearts", Path("latents/train") / dataset
     models = VideoModels.of(cfg, Path("models"), dataset)
     beats = Path("beats/train") / dataset

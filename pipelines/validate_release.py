@@ -6,14 +6,14 @@ from echosyn.runtime.stage import command, params_here
 
 
 def main(dataset: str) -> None:
-    from echosyn.diffusion.settings import SampleVideosConfig
+    from echosyn.diffusion.settings import sampling_of
     from echosyn.tracking import stage_run
     from echosyn.validation import ValidateConfig, run_gate
 
     params = params_here()
     entry = params.dataset(dataset)
     config = params.stage("validate_release", ValidateConfig)
-    counts = params.stage("sample_videos", SampleVideosConfig).counts
+    counts = sampling_of(params, dataset).counts
     folder = Path("samples") / dataset
     passed = Path("gates") / "release" / f"{dataset}.json"
     docs = Path("gates") / "docs" / "release" / dataset

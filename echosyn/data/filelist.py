@@ -44,6 +44,7 @@ EF_TRACED = "EFTraced"  # of a release: from ESV and EDV, which are those of its
 HEART_RATE, PHASE = BEAT = ("HeartRate", "Phase")
 # Follow the others, in this order, when present.
 OPTIONAL = (PATIENT, CLASS, *ABOUT_PATIENT, *EF_TRUTH, EF_KIND, EF_TRACED, *BEAT)
+DICOM = "DICOM"  # folder of the videos of a release that was packed as such
 TRACINGS = "VolumeTracings.csv"  # beside a FileList: the ventricle in some frames
 RELEASED = (CLASS, *EF_TRUTH, EF_KIND, EF_TRACED, *BEAT)  # those that a synthetic dataset may have
 LABELS = ("ef", "class", "none")  # what every row of a FileList must state
@@ -285,3 +286,8 @@ def frame_phases(table: pd.DataFrame) -> pd.DataFrame:
 def video_path(folder: Path | str, name: str) -> Path:
     """Where a dataset folder keeps the video of a FileName."""
     return Path(folder) / "Videos" / f"{name}.avi"
+
+
+def dicom_path(folder: Path | str, name: str) -> Path:
+    """Where a release that was packed as DICOM keeps it."""
+    return Path(folder) / DICOM / f"{name}.dcm"

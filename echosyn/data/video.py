@@ -200,13 +200,17 @@ def write_video(path: Path | str, frames: np.ndarray, fps: float) -> None:
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     jpegs = [cv2.imencode(".jpg", np.ascontiguousarray(f), quality)[1].tobytes() for f in frames]
     try:
-        write_bytes(path, _avi(jpegs, frames.shape[1], frames.shape[2], fps))
+        write_bytes(path, avi(jpegs, frames.shape[1], frames.shape[2], fps))
     except OSError as e:
         raise EchosynError(f"{path}: the video cannot be written: {e.strerror}") from e
 
 
-def _avi(jpegs: list[bytes], height: int, width: int, fps: float) -> bytes:
-    """A RIFF AVI file with one motion-JPEG stream and its index (Microsoft's AVI RIFF layout)."""
+def avi(jpegs: Sequence[bytes], height: int, width: int, fps: float) -> bytes:
+    """A RIFF AVI file with one motion-JPEG stream and its index (Microsoft's AVI RIFF layout).
+
+    Args:
+        jpegs: grey frames of height x width pixels, at least one.
+    """
     rate = Fraction(fps).limit_denominator(1001)
     largest = max(map(len, jpegs))
     has_index, is_keyframe = 0x10, 0x10
@@ -232,6 +236,32 @@ def _avi(jpegs: list[bytes], height: int, width: int, fps: float) -> bytes:
     )
     body = b"AVI " + header + _list(b"movi", *chunks) + _chunk(b"idx1", index)
     return _chunk(b"RIFF", body)
+
+
+def stored_jpegs(data: bytes) -> tuple[list[bytes], int, int, float]:
+    """What `avi` made a file of, to the last bit: JPEGs, height, width, frames per second.
+
+    Raises:
+        EchosynError: it made no such file.
+    """
+    rate, scale, height, width = 0, 1, 0, 0
+    jpegs, at = [], 12
+    while at + 8 <= len(data):
+        name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        start = at + 8
+        if name == b"LIST":
+            at += 12  # what it lists follows
+            continue
+        if name == b"avih":
+            width, height = struct.unpack_from("<2I", data, start + 32)
+        elif name == b"strh":
+            scale, rate = struct.unpack_from("<2I", data, start + 20)
+        elif name == b"00dc":
+            jpegs.append(data[start : start + size])
+        at = start + size + size % 2
+    if not (jpegs and rate and scale) or avi(jpegs, height, width, rate / scale) != data:
+        raise EchosynError("not a motion-JPEG AVI as echosyn writes it")
+    return jpegs, height, width, rate / scale
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from echosyn.runtime.config import PRECISIONS, setting
+from echosyn.runtime.config import PRECISIONS, Params, build, setting
 
 OBJECTIVES = ("flow", "ddpm_v")
 SAMPLERS = {"flow": ("euler", "heun"), "ddpm_v": ("ddpm", "dpmpp")}
@@ -88,3 +88,15 @@ class SampleVideosConfig:
     @property
     def counts(self) -> dict[str, int]:
         return {"TRAIN": self.train, "VAL": self.val, "TEST": self.test}
+
+
+def sampling_of(params: Params, dataset: str) -> SampleVideosConfig:
+    """Section `sample_videos`, with as many videos a split as the dataset's own entry asks for.
+
+    Raises:
+        EchosynError: a setting is wrong.
+    """
+    values, where = params.settings("sample_videos")
+    asked = params.dataset(dataset).synthetic or {}
+    own = {split.lower(): count for split, count in asked.items()}
+    return build(SampleVideosConfig, {**values, **own}, f"{where}, datasets.{dataset}.synthetic")

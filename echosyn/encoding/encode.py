@@ -15,6 +15,7 @@ import pandas as pd
 from safetensors import safe_open
 from torch import Tensor
 
+from echosyn.data.content import write_content
 from echosyn.data.filelist import write_filelist
 from echosyn.data.latents import pack, write_index, write_shard
 from echosyn.data.video import open_video, write_video
@@ -144,6 +145,7 @@ def finish_encoding(
     with atomic_dir(reconstructions) as tmp:
         gather(shards, "*.avi", tmp / "Videos")
         write_filelist(tmp / "FileList.csv", table)
+        write_content(tmp)
     test = (table["Split"] == "TEST").to_numpy()
     kept = quality[test] if test.any() else quality
     return {

@@ -121,6 +121,7 @@ def build_release(
             "synthetic": True,
             "generator": f"echosyn {__version__}",
             "videos": len(table),
+            "splits": by_split(table),
             "real": _real_counts(known),
             "stated": config.datasheet.given(),
             **({"tracings": traced} if traced else {}),

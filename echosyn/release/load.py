@@ -15,9 +15,8 @@ from echosyn.data.filelist import SPLITS, check_columns, read_filelist, video_pa
 from echosyn.data.video import read_video
 from echosyn.release.manifest import MANIFEST, read_manifest, verify
 from echosyn.release.pack import SUMS
+from echosyn.release.store import locate
 from echosyn.runtime.errors import EchosynError
-from echosyn.runtime.files import digest
-from echosyn.runtime.process import cache_root
 
 ALL = "ALL"  # in place of a split: every video
 
@@ -149,7 +148,8 @@ def load_release(release: Path | str, where: str | None = None) -> Release:
 
     Args:
         release: the folder of a release, or NAME@VERSION, which is fetched and verified once and
-            kept in the user's cache.
+            kept in the user's cache. One that was withdrawn since is opened with a warning that
+            says by whom and why.
         where: the project that published the version: a folder, or an address that git clones
             (default: this folder).
 
@@ -157,29 +157,10 @@ def load_release(release: Path | str, where: str | None = None) -> Release:
         EchosynError: there is no such folder or version, it is no release, or a file of it is
             damaged.
     """
-    folder = _folder(release, where)
+    folder = locate(release, where)
     if (folder / SUMS).is_file():
         raise EchosynError(f"{folder} is packed: echosyn releases unpack {folder} FOLDER")
     if not (folder / MANIFEST).is_file():
         raise EchosynError(f"{folder} is no release: it has no {MANIFEST}")
     manifest = read_manifest(folder)
     return Release(folder, read_filelist(folder / "FileList.csv", label="none"), manifest)
-
-
-def _folder(release: Path | str, where: str | None) -> Path:
-    """Where a release lies. The one place that knows how a release may be named."""
-    folder = Path(release)
-    if folder.is_dir():
-        return folder
-    if "@" not in folder.name:
-        raise EchosynError(
-            f"{folder} is not there, or no folder: give the folder of a release, or NAME@VERSION"
-        )
-    from echosyn.release.store import resolve
-    from echosyn.release.versions import parse_spec
-
-    parse_spec(str(release))  # nothing else becomes a path of the cache
-    project = Path(where or ".")
-    source = digest(str(project.resolve()) if project.is_dir() else where)
-    kept = cache_root() / "releases" / source[:12] / str(release)
-    return kept if kept.is_dir() else resolve(str(release), kept, where)

@@ -7,7 +7,7 @@ A pack holds
     SHA256SUMS                         of these and the manifest, as `sha256sum -c` reads it
 
 and all else of the release as it is. The same release gives the same bytes, and
-`echosyn.release.unpack` makes the release again.
+`echosyn.release.unpack` makes the release again. `echosyn.release.dicom` packs it as DICOM.
 """
 
 import hashlib
@@ -15,6 +15,8 @@ import json
 import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from echosyn.data.filelist import SPLITS, read_filelist, video_path
+from echosyn.data.filelist import DICOM, SPLITS, read_filelist, video_path
 from echosyn.data.video import map_videos
 from echosyn.release.manifest import (
     ITSELF,
@@ -45,6 +47,52 @@ END = bytes(2 * BLOCK)  # of an archive
 Files = Mapping[str, Mapping[str, Any]]  # of a manifest
 
 
+@dataclass(frozen=True)
+class Packing:
+    """A pack that is being written; `sums` is what SHA256SUMS will hold."""
+
+    folder: Path  # the release
+    out: Path  # of the pack, under a temporary name
+    manifest: Mapping[str, Any]
+    table: pd.DataFrame
+    sums: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def files(self) -> Files:
+        return self.manifest["files"]
+
+    def video(self, name: str) -> bytes:
+        """The video of a FileName, which is that of the manifest."""
+        return _read(self.folder, video_name(name), self.files)
+
+
+@contextmanager
+def packing(folder: Path, out: Path) -> Iterator[Packing]:
+    """Write all of a release but its videos to `out`, and SHA256SUMS when what else is to be there
+    has been written; whole or not at all.
+
+    Raises:
+        EchosynError: as `pack`.
+    """
+    manifest = read_manifest(folder)
+    files = manifest["files"]
+    table = read_filelist(folder / "FileList.csv", label="none")
+    videos = _videos(folder, table, files)
+    if folder.resolve() in out.resolve().parents:
+        raise EchosynError(f"{out} lies in the release that is to be packed: name another folder")
+    require_room(out, sum(entry["size"] for entry in files.values()))
+    with atomic_dir(out) as partial:
+        copy_files(folder, partial, sorted(set(files) - set(videos.values())), files)
+        copy_manifest(folder, partial)
+        work = Packing(folder, partial, manifest, table)
+        yield work
+        sums = work.sums
+        for name in (*ITSELF, *TABLES):
+            if (partial / name).is_file():
+                sums[name] = sha256_file(partial / name)
+        write_text(partial / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
+
+
 def pack(folder: Path | str, out: Path | str, shard_bytes: int = SHARD_BYTES) -> list[str]:
     """Write the pack of a release to `out`, whole or not at all.
 
@@ -63,31 +111,18 @@ def pack(folder: Path | str, out: Path | str, shard_bytes: int = SHARD_BYTES) ->
         EchosynError: the release is not as its manifest has it, a FileName holds a dot, `out`
             exists, or the disk is too small.
     """
-    folder, out = Path(folder), Path(out)
-    files = read_manifest(folder)["files"]
-    table = read_filelist(folder / "FileList.csv", label="none")
-    videos = _videos(folder, table, files)
-    if folder.resolve() in out.resolve().parents:
-        raise EchosynError(f"{out} lies in the release that is to be packed: name another folder")
-    require_room(out, sum(entry["size"] for entry in files.values()))
-    with atomic_dir(out) as partial:
-        copy_files(folder, partial, sorted(set(files) - set(videos.values())), files)
-        copy_manifest(folder, partial)
-        _write_tables(table, partial)
-        (partial / SHARDS).mkdir()
-        rows = dict(zip(table["FileName"], row_texts(table), strict=True))
-        shards = _plan(table, rows, files, shard_bytes)
+    with packing(Path(folder), Path(out)) as work:
+        _write_tables(work.table, work.out)
+        (work.out / SHARDS).mkdir()
+        rows = dict(zip(work.table["FileName"], row_texts(work.table), strict=True))
+        shards = _plan(work.table, rows, work.files, shard_bytes)
         made = map_videos(
-            lambda shard: _write_shard(folder, partial / shard, shards[shard], rows, files),
+            lambda shard: _write_shard(work, work.out / shard, shards[shard], rows),
             list(shards),
             "pack",
             "shards",
         )
-        sums = dict(zip(shards, made, strict=True))
-        for name in (*ITSELF, *TABLES):
-            if (partial / name).is_file():
-                sums[name] = sha256_file(partial / name)
-        write_text(partial / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
+        work.sums.update(zip(shards, made, strict=True))
     return list(shards)
 
 
@@ -135,7 +170,7 @@ def _videos(folder: Path, table: pd.DataFrame, files: Files) -> dict[str, str]:
     problems = [
         f"{name}: no name that a pack can hold"
         for name in files
-        if leaves(name) or name in packed or name.split("/")[0] == SHARDS
+        if leaves(name) or name in packed or name.split("/")[0] in (SHARDS, DICOM)
     ]
     videos = {name: video_name(name) for name in table["FileName"]}
     problems += [
@@ -177,9 +212,7 @@ def _header(name: str, size: int) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT)
 
 
-def _write_shard(
-    folder: Path, path: Path, names: list[str], rows: Mapping[str, str], files: Files
-) -> str:
+def _write_shard(work: Packing, path: Path, names: list[str], rows: Mapping[str, str]) -> str:
     """Write a shard; its sha256."""
     whole = hashlib.sha256()
     with path.open("wb") as f:
@@ -189,7 +222,7 @@ def _write_shard(
             whole.update(data)
 
         for name in names:
-            video, row = _read(folder, video_name(name), files), rows[name].encode()
+            video, row = work.video(name), rows[name].encode()
             for kind, data in (("avi", video), ("json", row)):
                 put(_header(f"{name}.{kind}", len(data)))
                 put(data)

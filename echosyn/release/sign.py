@@ -82,7 +82,7 @@ def signature_problems(folder: Path, key_file: Path) -> list[str]:
     Raises:
         EchosynError: the key cannot be read, or is no such key.
     """
-    key = _public_key(key_file)
+    key = public_key(key_file)
     path = folder / SIGNATURE
     if not path.is_file():
         return [f"{SIGNATURE}: missing: the release is not signed"]
@@ -114,7 +114,8 @@ def _name(blob: bytes) -> str:
     return f"SHA256:{digest.rstrip('=')}"
 
 
-def _public_key(path: Path) -> Ed25519PublicKey:
+def public_key(path: Path) -> Ed25519PublicKey:
+    """The public key in a file; raises EchosynError when there is none, or one of another kind."""
     data = _read(path, "--key")
     try:
         load = load_pem_public_key if b"-----BEGIN" in data else load_ssh_public_key

@@ -5,16 +5,26 @@
 gives a folder whose every byte was compared with its manifest and with what git recorded.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echosyn.release.manifest import MANIFEST, parse_manifest, read_manifest, verify
-from echosyn.release.versions import WITHDRAWN, Version, parse_spec, read_versions, semantic
+from echosyn.release.sign import public_key, signature_problems
+from echosyn.release.versions import (
+    ARTIFACT,
+    WITHDRAWN,
+    Version,
+    parse_spec,
+    read_versions,
+    semantic,
+)
 from echosyn.runtime.errors import EchosynError
-from echosyn.runtime.files import atomic_dir
+from echosyn.runtime.files import atomic_dir, digest
 from echosyn.runtime.lineage import dvc_md5
+from echosyn.runtime.process import cache_root
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -40,7 +50,7 @@ def open_store(where: str | None = None) -> Iterator["Store"]:
         # `open` makes up a remote where there is none: the project's own cache.
         with Repo.open(where) if where else Repo() as repo:
             yield Store(repo, where or ".")
-    except (DvcException, GTOException, SCMError) as e:
+    except (DvcException, GTOException, SCMError, ImportError) as e:  # such as: requires 'dvc-s3'
         raise EchosynError(f"{where or Path.cwd()}: {' '.join(str(e).split())}") from e
     finally:
         clean_repos()  # removes the clone of an address
@@ -112,14 +122,19 @@ class Store:
         with self.repo.switch(version.tag), _reached(version):
             download(self.repo.dvcfs, path, str(project / path))
 
-    def fetch(self, version: Version, out: Path, withdrawn: bool = False) -> Path:
+    def fetch(
+        self, version: Version, out: Path, withdrawn: bool = False, key: Path | None = None
+    ) -> Path:
         """The release at that version, in the new folder `out`, whole or not at all.
 
         Args:
             withdrawn: take it though it was withdrawn.
+            key: file of the public key that its manifest must be signed with.
         """
         from dvc.fs import download
 
+        if key is not None:
+            public_key(key)  # before anything is fetched
         if version.stage == WITHDRAWN and not withdrawn:
             raise EchosynError(
                 f"{version} is {version.standing}; --withdrawn fetches it all the same"
@@ -138,6 +153,8 @@ class Store:
                 download(self.repo.dvcfs, path, str(tmp))
             if problems := verify(tmp):
                 raise EchosynError(f"{version} is not as published: {'; '.join(problems[:5])}")
+            if key is not None and (problems := signature_problems(tmp, key)):
+                raise EchosynError(f"{version} is refused: {problems[0]}")
             if dvc_md5(tmp) != md5:
                 raise EchosynError(f"{version}: not the bytes that dvc.lock has at {version.tag}")
             if (own := read_manifest(tmp)["version"]) != version.version:
@@ -175,3 +192,39 @@ def resolve(spec: str, out: Path, where: str | None = None) -> Path:
     parse_spec(spec)
     with open_store(where) as store:
         return store.fetch(store.find(spec), out)
+
+
+def locate(release: Path | str, where: str | None = None) -> Path:
+    """Where a release lies: the one place that knows how it may be named.
+
+    Args:
+        release: its folder; NAME, for releases/NAME of the project here; or NAME@VERSION, which is
+            fetched and verified once and kept in the user's cache. Warns of one that lies there and
+            was withdrawn since, or that nobody can be asked about.
+        where: the project that published the version, as for `resolve`.
+
+    Raises:
+        EchosynError: there is no such folder, or as `resolve`.
+    """
+    folder, spec = Path(release), str(release)
+    if folder.is_dir():
+        return folder
+    if ARTIFACT.fullmatch(spec) and (own := Path(RELEASES, spec)).is_dir():
+        return own
+    if "@" not in folder.name:
+        raise EchosynError(
+            f"{folder} is not there, or no folder: give the folder of a release, or NAME@VERSION"
+        )
+    parse_spec(spec)  # nothing else becomes a path of the cache
+    project = Path(where or ".")
+    source = digest(str(project.resolve()) if project.is_dir() else where)
+    kept = cache_root() / "releases" / source[:12] / spec
+    if not kept.is_dir():
+        return resolve(spec, kept, where)
+    try:
+        with open_store(where) as store:
+            if (version := store.find(spec)).stage == WITHDRAWN:
+                warnings.warn(f"{version} is {version.standing}", stacklevel=3)
+    except EchosynError as e:
+        warnings.warn(f"{spec} is in {kept}; whether it was withdrawn since: {e}", stacklevel=3)
+    return kept

@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from echosyn.data.filelist import read_filelist, video_path
+from echosyn.data.filelist import DICOM, SAFE_NAME, read_filelist, video_path
 from echosyn.data.video import map_videos
 from echosyn.release.manifest import ITSELF, MANIFEST, is_own, leaves, read_manifest
 from echosyn.release.pack import (
@@ -25,7 +25,7 @@ from echosyn.runtime.files import atomic_dir, sha256_file
 from echosyn.runtime.text import read_text
 
 SUM = re.compile(r"([0-9a-f]{64})  (\S+)")
-SHARD = re.compile(rf"{SHARDS}/(train|val|test)-\d{{5}}\.tar")
+PART = re.compile(rf"{SHARDS}/(train|val|test)-\d{{5}}\.tar|{DICOM}/{SAFE_NAME.pattern}\.dcm")
 # A member's type of these is a file; links, devices, folders and sparse files are not.
 PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
@@ -62,20 +62,20 @@ def unpack(packed: Path | str, folder: Path | str) -> None:
         rest = set(files) - {video_name(name) for name in rows} - {"FileList.csv"}
         copy_files(packed, partial, sorted(rest), files)
         (partial / "Videos").mkdir(exist_ok=True)
-        shards = [name for name in sums if name.startswith(SHARDS)]
+        parts = [name for name in sums if PART.fullmatch(name)]
         found: set[str] = set()
-        for shard, members in zip(
-            shards,
+        for part, members in zip(
+            parts,
             map_videos(
-                lambda shard: _unpack_shard(packed / shard, partial, rows, files),
-                shards,
+                lambda part: _unpack_part(packed / part, partial, rows, files),
+                parts,
                 "unpack",
-                "shards",
+                "files",
             ),
             strict=True,
         ):
             if twice := sorted(members & found):
-                raise EchosynError(f"{packed / shard}: {twice[0]} is in an earlier shard too")
+                raise EchosynError(f"{packed / part}: {twice[0]} is in an earlier shard too")
             found |= members
         if missing := sorted({f"{n}.{kind}" for n in rows for kind in ("avi", "json")} - found):
             raise EchosynError(f"{packed}: {missing[0]} is in no shard ({len(missing)} missing)")
@@ -91,7 +91,7 @@ def _read_sums(path: Path) -> dict[str, str]:
     for number, line in enumerate(lines, 1):
         match = SUM.fullmatch(line)
         sha256, name = match.groups() if match else ("", "")
-        known = name in (*ITSELF, *TABLES) or SHARD.fullmatch(name)
+        known = name in (*ITSELF, *TABLES) or PART.fullmatch(name)
         if not known or name in sums:
             raise EchosynError(f"{path}: line {number} names no part of a pack: {line!r}")
         sums[name] = sha256
@@ -111,6 +111,22 @@ def _check(packed: Path, sums: Mapping[str, str]) -> None:
     for name, wrong in zip(names, map_videos(problem, names, "check", "files"), strict=True):
         if wrong:
             raise EchosynError(f"{packed / name}: {wrong}; fetch it again")
+
+
+def _unpack_part(part: Path, out: Path, rows: Mapping[str, str], files: Files) -> set[str]:
+    """Write the videos of a shard or a DICOM file; the names of what a shard has or would have."""
+    if part.suffix == ".tar":
+        return _unpack_shard(part, out, rows, files)
+    from echosyn.data.ingest.exported import read_exported
+
+    name = part.stem
+    if name not in rows:
+        raise EchosynError(f"{part}: belongs to no row of FileList.csv")
+    data = read_exported(part).avi or b""
+    if hashlib.sha256(data).hexdigest() != files.get(video_name(name), {}).get("sha256"):
+        raise EchosynError(f"{part}: not the video that {MANIFEST} has")
+    video_path(out, name).write_bytes(data)
+    return {f"{name}.avi", f"{name}.json"}
 
 
 def _unpack_shard(shard: Path, out: Path, rows: Mapping[str, str], files: Files) -> set[str]:

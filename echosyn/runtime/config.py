@@ -194,11 +194,15 @@ class Dataset:
     splits: dict[str, int] | None = setting(
         None, lo=0, help="videos expected per split; the gate compares, None compares nothing"
     )
+    synthetic: dict[str, int] | None = setting(
+        None, lo=0, help="videos of its release per split; None: as conf/<scale>/sample_videos.yaml"
+    )
 
     def check(self) -> str | None:
-        unknown = set(self.splits or ()) - {"TRAIN", "VAL", "TEST"}
-        if unknown:
-            return f"splits: {sorted(unknown)[0]!r} is not one of TRAIN, VAL, TEST"
+        for name in ("splits", "synthetic"):
+            unknown = set(getattr(self, name) or ()) - {"TRAIN", "VAL", "TEST"}
+            if unknown:
+                return f"{name}: {sorted(unknown)[0]!r} is not one of TRAIN, VAL, TEST"
         return None
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from echosyn.data.beats import draw_beats, first_phases
+from echosyn.data.content import write_content
 from echosyn.data.filelist import BEAT, CLASS, HEART_RATE, PHASE, write_filelist
 from echosyn.data.latents import LatentSet
 from echosyn.diffusion.ef_draw import draw_ef
@@ -267,6 +268,7 @@ def finish_samples(shards: list[Path], plan: SamplePlan, out: Path) -> pd.DataFr
     with atomic_dir(out) as tmp:
         gather(shards, "*.avi", tmp / "Videos")
         write_filelist(tmp / "FileList.csv", table)
+        write_content(tmp)
     return table
 
 

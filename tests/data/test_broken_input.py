@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from echosyn.data.filelist import COLUMNS, read_cells, read_filelist
 from echosyn.data.ingest import echonet, ingest, pediatric, table
 from echosyn.data.ingest.fit import fit_video
-from echosyn.data.video import _avi, write_video
+from echosyn.data.video import avi, write_video
 from echosyn.runtime.errors import EchosynError
 
 
@@ -24,7 +24,7 @@ def jpegs(*sizes):
 
 
 def good(frames=6):
-    return _avi(jpegs(*[(112, 112)] * frames), 112, 112, 50)
+    return avi(jpegs(*[(112, 112)] * frames), 112, 112, 50)
 
 
 def patched(data, old, new, nth=0):
@@ -45,19 +45,19 @@ BROKEN = {
     "truncated header": (good()[:100], "truncated"),
     "truncated half": (good()[: len(good()) // 2], "truncated"),
     "truncated in the last frame": (good()[:-500], "truncated"),
-    "no frames": (_avi([b""], 112, 112, 50), ""),
-    "frames of rubbish": (_avi([b"no image" * 9] * 4, 112, 112, 50), ""),
-    "one frame of rubbish": (_avi([*jpegs(*[(112, 112)] * 3), b"x" * 90], 112, 112, 50), "trunc"),
+    "no frames": (avi([b""], 112, 112, 50), ""),
+    "frames of rubbish": (avi([b"no image" * 9] * 4, 112, 112, 50), ""),
+    "one frame of rubbish": (avi([*jpegs(*[(112, 112)] * 3), b"x" * 90], 112, 112, 50), "trunc"),
     "unknown codec": (good().replace(b"MJPG", b"ZZZZ"), ""),
     "more frames declared": (
         patched(good(), struct.pack("<I", 6), struct.pack("<I", 60), 1),
         "truncated, 6 of the 60 frames",
     ),
-    "1 x 1": (_avi(jpegs((1, 1), (1, 1)), 1, 1, 50), "frames of 1x1 pixels; at least"),
-    "1 x 4000": (_avi(jpegs((1, 4000)), 1, 4000, 50), "frames of 4000x1 pixels; at least"),
+    "1 x 1": (avi(jpegs((1, 1), (1, 1)), 1, 1, 50), "frames of 1x1 pixels; at least"),
+    "1 x 4000": (avi(jpegs((1, 4000)), 1, 4000, 50), "frames of 4000x1 pixels; at least"),
     "one frame": (good(1), "a still image; a video has 2 frames or more"),
     "giant declared": (
-        _avi(
+        avi(
             [
                 patched(j, b"\xff\xc0\x00\x0b\x08", b"\xff\xc0\x00\x0b\x08" + b"\x75\x30" * 2)
                 for j in jpegs((16, 16), (16, 16))
@@ -69,7 +69,7 @@ BROKEN = {
         "",
     ),
     "sizes that change": (
-        _avi(jpegs((112, 112), (64, 80), (112, 112)), 112, 112, 50),
+        avi(jpegs((112, 112), (64, 80), (112, 112)), 112, 112, 50),
         None,
     ),
 }
@@ -122,7 +122,7 @@ def test_8k_frames_are_shrunk_one_at_a_time(tmp_path):
     y = np.linspace(0, 255, 4320).astype(np.uint8)
     frame = np.repeat(y[:, None], 7680, 1)
     jpeg = cv2.imencode(".jpg", frame)[1].tobytes()
-    (tmp_path / "a.avi").write_bytes(_avi([jpeg] * 2, 4320, 7680, 30))
+    (tmp_path / "a.avi").write_bytes(avi([jpeg] * 2, 4320, 7680, 30))
     video = fit_video(tmp_path / "a.avi")
     assert video.frames.shape == (2, 112, 112)
     assert (video.square.height, video.square.width) == (4320, 7680)

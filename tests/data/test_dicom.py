@@ -273,7 +273,7 @@ def test_the_number_of_threads_changes_nothing(tmp_path, monkeypatch):
         files = (f for f in (tmp_path / threads).rglob("*") if f.is_file())
         written.append({f.name: f.read_bytes() for f in files})
     assert written[0] == written[1]
-    assert len(written[0]) == 1 + 3
+    assert len(written[0]) == 2 + 3  # with the list and the hashes of all
 
 
 def test_with_a_key_a_patient_number_is_needed(tmp_path):

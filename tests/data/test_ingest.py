@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import cv2
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 from echonet_layout import edit, make
 
+from echosyn.data.content import CONTENT
 from echosyn.data.filelist import read_filelist
 from echosyn.data.ingest import ADAPTERS, ingest
 from echosyn.data.ingest.canonical import SquareFit
@@ -33,6 +35,8 @@ def test_canonical_videos_are_copied_byte_for_byte(tmp_path, source):
     report = ingest(source, raw, tmp_path / "out", "ef")
     assert (report.videos, report.frames, report.notes) == (4, 4 + 5 + 6 + 7, ())
     before, after = content(raw), content(tmp_path / "out")
+    told = dict(reversed(line.split("  ")) for line in after.pop(CONTENT).decode().splitlines())
+    assert told == {name: hashlib.sha256(data).hexdigest() for name, data in after.items()}
     assert set(before) == set(after)
     assert all(after[k] == before[k] for k in before if k != "FileList.csv")
     assert read_filelist(tmp_path / "out" / "FileList.csv").equals(

@@ -1,5 +1,6 @@
 """dvc.yaml against the code: a stage depends on every module whose edit could change its output."""
 
+import re
 import textwrap
 from pathlib import Path
 
@@ -25,6 +26,13 @@ def test_code_among_the_dependencies_is_the_closure_of_imports():
     """After a change of imports: python -m echosyn.runtime.code"""
     text = (ROOT / "dvc.yaml").read_text()
     assert with_code(text) == text
+
+
+def test_folders_of_videos_count_by_their_content():
+    """DVC looks at each file of a folder for every stage that depends on it."""
+    whole = re.compile(r"(data|reconstructions)/[^/]+/[^/]+|(candidates|samples|releases)/[^/]+")
+    found = {stage for stage in GRAPH if any(map(whole.fullmatch, body(stage).get("deps", [])))}
+    assert found == {"validate_raw", "validate_release", "release"}
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from repro import edit
 from echosyn.release.manifest import MANIFEST, verify
 from echosyn.release.publish import approve, publish, withdraw
 from echosyn.release.store import open_store
+from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import read_json, write_json
 
 pytestmark = pytest.mark.slow
@@ -235,6 +236,15 @@ def test_a_fetch_is_whole_or_leaves_nothing(mine, tmp_path, damage, said):
         text = refused(store.fetch, store.find("phantom@0.1.0"), tmp_path / "out")
     assert said in text
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_remote_of_a_kind_that_is_not_installed_is_named(mine, tmp_path):
+    (mine / ".dvc/config.local").write_text("['remote \"storage\"']\n    url = gs://bucket/x\n")
+    shutil.rmtree(mine / ".dvc/cache")
+    with pytest.raises(EchosynError, match="requires 'dvc-gs' to be installed"):  # noqa: SIM117
+        with open_store() as store:
+            store.fetch(store.find("phantom@0.1.0"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_in_use_is_refused_and_kept(mine, tmp_path):

@@ -3,10 +3,12 @@
 import json
 import logging
 import re
+import sys
 
 import mlcroissant
 import pytest
 import yaml
+from absl.logging import get_absl_handler  # mlcroissant brings it
 from huggingface_hub import DatasetCard, DatasetCardData
 from small_project import METRICS, SYNTHETIC, make_project, released
 
@@ -18,6 +20,9 @@ from echosyn.release.datasheet import Stated, column_meanings, datasheet
 from echosyn.runtime.config import build
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.files import read_json, sha256_file
+
+# DVC closes all log handlers when it sets up its own, and this one closes what pytest captures.
+get_absl_handler().python_handler.stream = sys.__stderr__
 
 STATED = {
     "purpose": "to teach",

@@ -3,12 +3,20 @@
 import shutil
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from published_project import build, git, push, start
 from repro import run
 
 import echosyn
 from echosyn.cli import main
 from echosyn.release.manifest import verify
+from echosyn.release.sign import VARIABLE
 from echosyn.release.store import open_store, resolve
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.lineage import dvc_md5
@@ -22,11 +30,21 @@ def releases(monkeypatch, folder, *command):
     return main(["releases", *map(str, command)])
 
 
+def write_keys(folder):
+    for name in ("key", "other"):
+        key = Ed25519PrivateKey.generate()
+        form = (Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+        (folder / name).write_bytes(key.private_bytes(*form))
+        public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+        (folder / f"{name}.pub").write_bytes(public)
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """A project that published 0.1.0 and 0.2.0, a colleague's clone of it, and the bytes that were
-    published, by version."""
+    """A project that published 0.1.0 and, signed, 0.2.0, a colleague's clone of it, and the bytes
+    that were published, by version."""
     root = tmp_path_factory.mktemp("two people")
+    write_keys(root)
     mine, colleague = start(root / "mine"), root / "colleague"
     bytes_of = {}
     with pytest.MonkeyPatch.context() as patch:
@@ -37,6 +55,7 @@ def two(tmp_path_factory):
         lock = (mine / "dvc.lock").read_text()
         changed = lock.replace("guidance: 2.5", "guidance: 3.0").replace("2" * 32, "7" * 32)
         (mine / "dvc.lock").write_text(changed)
+        patch.setenv(VARIABLE, str(root / "key"))
         better = {"ef/synthetic/r2": 0.8, "ef/synthetic/r2_lo": 0.7, "ef/synthetic/r2_hi": 0.9}
         build(mine, "0.2.0", **better, **{"ef/real/r2": 0.96})
         push(mine)
@@ -133,6 +152,50 @@ def test_a_version_is_loaded_by_its_name_and_fetched_once(two, tmp_path, monkeyp
         echosyn.load_release("../phantom@0.1.0", where=str(mine))
     monkeypatch.setattr("echosyn.release.store.resolve", None)  # it is there
     assert echosyn.load_release("phantom@0.1.0", where=str(mine)).folder == old.folder
+
+
+def test_a_version_withdrawn_since_is_loaded_with_a_warning(mine, tmp_path, monkeypatch, recwarn):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("GIT_COMMITTER_NAME", "Ada")
+    monkeypatch.setenv("GIT_COMMITTER_EMAIL", "ada@example.org")
+    echosyn.load_release("phantom@0.1.0", where=str(mine))
+    echosyn.load_release("phantom@0.1.0", where=str(mine))
+    assert not [w for w in recwarn if "phantom" in str(w.message)]
+    assert releases(monkeypatch, mine, "withdraw", "phantom@0.1.0", "--because", "too alike") == 0
+    said = r"phantom@0\.1\.0 is withdrawn: too alike \(tagged by Ada <ada@example\.org>, 20\d\d-"
+    with pytest.warns(UserWarning, match=said) as warned:
+        old = echosyn.load_release("phantom@0.1.0", where=str(mine))
+    assert (len(old.table), warned[0].filename) == (6, __file__)
+    monkeypatch.chdir(tmp_path)
+    mine.rename(tmp_path / "away")
+    with pytest.warns(
+        UserWarning, match=r"phantom@0\.1\.0 is in .*; whether it was withdrawn since: "
+    ):
+        echosyn.load_release("phantom@0.1.0", where=str(mine))
+
+
+def test_a_fetch_asks_for_the_publishers_signature(two, tmp_path, monkeypatch, capsys):
+    _, colleague, _ = two
+
+    def fetch(version, key):
+        key = colleague.with_name(key)
+        command = ("fetch", f"phantom@{version}", "--out", tmp_path / "out", "--key", key)
+        return releases(monkeypatch, colleague, *command), capsys.readouterr()
+
+    for version, key, said in (
+        ("0.2.0", "other.pub", "phantom@0.2.0 is refused: manifest.json.sig: made with SHA256:"),
+        ("0.2.0", "other.pub", f"of {colleague.with_name('other.pub')}\n"),
+        ("0.1.0", "key.pub", "phantom@0.1.0 is refused: manifest.json.sig: missing"),
+        ("0.2.0", "none.pub", "none.pub: cannot be read"),
+    ):
+        status, told = fetch(version, key)
+        assert status == 1
+        assert said in told.err
+    assert list(tmp_path.iterdir()) == []
+    status, told = fetch("0.2.0", "key.pub")
+    assert status == 0
+    assert f"as published, signed with the key in {colleague.with_name('key.pub')}" in told.out
+    assert verify(tmp_path / "out") == []
 
 
 def test_a_difference_says_where_and_whether_it_is_more_than_chance(two, monkeypatch, capsys):

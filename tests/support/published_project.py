@@ -10,6 +10,7 @@ from small_project import METRICS, make_project
 
 from echosyn.release.build import ReleaseConfig, build_release
 from echosyn.release.provenance import provenance
+from echosyn.release.sign import signing_key
 from echosyn.runtime.config import Params
 
 STAGE = {
@@ -42,7 +43,8 @@ def start(folder: Path) -> Path:
 
 
 def build(folder: Path, version: str, **metrics: float) -> None:
-    """releases/phantom of that version, committed to DVC and git, not pushed."""
+    """releases/phantom of that version, committed to DVC and git, not pushed; signed as the stage
+    would."""
     from dvc.repo import Repo
 
     edit(folder / "params.yaml", release={"version": version, "license": "CC-BY-4.0"})
@@ -57,6 +59,7 @@ def build(folder: Path, version: str, **metrics: float) -> None:
         label="ef",
         provenance=provenance(folder, "phantom"),
         metrics={**METRICS, **metrics},
+        key=signing_key(),
     )
     with chdir(folder), Repo() as repo:
         repo.commit("release@phantom", force=True)

@@ -152,7 +152,7 @@ def test_files_are_the_same_however_the_work_is_cut(models, tmp_path):
         for n in ("whole", "cut")
     ]
     assert files[0] == files[1]
-    assert len(files[0]) == 5
+    assert len(files[0]) == 6
     assert tables[0].equals(tables[1])
     numbers = sample_numbers(tables[0], folders, CFG, 0)
     assert numbers["sample_videos/videos"] == 4

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from echosyn.data.content import write_content
 from echosyn.data.ingest import camus, cardiacnet, dicom, echonet, pediatric, table
 from echosyn.data.ingest.canonical import FRAME_SIZE, IngestOptions, IngestReport, write_dataset
 from echosyn.data.ingest.found import no_folder
@@ -64,4 +65,6 @@ def ingest(
     settings = build(adapter.Options, options, f"options of source {source}")
     with atomic_dir(out) as tmp:
         plan = adapter.plan(raw, label, settings)
-        return write_dataset(plan, tmp, label, IngestOptions(max_rejects, rejects))
+        report = write_dataset(plan, tmp, label, IngestOptions(max_rejects, rejects))
+        write_content(tmp)
+    return report

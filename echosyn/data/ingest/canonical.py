@@ -61,6 +61,7 @@ class Clip:
     fps: float
     facts: Mapping[str, Any] = field(default_factory=dict)  # columns known only after reading
     notes: Sequence["Note"] = ()
+    avi: bytes | None = None  # a canonical file of these very frames, to be kept as it is
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,8 @@ def _make(item: Item, part: Path) -> _Made | Reject:
         row = {"FileName": item.name, **item.row, **facts}
         measured = (FRAME_SIZE, FRAME_SIZE, video.fps, video.count)
         row.update({k: v for k, v in zip(FACTS, measured, strict=True) if k not in row})
-        resized = isinstance(read, Path) and not video.square.identity
+        listed = isinstance(read, Path) or read.avi is not None  # a file as a list describes it
+        resized = listed and not video.square.identity
         if resized:
             for column, source in (("FrameHeight", "height"), ("FrameWidth", "width")):
                 if row[column] == getattr(video.square, source):
@@ -212,7 +214,10 @@ def _make(item: Item, part: Path) -> _Made | Reject:
         row |= dict(zip(OWN, (square.height, square.width, square.aspect), strict=False))
         if not SAFE_NAME.fullmatch(row["FileName"]):
             raise EchosynError(f"FileName {row['FileName']!r} is no name that a video can have")
-        data = read.read_bytes() if isinstance(read, Path) and video.frames is None else None
+        if isinstance(read, Path):
+            data = read.read_bytes() if video.frames is None else None
+        else:
+            data = read.avi if square.identity else None
     except SkipError as e:
         return Reject(item.source, str(e), SKIPPED)
     except EchosynError as e:

@@ -22,6 +22,7 @@ from threading import Lock
 import numpy as np
 
 from echosyn.data.filelist import PATIENT
+from echosyn.data.ingest import exported
 from echosyn.data.ingest.canonical import UNEVEN, Clip, Item, Note, Plan
 from echosyn.data.ingest.cine import Cine, open_cine
 from echosyn.data.ingest.fit import FRAME_SIZE
@@ -49,13 +50,16 @@ class Options(Shares):
 
 
 def plan(raw: Path, label: str, options: Options) -> Plan:
-    """Every file below `raw` as a video to make; see `echosyn.data.ingest.canonical`.
+    """Every file below `raw` as a video to make; see `echosyn.data.ingest.canonical`. A release
+    that was packed as DICOM is read back as it was.
 
     Single images, other modalities and files that are not DICOM are skipped.
 
     Raises:
         EchosynError: the label is not "none", the folder is empty, or the key is not good.
     """
+    if exported.is_exported(raw):
+        return exported.plan(raw, label)
     if label != "none":
         raise EchosynError(f"{raw}: a DICOM cine carries no EF; set the dataset's 'label: none'")
     files = [f for f in raw.rglob("*") if f.is_symlink() or not f.is_dir()]

@@ -24,7 +24,7 @@ from echosyn.data.filelist import (
     to_numbers,
     video_path,
 )
-from echosyn.data.ingest.canonical import Item, LazyItems, Plan, Reject
+from echosyn.data.ingest.canonical import Clip, Item, LazyItems, Plan, Reject
 from echosyn.data.ingest.fit import SquareFit
 from echosyn.data.ingest.found import holds, nearby
 from echosyn.runtime.errors import EchosynError
@@ -134,7 +134,7 @@ def row_items(
     table: pd.DataFrame,
     reasons: Mapping[int, str],
     source: Callable[[int], str],
-    video: Callable[[int], Path],
+    video: Callable[[int], Clip | Path],
 ) -> tuple[LazyItems, list[Reject]]:
     """An item for every row of a FileList, and a reject for those with a reason against them."""
     good = [i for i in range(len(table)) if i not in reasons]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from echosyn.data.content import write_content
 from echosyn.data.filelist import video_path, write_filelist
 from echosyn.privacy.filters.calibration import TAUS, accepted, save_taus
 from echosyn.privacy.filters.video_scores import DETECTORS, VideoCalibration, VideoScores, passes
@@ -121,3 +122,4 @@ class VideoFilterResult:
             for name, path in zip(samples["FileName"], samples["path"], strict=True):
                 shutil.copyfile(path, video_path(tmp, name))
             write_filelist(tmp / "FileList.csv", samples)
+            write_content(tmp)
