@@ -56,6 +56,8 @@ def main(dataset: str) -> None:
             numbers |= measured_agreement(tracings, found.tables["requested"], params.seed)
         for stage in OF_STAGES:
             numbers |= read_json(Path(f"metrics/{stage}/{dataset}.json"))
+        if dataset in (params.raw.get("anomaly") or {}):
+            numbers |= read_json(Path(f"metrics/train_anomaly/{dataset}.json"))
         figures, tables = {}, found.tables
         if tables:
             figures = evaluation_figures(tables["predictions"], numbers)

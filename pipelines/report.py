@@ -46,6 +46,7 @@ def main(dataset: str) -> None:
         gate=hold_against(read_json(Path("audit", dataset, AUDIT))["numbers"], thresholds),
         thresholds=thresholds,
         took=timing.kept(timing.folder()),
+        strangest=Path("privacy", dataset, "videos/strangest.npz"),
     )
     out = Path("reports", dataset, "index.html")
     write_text(out, page)

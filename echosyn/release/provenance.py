@@ -51,7 +51,7 @@ def provenance(root: Path, dataset: str) -> dict[str, Any]:
 def _kind(path: str) -> str:
     if path.startswith(("echosyn/", "pipelines/")):
         return "code"
-    return "models" if path.startswith(("models/", "weights/")) else "data"
+    return "models" if path.startswith(("models/", "weights/", "detectors")) else "data"
 
 
 def _settings(stages: Iterable[lineage.Stage]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from echosyn.report.html import Plot, render, stage_rows
 from echosyn.report.mosaic import Moving, moving, nearest, spread
 from echosyn.report.numbers import collect, label, plain, privacy_sentences, tables, texts
 from echosyn.report.privacy_evidence import gate_checks, loosened
+from echosyn.report.strange import strange_section
 from echosyn.runtime.errors import EchosynError
 from echosyn.runtime.lineage import flatten
 from echosyn.runtime.progress import track
@@ -57,6 +58,7 @@ def build_report(
     gate: GateResult,
     thresholds: Thresholds,
     took: Mapping[str, Seconds],
+    strangest: Path | None = None,
     previous: Mapping[str, Any] | None = None,
 ) -> str:
     """The page as HTML. A table that is None (nothing of the kind was measured) has no figure.
@@ -67,6 +69,7 @@ def build_report(
         requested: FileName, ef_requested, ef_measured. predictions: arm, FileName, ef_true,
             ef_predicted. scores: kind, similarity, accepted.
         metrics: the evaluation's flat numbers. others: those of other stages by stage.
+        strangest: file of the strangest videos with their maps, where a detector was asked for.
         manifest: of the release that the page is about. previous: of an earlier version of it.
         gate: what the audits gave, held against `thresholds`.
         took: what each stage took on this machine, by its name, where that was kept.
@@ -86,6 +89,7 @@ def build_report(
         since=since(previous, manifest) if previous else None,
         mosaics=mosaics,
         clips=clips,
+        strange=strange_section(strangest, metrics),
         privacy=privacy_sentences(metrics, manifest["videos"]),
         privacy_plot=_privacy_plot(scores, metrics),
         plots=_ef_plots(label, real, samples, requested, predictions, metrics),

@@ -20,6 +20,7 @@ TITLES = {
     "us": "Ultrasound texture",
     "beat": "The beat",
     "segmentation": "The left ventricle, traced",
+    "anomaly": "Strange videos",
 }
 REFERENCES = {
     "_floor": "floor: real data",
@@ -67,6 +68,15 @@ LABELS = {
     "ef_mae": "Traced EF against the one asked for: MAE (EF points)",
     "ef_measured_r": "Traced EF against what the regressors measure: r",
     "ef_measured_mae": "Traced EF against what the regressors measure: MAE (EF points)",
+    "auroc": "AUROC",
+    "pixel_auroc": "AUROC of pixels",
+    "val_auroc": "AUROC on VAL of kinds not learned",
+    "strange": "Share of candidates as strange as few real videos",
+    "refused": "Share of candidates refused as strange",
+    "false_alarm": "Share of real TEST videos as strange",
+    "false_alarm_asked": "The share asked for",
+    "candidates_auroc": "Candidates told from real TEST videos: AUROC",
+    "released_auroc": "Released videos told from real TEST videos: AUROC",
     "real": "Real",
     "reconstructed": "Reconstructed",
     "synthetic": "Synthetic",

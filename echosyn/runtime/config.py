@@ -42,6 +42,7 @@ SECTIONS = (
     "train_reid",
     "sample_hearts",
     "sample_videos",
+    "anomaly",
     "train_ef",
     "ef_arms",
     "evaluate",
@@ -269,7 +270,7 @@ class Params:
     def _users(self, name: str) -> list[str]:
         """The entries of other sections that ask for a dataset of that name."""
         found = ["generate"] if name in self._names("generate") else []
-        for section in ("animate", "canary", "ef_arms"):
+        for section in ("animate", "anomaly", "canary", "ef_arms"):
             if name in self._names(section):
                 found.append(f"{section}.{name}")
         tasks = self.raw.get("classify")

@@ -15,7 +15,8 @@ from echosyn.data.filelist import TRACINGS, read_filelist, video_path
 from echosyn.data.spaced import evenly_spaced
 from echosyn.data.video import map_videos, read_video
 from echosyn.metrics.interval import Estimate, percentile_interval, resample_counts
-from echosyn.models.segmenter import GROUP, Segmenter, as_input, probabilities
+from echosyn.models.segmenter import Segmenter, as_input, probabilities
+from echosyn.models.small_unet import GROUP
 from echosyn.runtime.config import setting
 from echosyn.segmentation import RESAMPLES
 from echosyn.segmentation.contour import chords, dice, disc_volume, filled, outline

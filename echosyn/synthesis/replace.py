@@ -16,7 +16,9 @@ from echosyn.data.video import resample_indices
 from echosyn.diffusion.generate import synthetic_name
 from echosyn.diffusion.settings import SampleVideosConfig
 from echosyn.encoding.codec import EncodeConfig
+from echosyn.models.anomaly import AnomalyDetector
 from echosyn.privacy.detectors.embedding import people_of
+from echosyn.privacy.filters.anomaly_gate import calibrate_gate, require_people
 from echosyn.privacy.filters.calibration import accepted
 from echosyn.privacy.filters.hearts import AcceptedHearts
 from echosyn.privacy.filters.video_detectors import (
@@ -29,6 +31,7 @@ from echosyn.privacy.filters.video_detectors import (
 )
 from echosyn.privacy.filters.video_result import VideoFilterResult
 from echosyn.privacy.filters.video_scores import (
+    ANOMALY,
     VideoFilterConfig,
     VideoScores,
     calibrate_videos,
@@ -59,6 +62,7 @@ class Sources:
     models: VideoModels
     cache: Path  # of decoded frames
     label: str = "ef"
+    anomaly: Path | None = None  # the detector of strange videos, if they are to be refused
 
     @property
     def vae(self) -> Path:
@@ -83,9 +87,12 @@ def filter_finished(
         sampling, encoding: as the candidates and the latents were made.
         work: folder for what a killed filter resumes from.
 
+    Where `sources` names an anomaly detector, it refuses too, at a threshold of its own.
+
     Raises:
-        EchosynError: inputs that do not belong together, too few held-out people, or hearts or
-            `cfg.limit` that run out before every place is filled.
+        EchosynError: inputs that do not belong together, too few held-out people, videos shorter
+            than the anomaly detector's window, or hearts or `cfg.limit` that run out before every
+            place is filled.
     """
     real = RealVideos.open(sources.latents, sources.videos, sources.cache, sources.label)
     hearts = AcceptedHearts(sources.hearts)
@@ -96,6 +103,10 @@ def filter_finished(
     needed = {"VAL": int(np.ceil(2 / cfg.calibration.false_rejection - 1e-9)), "TEST": 2}
     heldout = {split: real.split(split) for split in needed}
     videos = {s: long_enough(heldout[s], frames, n, s) for s, n in needed.items()}
+    people = {s: people_of(heldout[s].latents)[videos[s]] for s in needed}
+    if sources.anomaly:
+        AnomalyDetector.load(sources.anomaly).frames(frames, real.fps)
+        require_people(len(np.unique(people["VAL"])), cfg.anomaly_rate)
     kept = work / "gallery" / GALLERY
     if not kept.is_file():
         with atomic_dir(kept.parent) as tmp:
@@ -103,7 +114,7 @@ def filter_finished(
             prepared.save(tmp / GALLERY)
 
     def scorer() -> VideoScorer:
-        return open_scorer(real, sources.encoder, sources.vae, cfg, encoding, kept)
+        return open_scorer(real, sources.encoder, sources.vae, cfg, encoding, kept, sources.anomaly)
 
     def scored(folders: list[Path]) -> VideoScores:
         return VideoScores.join([VideoScores.load(f / KEPT) for f in folders])
@@ -150,25 +161,25 @@ def filter_finished(
         files = [folders[i // size] / f"{name}.avi" for i, name in names]
         return made.assign(path=files), scored(folders)
 
-    calibration = calibrate_videos(
-        score_heldout("VAL"),
-        people_of(heldout["VAL"].latents)[videos["VAL"]],
-        score_heldout("TEST"),
-        people_of(heldout["TEST"].latents)[videos["TEST"]],
-        cfg.calibration,
-        seed,
-    )
+    val, test = score_heldout("VAL"), score_heldout("TEST")
+    calibration = calibrate_videos(val, people["VAL"], test, people["TEST"], cfg.calibration, seed)
     paths = [video_path(sources.candidates, name) for name in table["FileName"]]
-    first = (table.assign(path=paths), score_candidates(paths))
+    first, taus, gate = score_candidates(paths), calibration.taus, None
+    if first.anomaly is not None and val.anomaly is not None and test.anomaly is not None:
+        gate = calibrate_gate(
+            val.anomaly, people["VAL"], test.anomaly, people["TEST"], cfg.anomaly_rate,
+            cfg.calibration, seed,
+        ).at_most(first.anomaly, cfg.anomaly_most)  # fmt: skip
+        taus = {**taus, ANOMALY: gate.tau}
     tried, scores = replace_refused(
-        first, unused, animate, calibration.taus, cfg.limit,
+        (table.assign(path=paths), first), unused, animate, taus, cfg.limit,
         lambda index: synthetic_name(sources.dataset, seed, index),
     )  # fmt: skip
     identities = made_with(real, sources.encoder, sources.vae, cfg)
     short = {split: len(heldout[split]) - len(videos[split]) for split in needed}
     names = scorer().names()
     return VideoFilterResult(
-        calibration, tried, scores, names, short, {**identities, "frames": frames}
+        calibration, tried, scores, names, short, {**identities, "frames": frames}, seed, gate
     )
 
 
@@ -233,6 +244,7 @@ def _ran_out(
         f"{by}. {hearts} accepted hearts are left, and `limit` allows {most} videos in all. About "
         f"{more} more are needed: raise `spare` in conf/<scale>/privacy_filter.yaml for more "
         "hearts, or `limit` in conf/<scale>/filter_videos.yaml, or train generators that copy less"
+        + (", or, if many are strange, lower `anomaly_most` there" if ANOMALY in taus else "")
     )
 
 

@@ -38,8 +38,8 @@ class Demands:
     fps, ef_fps: frames per second of latents and of the EF regressor. window, ef_frames, filtered:
     frames at those rates of a clip of the video model, of the regressor (both rates), and of what
     the filter of videos compares. hearts, videos: people of VAL whose hearts, or videos, calibrate
-    a threshold. planted: TRAIN videos whose copies are planted. widest: of an interval of the
-    audit.
+    a threshold. strange: people of VAL whose videos calibrate what is strange. planted: TRAIN
+    videos whose copies are planted. widest: of an interval of the audit.
     """
 
     dataset: str
@@ -47,6 +47,7 @@ class Demands:
     label: str
     generated: bool = False
     animated: bool = False
+    with_anomaly: bool = False
     with_canary: bool = False
     fps: float | None = None
     window: int | None = None
@@ -55,6 +56,7 @@ class Demands:
     filtered: int | None = None
     hearts: int | None = None
     videos: int | None = None
+    strange: int | None = None
     planted: int | None = None
     widest: float | None = None
     few_real: tuple[int, ...] = ()
@@ -82,11 +84,13 @@ def read_demands(params: Params, dataset: str) -> Demands:
     if made and rate:
         made = len(resample_indices(made, videos.get("fps") or rate, rate))
     symmetric = (of("privacy_filter").get("calibration") or {}).get("rule") != "reference"
+    rate_of_strange = of("filter_videos").get("anomaly_rate")
     audit, arms = of("privacy_audit"), (raw.get("ef_arms") or {}).get(dataset) or {}
     return Demands(
         dataset, entry.role, entry.label,
         generated=dataset in (raw.get("generate") or []),
         animated=dataset in (raw.get("animate") or {}),
+        with_anomaly=dataset in (raw.get("anomaly") or {}),
         with_canary=dataset in (raw.get("canary") or {}),
         fps=rate,
         window=of("train_lvdm").get("window"),
@@ -95,6 +99,7 @@ def read_demands(params: Params, dataset: str) -> Demands:
         filtered=min((n for n in (filtered, made) if n), default=None),
         hearts=people("privacy_filter", 1) if symmetric else None,
         videos=people("filter_videos", 2),
+        strange=math.ceil(1 / rate_of_strange - 1e-9) if rate_of_strange else None,
         planted=max(
             (audit.get("planted") or {}).get("copies", 0),
             (audit.get("planted_videos") or {}).get("copies", 0),
@@ -166,6 +171,15 @@ class _Dataset:
         if demands.with_canary:
             yield self._people(("TRAIN",), 2, "`canary` marks some and not others")
             yield self._people(HELD_OUT, MARKED, "`canary` needs people without a mark")
+        if demands.with_anomaly and demands.strange:
+            why = "so many calibrate what is strange (1 / anomaly_rate)"
+            yield self._people(("VAL",), demands.strange, why)
+            missing = None
+            if not demands.generated:
+                missing = (
+                    "`anomaly` asks for it, and no videos are made of it: put it under generate"
+                )
+            yield Need("`anomaly` refuses synthetic videos", missing)
         for task in demands.tasks:
             yield from self._classes(task)
 

@@ -85,8 +85,8 @@ def test_a_closure_follows_imports_and_leaves_out_what_runs_records_and_draws(pa
 # From what all use to what uses all; a package imports only those before it.
 PACKAGES = [
     *("runtime", "arithmetic", "data", "models", "metrics", "encoding", "diffusion", "privacy"),
-    *("tracking", "training", "beat", "segmentation", "evaluation", "report", "validation"),
-    *("synthesis", "release", "project", "cluster"),
+    *("tracking", "training", "beat", "segmentation", "anomaly", "evaluation", "report"),
+    *("validation", "synthesis", "release", "project", "cluster"),
 ]
 PRIVACY = ["detectors", "attacks", "filters", "coverage", "gate"]
 
@@ -147,7 +147,8 @@ EDITS = {
     "echosyn/tracking/outbox.py": "",
     "echosyn/report/templates/style.css": "privacy_page report",
     "echosyn/report/privacy_plots.py": "privacy_page",
-    "echosyn/data/phantom/speckle.py": "phantom",
+    "echosyn/data/phantom/speckle.py": "phantom train_anomaly",
+    "echosyn/anomaly/kinds.py": "train_anomaly",
     "echosyn/models/discriminator.py": "train_vae",
     "echosyn/models/speckle.py": "filter_videos privacy_audit privacy_page sample_videos speckle",
     "echosyn/training/reid.py": "train_reid",
@@ -156,7 +157,7 @@ EDITS = {
     "echosyn/metrics/frechet.py": "evaluate",
     "echosyn/training/folds.py": "classify",
     "echosyn/metrics/roc.py": "animate classify evaluate filter_videos privacy_audit "
-    "privacy_page sample_videos trace train_reid",
+    "privacy_page sample_videos trace train_anomaly train_reid",
     "echosyn/release/card.py": "release",
     "echosyn/validation/expectations/camus.yaml": "validate_latents validate_raw validate_release",
     "echosyn/metrics/i3d_rgb_scratch.json": "evaluate",

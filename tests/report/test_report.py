@@ -228,7 +228,8 @@ def test_report_escapes_what_people_wrote():
     page = render(
         "report.html",
         title="<b>x</b>", subtitle="a & b", headlines=[], checks=[], loosened=["<q>"], since=None,
-        mosaics=[], clips=[], privacy=["<i>"], privacy_plot=None, plots=[],
+        mosaics=[], clips=[], strange={"sentences": ["<i>"], "pictures": []}, privacy=["<i>"],
+        privacy_plot=None, plots=[],
         numbers=tables({"quality/<u>": 1.0}), protocol={"<a>": "<s>"},
         others={"<s>": [("<u>", "<i>")]}, lineage={"data": {"<a>": "1"}}, settings={"k": "<em>"},
         seconds=[],

@@ -43,7 +43,7 @@ def run(project, *command, ok=True, warm=None):
 
 def new_project(folder, **params):
     """The tracked sources in a repository of their own, with some params replaced."""
-    for name in ("conf", "echosyn", "pipelines", "weights", ".dvc"):
+    for name in ("conf", "echosyn", "pipelines", "weights", "detectors", ".dvc"):
         ignore = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):

@@ -36,6 +36,7 @@ def start(folder, guests, warm):
         ef_arms={"phantom": {"start": "phantom", "arms": ARMS}},
         classify={"reduced_ef": {"dataset": "phantom", "ef_below": 50}},
         canary={"phantom": {}},
+        anomaly={"phantom": {}},
         distill={"fast": {}},
     )
     command = [sys.executable, __file__, str(folder)]

@@ -78,6 +78,12 @@ MISSING = {
     "a guest's still": (
         shorter(2, [7]), {"role": "guest", "generated": False, "animated": True},
         "1 of 60 videos have fewer than 2 frames at 16 a second, from line 9"),
+    "few to say what is strange": (
+        lambda rows: rows, {"with_anomaly": True, "strange": 400},
+        "where 400 are needed, since so many calibrate what is strange"),
+    "no videos to refuse": (
+        lambda rows: rows, {"with_anomaly": True, "strange": 1, "generated": False},
+        "no videos are made of it: put it under generate"),
     "nobody unmarked": (
         moved(VAL="TRAIN", TEST="TRAIN"), {"generated": False, "with_canary": True},
         "VAL and TEST has 0 of 60 people, where 6 are needed"),
@@ -153,6 +159,7 @@ def test_the_demands_are_those_of_the_settings(tmp_path, scale):
 def test_sections_ask_for_more(tmp_path):
     text = (ROOT / "params.yaml").read_text()
     text = text.replace("canary: {}", "canary: {phantom: {}}")
+    text = text.replace("anomaly: {}", "anomaly: {phantom: {}}")
     text = text.replace("classify: {}", "classify: {low: {dataset: phantom, ef_below: 50}}")
     arms = "ef_arms: {phantom: {start: phantom, arms: [few_real_5, few_real_20_plus_synthetic]}}"
     text = text.replace("ef_arms: {}", arms)
@@ -160,6 +167,8 @@ def test_sections_ask_for_more(tmp_path):
     (tmp_path / "conf").symlink_to(ROOT / "conf")
     demands = read_demands(Params(tmp_path), "phantom")
     assert demands.with_canary
+    assert demands.with_anomaly
+    assert demands.strange == 20
     assert demands.tasks == (Task("low", 50, None, 4),)
     assert demands.few_real == (5, 20)
     assert np.isfinite(demands.widest)

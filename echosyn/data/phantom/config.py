@@ -7,6 +7,10 @@ from echosyn.runtime.config import setting
 # pathology -> values of the column Class: with it, and without
 CLASSES = {"right_heart": ("PAH", "non-PAH"), "thick_wall": ("LVH", "non-LVH")}
 
+# Hearts that are none, settings of Defects: drawn in the apical view alone, or as time that errs.
+STRANGE_SHAPES = ("extra_chamber", "missing_wall", "doubled_valve")
+STRANGE_TIMES = ("frozen", "reversed")
+
 
 @dataclass(frozen=True)
 class Defects:
@@ -18,6 +22,12 @@ class Defects:
     wrong_ef: int = setting(0, lo=0, help="rows whose EF is 20 % off what ESV and EDV say")
     duplicate: int = setting(0, lo=0, help="VAL and TEST videos that are a TRAIN patient's")
     shared_patient: int = setting(0, lo=0, help="VAL and TEST rows with a TRAIN row's Patient")
+
+    extra_chamber: int = setting(0, lo=0, help="hearts with a beating chamber too many")
+    missing_wall: int = setting(0, lo=0, help="left ventricles with a gap in the lateral wall")
+    doubled_valve: int = setting(0, lo=0, help="hearts with every leaflet twice")
+    frozen: int = setting(0, lo=0, help="hearts that stand still while noise goes on")
+    reversed: int = setting(0, lo=0, help="hearts that beat backwards")
 
     @property
     def total(self) -> int:
@@ -91,6 +101,9 @@ class PhantomConfig:
                 f"frames {self.frames} is shorter than one beat at bpm_lo {self.bpm_lo} "
                 f"({beat:.0f} frames at {self.fps:g} fps), so ED and ES may both be missing"
             )
+        drawn = [kind for kind in STRANGE_SHAPES if getattr(self.defects, kind)]
+        if drawn and self.view != "a4c":
+            return f"defects.{drawn[0]} is drawn in view a4c alone, and view is {self.view}"
         across = self.defects.duplicate + self.defects.shared_patient
         rows = self.defects.total + across  # those across splits take a TRAIN row each
         if across > min(self.train, self.val + self.test) or rows > self.videos:

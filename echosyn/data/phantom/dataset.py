@@ -38,7 +38,7 @@ def write_dataset(out: Path, cfg: PhantomConfig, seed: int, workers: int) -> pd.
         videos.mkdir()
         rendered = _render_all(videos, cfg, seed, workers)
         labels = list(track(rendered, "phantom", "videos", total=cfg.videos))
-        table = add_defects(_filelist(labels, cfg), folder, cfg.defects, seed)
+        table = add_defects(_filelist(labels, cfg), folder, cfg, seed)
         write_filelist(folder / "FileList.csv", table)
         write_text(folder / "VolumeTracings.csv", _volume_tracings(labels))
     return table

@@ -6,16 +6,19 @@ import numpy as np
 import pandas as pd
 
 from echosyn.data.filelist import PATIENT, video_path
-from echosyn.data.phantom.config import Defects
+from echosyn.data.phantom.config import STRANGE_SHAPES, STRANGE_TIMES, PhantomConfig
+from echosyn.data.phantom.render import render_patient
+from echosyn.data.video import write_video
 
 
-def add_defects(table: pd.DataFrame, folder: Path, defects: Defects, seed: int) -> pd.DataFrame:
+def add_defects(table: pd.DataFrame, folder: Path, cfg: PhantomConfig, seed: int) -> pd.DataFrame:
     """The FileList with wrong rows; videos in `folder` are damaged or replaced to match.
 
-    Which rows depends on the seed alone, and none gets two defects. The defects across splits
-    take the rows that they need first: of VAL and TEST, each with a TRAIN row of its own.
+    Row i of `table` is patient i. Which rows depends on the seed alone, and none gets two defects.
+    The defects across splits take the rows that they need first: of VAL and TEST, each with a TRAIN
+    row of its own.
     """
-    table = table.copy()
+    table, defects = table.copy(), cfg.defects
     if not defects.total:
         return table
     order = np.random.default_rng([seed, 3]).permutation(len(table))
@@ -40,4 +43,8 @@ def add_defects(table: pd.DataFrame, folder: Path, defects: Defects, seed: int) 
         table.at[i, "NumberOfFrames"] += 7
     for _, i in zip(range(defects.wrong_ef), free, strict=False):
         table.at[i, "EF"] += 20 if table.at[i, "EF"] < 50 else -20
+    for kind in (*STRANGE_SHAPES, *STRANGE_TIMES):
+        for _, i in zip(range(getattr(defects, kind)), free, strict=False):
+            drawn = render_patient(i, cfg, seed, kind)
+            write_video(video_path(folder, table.at[i, "FileName"]), drawn.frames, cfg.fps)
     return table

@@ -20,6 +20,10 @@ ANNULUS, LEAFLET, PERICARDIUM = 3.0, -1.0, 1.0
 
 
 Shape = tuple[float, int, np.ndarray]
+# Tissue, blood and valves before they are placed: vertices in (u, v), float (T, N, 2).
+Structures = tuple[list[Shape], list[Shape], list[Shape]]
+# Of a patient's state, the LV's length and width (T,), and its structures: others in their place.
+Alter = Callable[[Anatomy, Beat, np.ndarray, np.ndarray, Structures], Structures]
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,8 @@ def axis_vectors(anatomy: Anatomy) -> tuple[np.ndarray, np.ndarray]:
     return np.array([np.sin(tilt), np.cos(tilt)]), np.array([np.cos(tilt), -np.sin(tilt)])
 
 
-def build_scene(anatomy: Anatomy, state: Beat) -> Scene:
-    """Place every structure at each of the T instants of `state`."""
+def build_scene(anatomy: Anatomy, state: Beat, alter: Alter | None = None) -> Scene:
+    """Place every structure at each of the T instants of `state`; `alter` changes them before."""
     length, width = lv_size(anatomy, state.volume)
     along, across = axis_vectors(anatomy)
     origin = np.stack([np.full(len(length), anatomy.apex_x), anatomy.apex_y + state.breath], -1)
@@ -54,7 +58,10 @@ def build_scene(anatomy: Anatomy, state: Beat) -> Scene:
     def place(uv: np.ndarray) -> np.ndarray:
         return origin[:, None] + uv[..., :1] * along + uv[..., 1:] * across
 
-    layers = (on_grid(s, place) for s in _structures(anatomy, state, length, width))
+    structures = _structures(anatomy, state, length, width)
+    if alter is not None:
+        structures = alter(anatomy, state, length, width, structures)
+    layers = (on_grid(s, place) for s in structures)
     contour = place(lv_contour(anatomy, length, width))
     return Scene(length, width, state.breath, contour, *layers)
 
@@ -95,9 +102,7 @@ def level_of(db: float) -> int:
     return int(np.clip(np.rint(db * 5 + 240), 0, 255))
 
 
-def _structures(
-    anatomy: Anatomy, state: Beat, length: np.ndarray, width: np.ndarray
-) -> tuple[list[Shape], list[Shape], list[Shape]]:
+def _structures(anatomy: Anatomy, state: Beat, length: np.ndarray, width: np.ndarray) -> Structures:
     """Tissue, blood and valves with vertices in (u, v), each from the back to the front."""
     ed_length, ed_width = (float(x) for x in lv_size(anatomy, anatomy.edv))
     # A wall that keeps its volume thickens as the cavity narrows and shortens.

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -28,6 +29,7 @@ from echosyn.data.phantom.shortaxis import (
     sample_short_axis,
 )
 from echosyn.data.phantom.speckle import Speckle, build_machine
+from echosyn.data.phantom.strange import strange_beat, strange_structures
 from echosyn.data.phantom.ventricle import disc_volume, discs, lv_contour, lv_size
 from echosyn.data.video import write_video
 
@@ -105,9 +107,12 @@ def measured_ef(anatomy: Anatomy, cfg: PhantomConfig) -> float:
 
 
 def _apical(
-    anatomy: Anatomy, state: Beat, grid: Sector, rng: np.random.Generator
+    anatomy: Anatomy, state: Beat, grid: Sector, rng: np.random.Generator, strange: str
 ) -> tuple[Scene, Speckle]:
-    return build_scene(anatomy, state), Speckle(anatomy, build_machine(anatomy, grid, rng), rng)
+    alter = partial(strange_structures, kind=strange) if strange else None
+    return build_scene(anatomy, state, alter), Speckle(
+        anatomy, build_machine(anatomy, grid, rng), rng
+    )
 
 
 def _short_axis(
@@ -117,10 +122,14 @@ def _short_axis(
     return build_ring(anatomy, view, state), RingSpeckle(anatomy, machine, rng)
 
 
-def render_patient(index: int, cfg: PhantomConfig, seed: int) -> PhantomVideo:
-    """Render patient `index`; the same (index, seed, sizes) give the same bytes, always."""
+def render_patient(index: int, cfg: PhantomConfig, seed: int, strange: str = "") -> PhantomVideo:
+    """Render patient `index`; the same (index, seed, sizes) give the same bytes, always.
+
+    Args:
+        strange: one of STRANGE_SHAPES (of view a4c) or STRANGE_TIMES: how this heart is none.
+    """
     anatomy = patient(index, cfg, seed)
-    state = beat(anatomy, frame_times(cfg))
+    state = strange_beat(strange, anatomy, frame_times(cfg))
     grid = sector(cfg.size)
     rng = np.random.Generator(np.random.SFC64([seed, index, 1]))
     mm_per_pixel = MM_PER_PIXEL * REFERENCE_SIZE / cfg.size
@@ -130,7 +139,7 @@ def render_patient(index: int, cfg: PhantomConfig, seed: int) -> PhantomVideo:
         scene, speckle = _short_axis(anatomy, view, state, grid, rng)
         mm_per_pixel /= ZOOM
     else:
-        scene, speckle = _apical(anatomy, state, grid, rng)
+        scene, speckle = _apical(anatomy, state, grid, rng, strange)
     frames = np.empty((cfg.frames, cfg.size, cfg.size), np.uint8)
     for t in range(cfg.frames):
         envelope = speckle.envelope(

@@ -19,6 +19,7 @@ from echosyn.data.frames import FrameSet, load_frames
 from echosyn.data.latents import LatentSet
 from echosyn.data.video import read_video, resample_indices
 from echosyn.encoding.codec import EncodeConfig, VideoCodec
+from echosyn.models.anomaly import AnomalyDetector
 from echosyn.models.vae import Vae
 from echosyn.privacy.detectors.copies import CopyDetector, frame_rows
 from echosyn.privacy.detectors.embedding import Gallery, HeartEncoder, people_of
@@ -95,6 +96,7 @@ class VideoScorer:
         train: the TRAIN split.
         kept: file that an earlier scorer of the same TRAIN videos, encoder and settings left
             there by `save`, which saves the work; None: prepare now.
+        anomaly: scores how strange videos are too.
     """
 
     def __init__(
@@ -104,8 +106,9 @@ class VideoScorer:
         codec: VideoCodec,
         cfg: VideoFilterConfig,
         kept: Path | None = None,
+        anomaly: AnomalyDetector | None = None,
     ) -> None:
-        self.train, self.codec = train, codec
+        self.train, self.codec, self.anomaly = train, codec, anomaly
         self.rows, self.videos = frame_rows(train.frames, cfg.gallery_frames)
         data = train.frames.data
         if kept:
@@ -156,9 +159,13 @@ class VideoScorer:
 
     def _compare(self, latents: list[Tensor], clips: list[np.ndarray]) -> VideoScores:
         lengths = [len(c) for c in clips]
-        return score_videos(
+        scores = score_videos(
             torch.cat(latents), np.concatenate(clips), lengths, self.gallery, self.detector
         )
+        if self.anomaly is None:
+            return scores
+        strange = [self.anomaly.score(c, self.train.fps) for c in clips]
+        return dataclasses.replace(scores, anomaly=np.array(strange))
 
 
 class VideoFilter:
@@ -214,10 +221,13 @@ def open_scorer(
     cfg: VideoFilterConfig,
     encoding: EncodeConfig,
     kept: Path | None = None,
+    anomaly: Path | None = None,
 ) -> VideoScorer:
     """The scorer of these models (folders); `kept` as of VideoScorer."""
     codec = VideoCodec(Vae.load(vae), encoding.batch, encoding.precision)
-    return VideoScorer(real.split("TRAIN"), HeartEncoder.load(encoder), codec, cfg, kept)
+    detector = AnomalyDetector.load(anomaly) if anomaly else None
+    train = real.split("TRAIN")
+    return VideoScorer(train, HeartEncoder.load(encoder), codec, cfg, kept, detector)
 
 
 def made_with(real: RealVideos, encoder: Path, vae: Path, cfg: VideoFilterConfig) -> dict[str, Any]:

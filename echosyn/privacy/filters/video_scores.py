@@ -35,6 +35,7 @@ from echosyn.runtime.config import setting
 from echosyn.runtime.errors import EchosynError
 
 DETECTORS = ("similarity", "ncc")
+ANOMALY = "anomaly"  # the score, and the reason, of a video that is strange rather than a copy
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,15 @@ class VideoFilterConfig:
     limit: float = setting(
         3.0, lo=1.0, hi=1000.0, help="animate at most this many times the videos wanted, in all"
     )
+    anomaly_rate: float = setting(
+        0.05,
+        lo=0.0001,
+        hi=0.5,
+        help="share of real videos as strange as what is refused, for datasets under `anomaly`",
+    )
+    anomaly_most: float = setting(
+        0.1, lo=0.0, hi=0.9, help="share of the candidates that may be refused as strange"
+    )
     shard: int = setting(64, lo=1, help="videos scored as one unit of resume")
 
     def check(self) -> str | None:
@@ -66,8 +76,9 @@ class VideoFilterConfig:
 class VideoScores:
     """Maxima over the frames of each of V videos, and where they were reached. All (V,).
 
-    `similarity` and `ncc` are what decides. The rest names gallery rows: `similar_row` and
-    `copied_row` with the video's own frames, and the copy's shift in pixels and mirror image.
+    `similarity` and `ncc` are what decides, and `anomaly` where strange videos are looked for. The
+    rest names gallery rows: `similar_row` and `copied_row` with the video's own frames, and the
+    copy's shift in pixels and mirror image.
     """
 
     similarity: np.ndarray
@@ -81,6 +92,7 @@ class VideoScores:
     mirrored: np.ndarray
     frames: np.ndarray
     comparisons: int  # gallery frames
+    anomaly: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.similarity)
@@ -94,24 +106,26 @@ class VideoScores:
         """
         for part in parts[1:]:
             _same_gallery("the first piece", parts[0], "another piece", part)
-        joined = {n: np.concatenate([getattr(p, n) for p in parts]) for n in _ARRAYS}
+        joined = {n: np.concatenate([getattr(p, n) for p in parts]) for n in parts[0].arrays}
         return VideoScores(**joined, comparisons=parts[0].comparisons)
 
     def take(self, rows: np.ndarray | slice) -> "VideoScores":
         """Some videos."""
-        return dataclasses.replace(self, **{n: getattr(self, n)[rows] for n in _ARRAYS})
+        return dataclasses.replace(self, **{n: getattr(self, n)[rows] for n in self.arrays})
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """The names of what there is of each video."""
+        return tuple(n for n, values in vars(self).items() if isinstance(values, np.ndarray))
 
     def save(self, path: Path) -> None:
-        np.savez(path, **vars(self))
+        np.savez(path, **{n: getattr(self, n) for n in (*self.arrays, "comparisons")})
 
     @staticmethod
     def load(path: Path) -> "VideoScores":
         with np.load(path) as kept:
-            arrays = {n: kept[n] for n in _ARRAYS}
-            return VideoScores(**arrays, comparisons=int(kept["comparisons"]))
-
-
-_ARRAYS = tuple(f.name for f in dataclasses.fields(VideoScores))[:-1]
+            facts = {n: kept[n] for n in kept.files}
+        return VideoScores(**{**facts, "comparisons": int(facts["comparisons"])})
 
 
 def score_videos(
