@@ -13,7 +13,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check ui app lint bench chaos
+.PHONY: help install demo test check ui app lint bench chaos sources
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## */  make \1\t/p' Makefile | expand -t 18
@@ -64,3 +64,6 @@ bench: install  ## run every benchmark of speed, after make demo; its last line,
 
 chaos: install  ## kill parts of a local cluster for minutes; the log goes to docs/results/chaos.md
 	@python tests/support/chaos.py --minutes 6 --log docs/results/chaos.md
+
+sources: install  ## run the whole graph on small files of each kind of source: 5 minutes or more
+	@python -m pytest -q --all-sources tests/pipelines/test_every_source.py $(ARGS)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from echosyn.cli_app import add_app
 from echosyn.cli_releases import add_releases
+from echosyn.cli_weights import add_weights
 from echosyn.runtime.errors import EchosynError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     add_app(commands)
     add_releases(commands)
     _add_sync(commands)
-    _add_weights(commands)
+    add_weights(commands)
     _add_doctor(commands)
     args = parser.parse_args(argv)
     try:
@@ -203,19 +204,6 @@ def _add_sync(commands: argparse._SubParsersAction) -> None:
     sync.set_defaults(run=_sync)
 
 
-def _add_weights(commands: argparse._SubParsersAction) -> None:
-    weights = commands.add_parser(
-        "weights",
-        help="list or fetch the published networks of FID, IS and FVD",
-        description="List the published networks that FID, IS and FVD need, and whether they are "
-        "in the cache. Nothing is downloaded unless `fetch` asks for it.",
-    )
-    actions = weights.add_subparsers(dest="action", metavar="ACTION")
-    fetch = actions.add_parser("fetch", help="download one of them and verify it")
-    fetch.add_argument("name", metavar="NAME", help="as the list has it")
-    weights.set_defaults(run=_weights)
-
-
 def _add_doctor(commands: argparse._SubParsersAction) -> None:
     doctor = commands.add_parser(
         "doctor",
@@ -357,19 +345,6 @@ def _animate(args: argparse.Namespace) -> int:
     request = Request(**{**asked, "efs": tuple(dict.fromkeys(args.ef)), "out": out})
     print(table(animate_video(request)))
     print(f"in {out}: a video per EF, sweep.webp, sheet.png, scores.json")
-    return 0
-
-
-def _weights(args: argparse.Namespace) -> int:
-    from echosyn.metrics import weights
-
-    if args.action == "fetch":
-        print(weights.fetch(args.name))
-        return 0
-    print(f"in {weights.cache_folder()}:")
-    for name, w in weights.KNOWN.items():
-        print(f"{name:<10}  {w.bytes / 1e6:5.1f} MB  {w.licence:<10}  {weights.state(name):<11}  "
-              f"{w.use}: {w.file}")  # fmt: skip
     return 0
 
 

@@ -29,12 +29,17 @@ hypothesis.settings.load_profile("repeats")
 
 GRAPH, WARM = pytest.StashKey(), pytest.StashKey()
 # What takes longest goes first, so that workers end together; what waits for the graph goes last.
-FIRST = ("test_cluster", "test_submit", "test_outbox", "test_tune")
+FIRST = ("test_cluster", "test_submit", "test_outbox", "test_tune", "test_every_source")
 LAST = ("test_app", "test_killed_stage", "test_pipeline", "test_real_input")
 
 
 def pytest_addoption(parser):
     parser.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in another order")
+    parser.addoption(
+        "--all-sources",
+        action="store_true",
+        help="the whole graph for each kind of source: minutes",
+    )
 
 
 def pytest_collection_modifyitems(config, items):

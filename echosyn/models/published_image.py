@@ -82,8 +82,14 @@ class PublishedImageDenoiser(nn.Module):
 
     @classmethod
     def load(cls, folder: Path | str) -> "PublishedImageDenoiser":
-        """Raises EchosynError: no such network, or one conditioned on a class."""
+        """Raises EchosynError: no such network, or one of other channels or with a condition."""
         net = load_diffusers(UNet2DModel, unet_folder(folder))
+        channels = net.config.in_channels, net.config.out_channels
+        if channels != (LATENT_CHANNELS, LATENT_CHANNELS):
+            raise EchosynError(
+                f"{folder}: a network of {channels[0]} channels to {channels[1]}, but latents have "
+                f"{LATENT_CHANNELS}: choose one that was trained on latents of this VAE"
+            )
         if net.config.class_embed_type or net.config.num_class_embeds:
             raise EchosynError(
                 f"{folder}: a UNet conditioned on a class, in a way that is not known here: "

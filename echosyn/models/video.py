@@ -87,10 +87,12 @@ class VideoDenoiser(nn.Module):
         self.time = nn.Sequential(
             nn.Linear(TIME_DIM, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
-        first = nn.Linear(spec.frame_dim, embedding)
-        with torch.no_grad():
-            first.weight.mul_(LABEL_GAIN)
-        self.labels = nn.Sequential(first, nn.SiLU(), nn.Linear(embedding, embedding))
+        self.labels = None
+        if spec.frame_dim:  # else it knows the heart alone
+            first = nn.Linear(spec.frame_dim, embedding)
+            with torch.no_grad():
+                first.weight.mul_(LABEL_GAIN)
+            self.labels = nn.Sequential(first, nn.SiLU(), nn.Linear(embedding, embedding))
         self.span = modulation(TIME_DIM, embedding) if spans else None
         self.enter = nn.Conv2d(2 * LATENT_CHANNELS + continues, c, 3, padding=1)
         self.before = nn.ModuleList(_Block(c, embedding) for _ in range(cfg.outer_blocks))
@@ -180,8 +182,10 @@ class VideoDenoiser(nn.Module):
         span: Tensor | None,
     ) -> Tensor:
         """The conditioning embedding of every frame, (B, T, D)."""
-        per_frame = self.spec.per_frame(condition.float(), frames, start)
-        embedding = self.time(sinusoids(t))[:, None] + self.labels(per_frame)
+        embedding = self.time(sinusoids(t))[:, None].expand(len(condition), frames, -1)
+        if self.labels is not None:
+            per_frame = self.spec.per_frame(condition.float(), frames, start)
+            embedding = embedding + self.labels(per_frame)
         if self.span is not None and span is not None:
             embedding = embedding + self.span(sinusoids(TIME_RANGE * span.to(t)))[:, None]
         return F.silu(embedding)

@@ -41,12 +41,13 @@ class Sweeps:
         self.fps = float(real.table["FPS"].iloc[0])
 
     def labels(self) -> list[Clip]:
-        """The real clip, then the heart at every EF of `EFS`, or in every class, at most steps."""
+        """The real clip, then the heart at every EF of `EFS`, or in every class, or as it is if the
+        model knows neither, at most steps."""
         sampler = self._sampler(self.steps[-1])
         spec = sampler.model.spec
-        asked = EFS if spec.ef or spec.published else spec.classes
+        asked = EFS if spec.ef or spec.published else spec.classes or (None,)
         known = {"ef": asked} if asked == EFS else {"classes": asked}
-        words = [f"EF {x:.0f}" if asked == EFS else str(x) for x in asked]
+        words = [f"EF {x:.0f}" if asked == EFS else str(x or "no label") for x in asked]
         made = self._clips(sampler, len(asked), **known)
         return [self._real(sampler.model.window), *zip(words, made, strict=True)]
 

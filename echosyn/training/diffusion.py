@@ -123,19 +123,14 @@ class Pool:
 
 
 def video_spec(cfg: TrainLvdmConfig, sets: list[LatentSet]) -> ConditionSpec:
-    """What a video model of these datasets is conditioned on: the labels that they have."""
+    """What a video model of these datasets is conditioned on beside the heart: the labels that they
+    have, which may be none."""
     if cfg.layout == "published":
         return ConditionSpec(published=True)
     efs = np.concatenate([s.ef for s in sets]) if sets else np.zeros(0)
     efs = efs[np.isfinite(efs)]
     ef = len(efs) > 0
     classes = sorted({c for s in sets for c in s.classes if c is not None})
-    if not ef and not classes:
-        folders = ", ".join(str(s.folder) for s in sets)
-        raise EchosynError(
-            f"{folders}: no video of TRAIN has an EF or a class, so there is nothing to ask for: "
-            "train on a dataset with label: ef or class"
-        )
     rates = [s.beats[:, 0] / 60 / s.table["FPS"].to_numpy(np.float64) for s in sets]
     known = np.concatenate(rates)
     known = known[np.isfinite(known)]

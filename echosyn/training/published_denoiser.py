@@ -5,8 +5,10 @@ Folders have diffusers' layout, as the reference publishes its own: the UNet in 
 `unet` or in the folder itself, its noise schedule in `scheduler`, which the reference leaves out.
 """
 
+import sys
 from pathlib import Path
 
+import numpy as np
 from diffusers import DDPMScheduler
 from torch import nn
 
@@ -21,7 +23,6 @@ from echosyn.models.published_image import (
     load_image,
 )
 from echosyn.models.published_video import PublishedVideoDenoiser, is_own, load_video
-from echosyn.models.vae import LATENT_CHANNELS
 from echosyn.models.video import VideoDenoiser
 from echosyn.runtime.config import Params
 from echosyn.runtime.errors import EchosynError
@@ -38,6 +39,7 @@ def prepare_lidm(params: Params, cfg: TrainLidmConfig, dataset: str) -> tuple[Li
     fit, held_out = (LatentSet(latents, split, beats) for split in ("TRAIN", "VAL"))
     if cfg.weights == "none":
         return LidmTask(cfg, fit, held_out), [latents, beats]
+    _warn_of_hearts(cfg.layout, params.settings("train_lvdm")[0].get("weights", "none"), [fit])
     task = PublishedLidm(cfg, fit, held_out, dataset)
     return task, [latents, beats, task.folder]
 
@@ -47,6 +49,9 @@ def prepare_lvdm(params: Params, cfg: TrainLvdmConfig) -> tuple[LvdmTask, list[P
     folders = [*subfolders(params, "latents/train"), *subfolders(params, "beats/train")]
     fit, held_out = trained_on(params, "TRAIN"), trained_on(params, "VAL")
     if cfg.weights == "none":
+        image = params.settings("train_lidm")[0]
+        if image.get("weights", "none") != "none":
+            _warn_of_hearts(image.get("layout", "own"), cfg.weights, fit)
         return LvdmTask(cfg, fit, held_out), folders
     task = PublishedLvdm(cfg, fit, held_out)
     return task, [*folders, task.folder]
@@ -65,20 +70,15 @@ class PublishedLidm(Untrained, LidmTask):
         """Raises EchosynError: no image model, or one that the settings or latents do not fit."""
         folder = self.folder
         own = is_own_image(folder)
-        facts = {} if own else published_config(folder, "UNet2DModel")
+        if not own:
+            published_config(folder, "UNet2DModel")
         _check_objective(folder, self.cfg.objective, "train_lidm")
         _check_layout(folder, own, self.cfg.layout, "train_lidm")
-        channels = facts.get("in_channels", 3), facts.get("out_channels", 3)
-        if facts and channels != (LATENT_CHANNELS, LATENT_CHANNELS):
-            raise EchosynError(
-                f"{folder}: a network of {channels[0]} channels to {channels[1]}, but latents have "
-                f"{LATENT_CHANNELS}: choose one that was trained on latents of this VAE"
-            )
         model = load_image(folder)
         _check_condition(
             folder, model.spec, self.spec, "set `condition` of train_lidm to what it knows"
         )
-        _fit_size(folder, model, self.frame_size)
+        fit_size(folder, model, self.frame_size)
         return model
 
 
@@ -108,8 +108,21 @@ class PublishedLvdm(Untrained, LvdmTask):
                 f"{folder}: a network that is {'' if model.continues else 'not '}given frames: set "
                 f"continues of train_lvdm {'above' if model.continues else 'to'} 0"
             )
-        _fit_size(folder, model, self.frame_size)
+        fit_size(folder, model, self.frame_size)
         return model
+
+
+def _warn_of_hearts(layout: str, video_weights: str, sets: list[LatentSet]) -> None:
+    """A published image model draws frames of any moment of the beat, a video model that is trained
+    here starts from end-diastolic ones: neither can tell that the other does not."""
+    known = any(np.isfinite(latents.beats).any() for latents in sets)
+    if layout == "published" and video_weights == "none" and known:
+        print(
+            "warning: train_lidm uses published weights, which draw hearts of any moment of the "
+            "beat, but train_lvdm learns from end-diastolic ones: videos will contract too little. "
+            "Set `weights` of train_lvdm too, or weights: none of train_lidm",
+            file=sys.stderr,
+        )
 
 
 def _check_objective(folder: Path, wanted: str, stage: str) -> None:
@@ -160,7 +173,7 @@ def _named(spec: ConditionSpec) -> str:
     return ", ".join([*names, *(f"class {c}" for c in spec.classes)]) or "nothing"
 
 
-def _fit_size(folder: Path, model: nn.Module, size: int) -> None:
+def fit_size(folder: Path, model: nn.Module, size: int) -> None:
     """Latents of `size` are what the model is for; a UNet may name the size that they are padded
     to."""
     if not isinstance(model, PublishedImageDenoiser | PublishedVideoDenoiser):

@@ -37,15 +37,7 @@ class PublishedVae(Untrained, VaeTask):
     def build(self) -> Vae:
         """Raises EchosynError: no AutoencoderKL, or one of other latents than the settings'."""
         folder = self.folder
-        facts = published_config(folder, "AutoencoderKL")
-        channels = facts.get("in_channels", 3), facts.get("latent_channels", 4)
-        if channels[0] not in INPUT_LAYOUTS or channels[1] != LATENT_CHANNELS:
-            raise EchosynError(
-                f"{folder}: a VAE of {channels[0]} input and {channels[1]} latent channels; known "
-                f"are {', '.join(map(str, INPUT_LAYOUTS))} and {LATENT_CHANNELS}: choose another "
-                "model, or train one with weights: none"
-            )
-        vae = Vae.load(folder)
+        vae = load_published_vae(folder)
         size = FRAME_SIZE // (vae.patch * 2 ** (len(vae.net.config.block_out_channels) - 1))
         wanted = self.cfg.model.latent_size
         if size != wanted:
@@ -54,3 +46,16 @@ class PublishedVae(Untrained, VaeTask):
                 f"{wanted}x{wanted}: give `model` as many levels as it has, with its patch"
             )
         return vae
+
+
+def load_published_vae(folder: Path) -> Vae:
+    """Raises EchosynError: no AutoencoderKL, or one of channels that are not known."""
+    facts = published_config(folder, "AutoencoderKL")
+    channels = facts.get("in_channels", 3), facts.get("latent_channels", 4)
+    if channels[0] not in INPUT_LAYOUTS or channels[1] != LATENT_CHANNELS:
+        raise EchosynError(
+            f"{folder}: a VAE of {channels[0]} input and {channels[1]} latent channels; known "
+            f"are {', '.join(map(str, INPUT_LAYOUTS))} and {LATENT_CHANNELS}: choose another "
+            "model, or train one with weights: none"
+        )
+    return Vae.load(folder)

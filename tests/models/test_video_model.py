@@ -1,7 +1,10 @@
 """The video model: shapes, condition, its folder; and which network a folder holds."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -13,7 +16,7 @@ from echosyn.models.published_video import PublishedVideoDenoiser, is_own, load_
 from echosyn.models.video import VideoConfig, VideoDenoiser
 from echosyn.runtime.config import build
 from echosyn.runtime.errors import EchosynError
-from echosyn.training.diffusion import TrainLvdmConfig, new_video
+from echosyn.training.diffusion import TrainLvdmConfig, new_video, video_spec
 
 SPEC = ConditionSpec(beat=0.1)
 LOOP = {"steps": 1, "batch": 1, "lr": 1e-3}
@@ -48,6 +51,26 @@ def test_a_fresh_model_predicts_nothing_and_then_learns():
         optimizer.step()
     assert loss.item() < 0.6 * float(x.square().mean())
     assert all(p.grad is not None for p in model.parameters())  # as DDP wants it
+
+
+def test_a_model_of_unlabelled_videos_knows_the_heart_alone(tmp_path):
+    """As of a folder of DICOM files, whose cines carry neither EF nor class nor tracings."""
+    bare = SimpleNamespace(
+        ef=np.full(2, np.nan, np.float32), classes=[None, None], beats=np.full((2, 2), np.nan),
+        table=pd.DataFrame({"FPS": [32.0, 32.0]}),
+    )  # fmt: skip
+    spec = video_spec(SimpleNamespace(layout="own", strides=(1,)), [bare])
+    assert spec == ConditionSpec(ef=False)
+    tiny_video(5, spec).save(tmp_path)
+    model = load_video(tmp_path)
+    x, t, heart, _ = given()
+    rows = spec.rows(2, torch.full((2,), torch.nan), classes=[None, None])
+    with torch.no_grad():
+        out, other = (model(x, t, h, rows) for h in (heart, 2 * heart))
+    assert out.shape == x.shape
+    assert not torch.equal(out, other)
+    with pytest.raises(EchosynError, match="an EF is asked for, but this model was trained with"):
+        spec.rows(1, torch.tensor([50.0]))
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from echosyn.models.store import read_config, unet_folder
 from echosyn.privacy.filters.false_rejection import false_rejection
 from echosyn.runtime import lineage
 from echosyn.synthesis.samples import _draw_classes
-from echosyn.training.diffusion import heart_spec, video_spec
+from echosyn.training.diffusion import heart_spec
 
 BARE = SimpleNamespace(folder="latents/train/a", ef=np.array([np.nan]), classes=[None])
 
@@ -52,10 +52,6 @@ CALLS = {
     "a class to condition on": (
         lambda _: heart_spec(SimpleNamespace(condition="class"), BARE),
         "set `condition` of train_lidm to ef or none",
-    ),
-    "nothing to ask for": (
-        lambda _: video_spec(SimpleNamespace(layout="own"), [BARE, BARE]),
-        "^latents/train/a, latents/train/a: .*train on a dataset with label: ef or class",
     ),
     "a class of a published model": (
         lambda _: ConditionSpec(published=True).rows(1, None, None, ["x"]),

@@ -326,6 +326,24 @@ def test_published_weights_are_never_trained(project):
         task.batch(None, None)
 
 
+def test_hearts_that_the_video_model_does_not_expect_are_warned_of(project, capsys):
+    """A published image model beside a video model that learns from end-diastolic hearts."""
+    known = without_beats(LatentSet("latents/train/phantom")).assign(HeartRate=70.0, Phase=0.0)
+    said = "warning: train_lidm uses published weights, which draw hearts of any moment"
+    write_beats(Path("beats/train/phantom"), known)
+    prepared("train_lidm", "phantom")
+    assert capsys.readouterr().err == ""  # with a published video model
+    edit(Path("params.yaml"), train_lvdm__weights="none")
+    prepared("train_lidm", "phantom")
+    assert said in capsys.readouterr().err
+    prepared("train_lvdm")
+    assert said in capsys.readouterr().err
+    write_beats(Path("beats/train/phantom"), without_beats(LatentSet("latents/train/phantom")))
+    prepared("train_lvdm")
+    assert capsys.readouterr().err == ""  # no beat is known: it learns from any frame
+    edit(Path("params.yaml"), train_lvdm__weights="weights/lvdm")
+
+
 # ---- what does not fit is named, with the fix
 
 

@@ -179,6 +179,13 @@ def test_numbers_and_counts_are_those_of_the_manifest_and_the_list(made):
     assert all(len(re.findall(r"(?<!\\)\|", line)) == 4 for line in rows(text, "| risk |"))
 
 
+def test_real_data_may_not_say_who_their_patients_are(made):
+    """EchoNet-Dynamic's list and EchoNet-Pediatric's have no column for it."""
+    manifest, table = made
+    del manifest["real"]["patients"]
+    assert "2 TRAIN, 2 VAL, 2 TEST real videos. Models were" in datasheet(manifest, table)
+
+
 def test_a_band_without_a_video_is_named(made):
     manifest, table = made
     text = datasheet(manifest, table[table["EF"] >= 40])

@@ -17,13 +17,13 @@ def nifti(path, values, spacing=(0.3, 0.3), units=10):
     return path
 
 
-def pediatric(folder, folds, view="A4C", rows=None):
+def pediatric(folder, folds, view="A4C", rows=None, draw=lambda i: clip(i, 3 + i % 3)):
     """EchoNet-Pediatric's folder of a view: a video per fold, names with .avi, 40 fps."""
     root = folder / "pediatric_echo_avi" / "pediatric_echo_avi" / view
     (root / "Videos").mkdir(parents=True)
     lines = ["FileName,EF,Sex,Age,Weight,Height,Split"]
     for i, fold in enumerate(folds):
-        write_video(root / "Videos" / f"CR{i}-{i}.avi", clip(i, 3 + i % 3), 40)
+        write_video(root / "Videos" / f"CR{i}-{i}.avi", draw(i), 40)
         lines.append(f"CR{i}-{i}.avi,6{i % 10}.5,{'MF'[i % 2]},{i},{10 + i}.5,{80 + i},{fold}")
     (root / "FileList.csv").write_text("\n".join(rows or lines) + "\n")
     (root / "VolumeTracings.csv").write_text(
@@ -32,16 +32,16 @@ def pediatric(folder, folds, view="A4C", rows=None):
     return folder
 
 
-def cardiacnet(folder, pah=6, normal=5, size=(60, 80)):
+def cardiacnet(folder, pah=6, normal=5, draw=lambda i, frames: clip(i, frames, 60, 80)):
     """CardiacNet-PAH: NIfTI per patient and class, some with masks; one patient in a folder."""
     for name, count in (("PAH", pah), ("Non-PAH", normal)):
         root = folder / "CardiacNet-PAH" / name
         for i in range(1, count + 1):
-            frames = clip(i + 100 * len(name), 5, *size)
+            frames = draw(i + 100 * len(name), 5)
             nifti(root / f"{i:03d}_image.nii.gz", frames)
             if i < 3:
                 nifti(root / f"{i:03d}_label.nii.gz", np.zeros_like(frames))
-        nifti(root / "111_image.nii" / "PHI01.nii", clip(7 + len(name), 4, *size))
+        nifti(root / "111_image.nii" / "PHI01.nii", draw(7 + len(name), 4))
     return folder
 
 
@@ -61,10 +61,10 @@ def half_beat(frames=6, size=(120, 160), systole=0.5):
     return np.stack(images), np.stack(masks)
 
 
-def camus(folder, patients=4, splits=True, views=("2CH", "4CH"), spacing=(0.3, 0.3)):
+def camus(folder, patients=4, splits=True, views=("2CH", "4CH"), spacing=(0.3, 0.3), frames=6):
     """CAMUS_public as NIfTI."""
     names = [f"patient{i:04d}" for i in range(1, patients + 1)]
-    images, masks = half_beat()
+    images, masks = half_beat(frames)
     for i, name in enumerate(names):
         root = folder / "database_nifti" / name
         for view in views:
