@@ -57,7 +57,8 @@ def main(name: str) -> None:
         codec = VideoCodec(Vae.load(models.vae), precision=sampling.precision)
         test = LatentSet(latents, "TEST", beats)
         hearts = real_hearts(data, test, codec, cfg.hearts, cfg.ventricle)
-        numbers, shares, responses, answered = {}, [], [], {}
+        numbers: dict[str, float] = {}
+        shares, responses, answered = [], [], {}
         for one in video_settings(cfg, sampling, models.video):
             title = f"guidance {one.guidance:g}"
             worker = models.maker(one, design, hearts.latents, params.seed)
