@@ -57,7 +57,7 @@ def main(name: str) -> None:
         codec = VideoCodec(Vae.load(models.vae), precision=sampling.precision)
         test = LatentSet(latents, "TEST", beats)
         hearts = real_hearts(data, test, codec, cfg.hearts, cfg.ventricle)
-        numbers: dict[str, float] = {}
+        numbers: dict[str, float | str] = {}
         shares, responses, answered = [], [], {}
         for one in video_settings(cfg, sampling, models.video):
             title = f"guidance {one.guidance:g}"
