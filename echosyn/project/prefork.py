@@ -141,6 +141,7 @@ def serve() -> tuple[list[str], str, dict[str, str], int]:
         os._exit(0)
     os.setsid()
     client.close()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)

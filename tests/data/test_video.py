@@ -94,7 +94,7 @@ def test_not_a_video(tmp_path, content, message):
 def test_no_frames(tmp_path):
     from echosyn.data import video
 
-    empty = video._avi([b"x"], 112, 112, 30)
+    empty = video.avi([b"x"], 112, 112, 30)
     cut = empty[: empty.index(b"00dc")]
     header = bytearray(cut)
     header[4:8] = struct.pack("<I", len(cut) - 8)

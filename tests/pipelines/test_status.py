@@ -23,6 +23,7 @@ def project(tmp_path_factory):
         ef_arms={"phantom": {"start": "phantom", "arms": ["few_real_50"]}},
         classify={"reduced_ef": {"dataset": "phantom", "ef_below": 50}},
         canary={"phantom": {}},
+        anomaly={"phantom": {}},
         attribution={"lvdm": {"dataset": "phantom", "model": "lvdm"}},
         weak_segmentation={"phantom": {}},
         distill={"fast": {}},

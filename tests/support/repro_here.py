@@ -8,6 +8,7 @@ from contextlib import chdir
 
 import pytest
 import yaml
+from accelerate.state import AcceleratorState
 
 from echosyn.runtime.errors import EchosynError
 
@@ -23,6 +24,7 @@ def repro(project, *targets):
         python, dash_m, module, *arguments = shlex.split(cmd)
         assert (python, dash_m) == ("python", "-m")
         patch.setenv("DVC_STAGE", env["DVC_STAGE"])
+        AcceleratorState._reset_state(reset_partial_state=True)  # its precision is for a process
         try:
             importlib.import_module(module).main(*arguments)
         except EchosynError as e:
