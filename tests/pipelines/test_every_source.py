@@ -54,7 +54,7 @@ def pytest_generate_tests(metafunc):
 def project(tmp_path, source):
     """A project of that source alone, before its first stage."""
     root = tmp_path / "project"
-    for name in ("conf/smoke", "weights", "detectors", ".dvc"):
+    for name in ("conf/smoke", "weights", "detectors", "attribution", ".dvc"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("cache", "tmp"))
     for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, root / name)
