@@ -36,7 +36,7 @@ demo: install  ## run everything that params.yaml asks for, by default on the ph
 		for f in sorted(p.Path("reports").glob("*/index.html"))]'
 	@echo "runs and releases side by side: make ui"
 
-test: install  ## run all tests, on all cores (WORKERS=... for fewer): 8 to 13 minutes on two
+test: install  ## run all tests, on all cores (WORKERS=... for fewer): 8 to 14 minutes on two
 	@$(PYTEST) $(ARGS)
 
 check: lint  ## check format, style and types, and run the quick tests: a minute

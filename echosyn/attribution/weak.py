@@ -208,15 +208,14 @@ def read_pairs(folders: list[Path], synthetic: int) -> Pairs:
     for of in (diastole, ~diastole):
         kept[of] = plausible(masks[of]) if of.any() else False
     mine = heart < synthetic
-    names = np.array([f"heart {h}" for h in heart], dtype=object).astype(str)
+    names = np.array([f"heart {h}" for h in heart], str)
 
     def part(rows: np.ndarray) -> TracedFrames:
         return TracedFrames(whole["frames"][rows], masks[rows], diastole[rows], names[rows])
 
     chosen = heart % VAL == 0
-    pairs = Pairs(part(mine & kept & ~chosen), part(mine & kept & chosen), whole["seeds"],
-                  int((mine & ~kept).sum()))  # fmt: skip
-    return pairs
+    left_out = int((mine & ~kept).sum())
+    return Pairs(part(mine & kept & ~chosen), part(mine & kept & chosen), whole["seeds"], left_out)
 
 
 def relabelled(traced: TracedFrames, net: Segmenter) -> TracedFrames:

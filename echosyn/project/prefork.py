@@ -56,17 +56,16 @@ def prefork(folder: Path, env: Mapping[str, str]) -> Iterator[dict[str, str]]:
         return
     process = start(folder, env)
     try:
-        yield asking(folder)
+        yield asking(folder, os.environ.get("PATH", os.defpath))
     finally:
         stop(process)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def asking(folder: Path) -> dict[str, str]:
-    """What the environment has of those who may ask the process in `folder`."""
+def asking(folder: Path, path: str) -> dict[str, str]:
+    """What the environment has of those who may ask the process in `folder`; `path`: their PATH."""
     folder = folder.absolute()
-    path = os.pathsep.join([str(folder / "bin"), os.environ.get("PATH", os.defpath)])
-    return {"PATH": path, WITHIN: str(folder)}
+    return {"PATH": os.pathsep.join([str(folder / "bin"), path]), WITHIN: str(folder)}
 
 
 def start(folder: Path, env: Mapping[str, str]) -> subprocess.Popen:

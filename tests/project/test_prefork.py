@@ -131,4 +131,4 @@ def test_one_within_another_asks_that_one(tmp_path, monkeypatch):
     with prefork.prefork(tmp_path / "own", {}) as env:
         assert env == {}
     assert not (tmp_path / "own").exists()
-    assert asking(tmp_path)["PATH"].split(os.pathsep)[0] == str(tmp_path / "bin")
+    assert asking(tmp_path, "/bin")["PATH"] == f"{tmp_path / 'bin'}{os.pathsep}/bin"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from echosyn.project.prefork import WITHIN
+from echosyn.project.prefork import asking
 
 ROOT = Path(__file__).parents[2]
 # Real clips in EchoNet layout, kept beside the project where they may be used.
@@ -28,9 +28,7 @@ def environment(project, warm=None):
     # What is compiled once serves all stages of a project.
     dropped = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "PYTHONDONTWRITEBYTECODE")
     made = {**{k: v for k, v in os.environ.items() if k not in dropped}, **git, **own}
-    if warm:
-        made |= {WITHIN: str(warm), "PATH": os.pathsep.join([str(warm / "bin"), path])}
-    return made
+    return made | (asking(warm, path) if warm else {})
 
 
 def run(project, *command, ok=True, warm=None):
